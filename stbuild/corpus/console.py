@@ -1,0 +1,98 @@
+"""What both command lines do with an error: print it in the fixed form, return the exit code.
+
+Errors that a user can act on become at most three lines each; anything else is a bug, which
+saves its traceback and says where.
+"""
+
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from stbuild.corpus.errors import Problem, StError, printable
+
+INTERRUPTED: Final = 130
+
+
+def report_error(error: StError, *, as_json: bool) -> None:
+    """Print every problem of `error` on stderr, one line each."""
+    for problem in error.problems:
+        line = json.dumps(problem.as_dict(), sort_keys=True) if as_json else str(problem)
+        print(line, file=sys.stderr)  # noqa: T201 - this is the edge where errors are printed
+
+
+def run_guarded(
+    action: Callable[[], object],
+    *,
+    as_json: bool,
+    debug: bool,
+    passing: tuple[type[Exception], ...] = (),
+) -> int:
+    """Run a command and turn what it raises into an exit code.
+
+    Parameters
+    ----------
+    action
+        The command; it returns nothing of interest.
+    as_json
+        Print problems as JSON lines.
+    debug
+        Let exceptions through with their traceback.
+    passing
+        Exceptions of the command-line library, which the caller shows itself.
+    """
+    try:
+        action()
+    except StError as error:
+        if debug:
+            raise
+        report_error(error, as_json=as_json)
+        return error.exit_code
+    except passing:
+        raise
+    except KeyboardInterrupt:
+        stop = Problem(
+            code="P08",
+            subject="run",
+            what="interrupted; finished work is kept",
+            fix="run the same command again to resume",
+        )
+        report_error(StError(stop), as_json=as_json)
+        return INTERRUPTED
+    except MemoryError as error:
+        if debug:
+            raise
+        full = Problem(
+            code="P33",
+            subject="run",
+            what=f"memory ran out {printable(error)}".rstrip(),
+            fix="use fewer workers (-j) or a smaller batch, then run the same command again",
+        )
+        report_error(StError(full), as_json=as_json)
+        return 7
+    except Exception as error:
+        if debug:
+            raise
+        saved = save_traceback()
+        bug = Problem(
+            code="E001",
+            subject="internal error",
+            where=str(saved),
+            what=f"{type(error).__name__}: {str(error)[:200]}",
+            fix="this is a bug: please report it with the traceback saved at that path",
+        )
+        report_error(StError(bug), as_json=as_json)
+        return 1
+    return 0
+
+
+def save_traceback() -> Path:
+    """Write the traceback being handled to a new temporary file and return its path."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="stcorpus-traceback-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exc(file=file)
+    return Path(file.name)

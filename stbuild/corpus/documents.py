@@ -1,0 +1,364 @@
+"""The documents of a corpus as typed models: what is written, and all that a reader accepts.
+
+Every model is frozen and forbids unknown keys; reading one reports every problem at once, each
+with its path. No file is opened here.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from stbuild.corpus import names
+from stbuild.corpus.errors import BadUsageError, IntegrityError, Problem, StError
+from stbuild.corpus.jsonio import dump_document, load_strict
+
+Sha256 = Annotated[str, StringConstraints(pattern=names.SHA256_PATTERN)]
+Slug = Annotated[str, StringConstraints(pattern=names.SLUG_PATTERN)]
+Key = Annotated[str, StringConstraints(pattern=names.KEY_PATTERN)]
+SplitName = Annotated[str, StringConstraints(pattern=names.SPLIT_PATTERN)]
+ShardPath = Annotated[str, StringConstraints(pattern=names.SHARD_PATTERN)]
+FilePath = Annotated[str, StringConstraints(pattern=names.FILE_PATTERN)]
+Count = Annotated[int, Field(ge=0)]
+Kind = Literal["patch", "slice"]
+
+
+class Document(BaseModel):
+    """Base of all documents: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_bytes(self) -> bytes:
+        """Return the document as it is written to disk."""
+        return dump_document(self.model_dump(mode="json"))
+
+
+class ShardConfig(Document):
+    """What decides the bytes of the shards, given the grids."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: Slug = "corpus"
+    """Name of the corpus; shard files carry it."""
+    window: int = Field(16, ge=1, le=names.MAX_WINDOW)
+    """Patch side in sites (h = w of Eq. 6)."""
+    genes: int = Field(512, ge=1, le=65535)
+    """Genes kept in a patch (m of Eq. 7); fewer are padded with gene -1."""
+    select: Literal["weighted", "hvg", "random"] = "weighted"
+    """Gene choice: Eq. 7's variance-weighted draw, the top-m by variance, or uniform."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of every random draw."""
+    n_per_slice: int | None = Field(200, ge=1, le=999_999)
+    """Training patches per slice; none for an evaluation corpus."""
+    cover: int | None = Field(None, ge=1, le=names.MAX_WINDOW)
+    """Stride of covering windows; given, the corpus is an evaluation corpus."""
+    draws: int = Field(4, ge=1, le=99)
+    """Gene draws per slice of an evaluation corpus."""
+    min_fill: float = Field(0.25, ge=0, le=1)
+    """Least share of the slice's best-filled window that a training window must hold."""
+    tries: int = Field(64, ge=1, le=10_000)
+    """Origins tried per window before the best-filled of them is taken."""
+    holes: Literal["ignore", "zero"] = "ignore"
+    """Variance over observed sites only, or with unobserved sites as zeros (paper, literal)."""
+    epsilon: float = Field(1e-6, ge=0, le=1e-2)
+    """Smoothing of Eq. 7, on the log1p scale."""
+    codec: Literal["zstd", "lz4", "none"] = "zstd"
+    """Compression of the counts: Blosc zstd, Blosc lz4 (a third larger, twice as fast), none."""
+    samples_per_shard: int = Field(1024, ge=1, le=1_000_000)
+    """Patches in a shard file."""
+    whole_slices: bool = False
+    """Also write whole-slice samples into a training corpus (evaluation corpora have them)."""
+    strict_size: bool = False
+    """Refuse slices that would need padding, in genes or in sites."""
+    label_splits: bool = True
+    """Write evaluation splits (paper20, block20) for labelled slices of an evaluation corpus."""
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        if (self.n_per_slice is None) == (self.cover is None):
+            msg = "give either n_per_slice (training) or cover (evaluation), not both or neither"
+            raise ValueError(msg)
+        if self.cover is not None and self.cover > self.window:
+            msg = f"cover stride {self.cover} leaves gaps between windows of {self.window}"
+            raise ValueError(msg)
+        return self
+
+
+class PatchMeta(Document):
+    """``<key>.json`` of a patch."""
+
+    format: Literal["stcorpus/patch"] = names.FORMAT_PATCH
+    version: Literal[1] = names.VERSION
+    key: Key
+    slice: Slug
+    row: Count
+    """Grid row of the window's first site."""
+    col: Count
+    """Grid column of the window's first site."""
+    window: Count | None
+    """Number of a training window within its slice."""
+    draw: Count
+    """Gene draw; 0 in a training corpus."""
+    layout: str
+    """Layout of the grid, such as ``hex-offset``."""
+    select: str
+    seed: Count
+    shape: tuple[Count, Count, Count]
+    """(m, h, w) of the counts."""
+    dtype: Literal["<u2", "<u4"]
+    """Type of the decoded counts."""
+    observed: Count
+    """Observed sites, those with a total above 0."""
+    n_genes: Count
+    """Real genes; the other m - n_genes channels are padding."""
+
+
+class WholeMeta(Document):
+    """``<key>.json`` of a whole-slice sample."""
+
+    format: Literal["stcorpus/whole-slice"] = names.FORMAT_WHOLE
+    version: Literal[1] = names.VERSION
+    key: Key
+    slice: Slug
+    grid: tuple[Count, Count]
+    """(H, W) of the grid."""
+    layout: str
+    unit: Literal["um", "pixel", "array"]
+    """Unit of the positions."""
+    pitch: float | None
+    """Distance of neighbouring sites along a grid row, in `unit`."""
+    pitch_um: float | None
+    """The same in micrometres, where known."""
+    n_spots: Count
+    n_genes: Count
+    """Genes of the vocabulary that this slice measures."""
+    dtype: Literal["<u2", "<u4"]
+
+
+class SourceFile(Document):
+    """One input file as it was read."""
+
+    name: str
+    """Path relative to the manifest, or the file's own name; never an absolute path."""
+    bytes: Count
+    sha256: Sha256
+
+
+class SliceEntry(Document):
+    """One slice of a corpus."""
+
+    slug: Slug
+    name: str
+    """Id as the user gave it."""
+    split: SplitName
+    donor: str | None
+    section: str | None
+    platform: str | None
+    tissue: str | None
+    species: str | None
+    licence: str | None
+    layout: str
+    grid: tuple[Count, Count]
+    n_spots: Count
+    """Observed spots on the grid."""
+    n_genes: Count
+    """Genes that the slice measures."""
+    n_vocabulary: Count
+    """Those of them that are in the corpus vocabulary."""
+    n_labelled: Count
+    n_patches: Count
+    source: SourceFile
+    grid_content: Sha256
+    """Content digest of the grid."""
+
+
+class ShardEntry(Document):
+    """One shard file."""
+
+    path: ShardPath
+    split: SplitName
+    kind: Kind
+    n_samples: Annotated[int, Field(ge=1)]
+    bytes: Count
+    sha256: Sha256
+    content: Sha256
+    """Digest of the keys and content digests of its samples, in stored order."""
+
+
+class FileEntry(Document):
+    """Any other file of the corpus."""
+
+    path: FilePath
+    bytes: Count
+    sha256: Sha256
+
+
+class Vocabulary(Document):
+    """The gene vocabulary: sorted ids, kept in ``genes.parquet``."""
+
+    n_genes: Annotated[int, Field(ge=1)]
+    digest: Sha256
+    """SHA-256 over each id and a newline, in order."""
+
+
+class CorpusDocument(Document):
+    """``corpus.json``: written last, by rename; its presence means that the corpus is done."""
+
+    format: Literal["stcorpus/corpus"] = names.FORMAT_CORPUS
+    version: Literal[1] = names.VERSION
+    name: Slug
+    corpus_id: Sha256
+    """Identity of the corpus: digest of config, vocabulary, labels and content digests."""
+    fingerprint: Sha256
+    """Digest of config and grids: what a rerun compares."""
+    config: ShardConfig
+    vocabulary: Vocabulary
+    labels: tuple[str, ...]
+    """Label names, sorted; a label code is a position in this list, -1 is no label."""
+    slices: tuple[SliceEntry, ...]
+    shards: tuple[ShardEntry, ...]
+    files: tuple[FileEntry, ...]
+    """Index, genes, slices, splits and the lock; not this file and not ``SHA256SUMS``."""
+
+    def splits(self, kind: Kind = "patch") -> tuple[str, ...]:
+        """Return the splits that hold samples of a kind, sorted."""
+        return tuple(sorted({s.split for s in self.shards if s.kind == kind}))
+
+    def shards_of(self, split: str, kind: Kind = "patch") -> tuple[ShardEntry, ...]:
+        """Return the shards of one split and kind, in number order."""
+        return tuple(s for s in self.shards if s.split == split and s.kind == kind)
+
+
+class LockedGrid(Document):
+    """What a grid was made from."""
+
+    slug: Slug
+    source: SourceFile
+    config: dict[str, Any]
+    """Resolved grid configuration."""
+    content: Sha256
+
+
+class LockDocument(Document):
+    """``corpus.lock.json``: enough to build the corpus again."""
+
+    format: Literal["stcorpus/lock"] = names.FORMAT_LOCK
+    version: Literal[1] = names.VERSION
+    config: ShardConfig
+    grids: tuple[LockedGrid, ...]
+    vocabulary: Vocabulary
+    plan: Sha256
+    """Digest of the shard plan: the keys of every shard, in order."""
+    tools: dict[str, str]
+    """Versions of what determines bytes."""
+
+
+class SplitAssignment(Document):
+    """One seed of an evaluation split."""
+
+    seed: Count
+    slices: dict[Slug, str]
+    """One character per spot, in the order of ``barcodes``: ``T`` train, ``E`` test,
+    ``b`` dropped by the buffer, ``.`` unlabelled."""
+
+
+class SplitDocument(Document):
+    """``splits/<task>@<version>.json``: who is train and who is test, by barcode."""
+
+    format: Literal["stcorpus/split"] = names.FORMAT_SPLIT
+    version: Literal[1] = names.VERSION
+    task: str
+    """Name of the task, such as ``block20``."""
+    task_version: Annotated[int, Field(ge=1)]
+    rule: str
+    """The rule in words, with its numbers."""
+    transductive: bool
+    """Whether features of test spots may have been seen in training (no labels ever are)."""
+    barcodes: dict[Slug, tuple[str, ...]]
+    """Barcodes per slice, in grid order."""
+    assignments: tuple[SplitAssignment, ...]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for assignment in self.assignments:
+            for slug, codes in assignment.slices.items():
+                expected = len(self.barcodes.get(slug, ()))
+                if len(codes) != expected or set(codes) - set("TEb."):
+                    msg = (
+                        f"seed {assignment.seed}, slice {slug}: {len(codes)} codes for "
+                        f"{expected} barcodes, or a code outside T, E, b and '.'"
+                    )
+                    raise ValueError(msg)
+        return self
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_document(model: type[Model], raw: bytes, where: str) -> Model:
+    """Parse and validate one of our own documents.
+
+    Raises
+    ------
+    IntegrityError
+        Every problem of the document at once, each with its path; an unknown format or version
+        is named.
+    """
+    value = load_strict(raw, where)
+    fix = "get the file again from its source; a newer format needs a newer version of this tool"
+    try:
+        return model.model_validate_json(raw, strict=True)
+    except ValidationError as error:
+        problems = list(document_problems(error, model, value, where, "C01", fix))
+        raise IntegrityError(*problems) from None
+
+
+def read_config(model: type[Model], value: dict[str, Any], where: str) -> Model:
+    """Validate configuration that a person wrote.
+
+    Raises
+    ------
+    BadUsageError
+        Every problem at once; an unknown key comes with the nearest known one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fix = "correct the value; `--help` lists what is allowed"
+        raise BadUsageError(*document_problems(error, model, value, where, "B111", fix)) from None
+
+
+def document_problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    value: object,
+    where: str,
+    code: str,
+    fix: str,
+) -> Iterable[Problem]:
+    """Turn pydantic's list into ours: one problem each, with path, value and nearest name."""
+    known = list(model.model_fields)
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"]) or "(document)"
+        what, advice = item["msg"], fix
+        if item["type"] == "extra_forbidden":
+            what = "unknown key"
+            near = get_close_matches(str(item["loc"][-1]), known, n=1)
+            advice = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        elif not isinstance(item["input"], dict | list):
+            what = f"{what}, got {str(item['input'])[:80]!r}"
+        yield Problem(code=code, subject=f"key '{path}'", where=where, what=what, fix=advice)
+
+
+def as_error(problems: Iterable[Problem], kind: type[StError]) -> StError | None:
+    """Return an error of all `problems`, or None where there are none."""
+    listed = tuple(problems)
+    return kind(*listed) if listed else None

@@ -1,0 +1,172 @@
+"""The Parquet tables of a corpus: index of samples, genes, slices.
+
+Only this module touches pyarrow, and only inside its functions.
+"""
+
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.corpus.documents import SliceEntry
+from stbuild.corpus.errors import IntegrityError, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleIndex:
+    """Where each sample of one split and kind lies. S samples, in stored order."""
+
+    keys: Sequence[str]
+    shard: NDArray[np.int32]
+    """(S,) position in ``CorpusDocument.shards_of(split, kind)``."""
+    offset: NDArray[np.int64]
+    """(S,) first byte of the sample's first tar header."""
+    size: NDArray[np.int64]
+    """(S,) bytes up to the end of its last member's padding."""
+    sha256: NDArray[np.uint8]
+    """(S, 32) digest of those bytes, tar headers included."""
+    content: NDArray[np.uint8]
+    """(S, 32) content digest."""
+    slices: Sequence[str]
+    donors: Sequence[str]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    draw: NDArray[np.int32]
+    observed: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+_INT_COLUMNS = {
+    "shard": np.int32,
+    "offset": np.int64,
+    "size": np.int64,
+    "row": np.int32,
+    "col": np.int32,
+    "draw": np.int32,
+    "observed": np.int32,
+}
+
+
+def write_index(index: SampleIndex) -> bytes:
+    """Return the index as Parquet; the same index gives the same bytes under one pyarrow."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {"key": pa.array(list(index.keys), pa.string())}
+    columns |= {name: pa.array(getattr(index, name)) for name in _INT_COLUMNS}
+    for name in ("sha256", "content"):
+        digests = [row.tobytes() for row in getattr(index, name)]
+        columns[name] = pa.array(digests, pa.binary(32))
+    columns["slice"] = pa.array(list(index.slices), pa.string())
+    columns["donor"] = pa.array(list(index.donors), pa.string())
+    return _to_parquet(pa.table(columns))
+
+
+def read_index(raw: bytes, where: str) -> SampleIndex:
+    """Read an index and check its columns.
+
+    Raises
+    ------
+    IntegrityError
+        Not Parquet, a missing column, a null, a negative number.
+    """
+    table = _from_parquet(raw, where, {*_INT_COLUMNS, "key", "sha256", "content", "slice", "donor"})
+    integers: dict[str, NDArray[Any]] = {
+        name: np.ascontiguousarray(table.column(name).to_numpy(), dtype=dtype)
+        for name, dtype in _INT_COLUMNS.items()
+    }
+    if any(bool(np.any(column < 0)) for column in integers.values()):
+        raise _refused(where, "a negative number")
+    digests: dict[str, NDArray[np.uint8]] = {}
+    for name in ("sha256", "content"):
+        joined = b"".join(table.column(name).to_pylist())
+        if len(joined) != 32 * len(table):
+            raise _refused(where, f"column {name} does not hold 32-byte digests")
+        digests[name] = np.frombuffer(joined, np.uint8).reshape(-1, 32)
+    return SampleIndex(
+        keys=table.column("key").to_pylist(),
+        slices=table.column("slice").to_pylist(),
+        donors=table.column("donor").to_pylist(),
+        sha256=digests["sha256"],
+        content=digests["content"],
+        **integers,
+    )
+
+
+def write_genes(genes: Sequence[str], n_slices: Sequence[int]) -> bytes:
+    """Return ``genes.parquet``: the vocabulary in order, and how many slices measure each gene."""
+    import pyarrow as pa
+
+    return _to_parquet(
+        pa.table({"gene": pa.array(list(genes), pa.string()), "n_slices": pa.array(n_slices)})
+    )
+
+
+def read_genes(raw: bytes, where: str) -> list[str]:
+    """Read the vocabulary.
+
+    Raises
+    ------
+    IntegrityError
+        Not Parquet, no column ``gene``, or ids that are not sorted and unique.
+    """
+    genes: list[str] = _from_parquet(raw, where, {"gene"}).column("gene").to_pylist()
+    if any(a >= b for a, b in itertools.pairwise(genes)):
+        raise _refused(where, "gene ids are not sorted and unique")
+    return genes
+
+
+def write_slices(slices: Sequence[SliceEntry]) -> bytes:
+    """Return ``slices.parquet``: one row per slice, for people who do not read JSON."""
+    import pyarrow as pa
+
+    rows = [
+        {
+            **{k: v for k, v in entry.model_dump().items() if k not in {"source", "grid"}},
+            "grid_rows": entry.grid[0],
+            "grid_cols": entry.grid[1],
+            "source_name": entry.source.name,
+            "source_sha256": entry.source.sha256,
+        }
+        for entry in slices
+    ]
+    texts = {"slug", "name", "split", "donor", "section", "platform", "tissue", "species"}
+    texts |= {"licence", "layout", "grid_content", "source_name", "source_sha256"}
+    fields = [(k, pa.string() if k in texts else pa.int64()) for k in rows[0]] if rows else []
+    return _to_parquet(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+
+
+def _to_parquet(table: "pa.Table") -> bytes:
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd", store_schema=False)
+    return out.getvalue()
+
+
+def _from_parquet(raw: bytes, where: str, needed: set[str]) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(raw))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _refused(where, f"not a readable Parquet table: {str(error)[:160]}") from error
+    if missing := sorted(needed - set(table.column_names)):
+        raise _refused(where, f"columns missing: {', '.join(missing)}")
+    if nulls := sorted(name for name in needed if table.column(name).null_count):
+        raise _refused(where, f"nulls in {', '.join(nulls)}")
+    return table
+
+
+def _refused(where: str, what: str) -> IntegrityError:
+    fix = "run `stbuild verify` on the corpus and get the file again"
+    return IntegrityError(Problem(code="L16", subject="table", where=where, what=what, fix=fix))

@@ -1,0 +1,71 @@
+"""Canonical JSON out, strict JSON in.
+
+Canonical: UTF-8, sorted keys, no white space, no NaN. Strict: duplicate keys, NaN, deep nesting
+and oversized text are refused, which Python's own reader accepts in silence.
+"""
+
+import json
+from typing import Any, NoReturn
+
+from stbuild.corpus.errors import IntegrityError, Problem
+from stbuild.corpus.names import MAX_DOCUMENT_BYTES
+
+
+def dump_canonical(value: object) -> bytes:
+    """Return `value` as canonical JSON: sorted keys, no white space, UTF-8, finite numbers only."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def dump_document(value: object) -> bytes:
+    """Return `value` as JSON that people read: sorted keys, two spaces, final newline."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            msg = f"key {key!r} stands twice"
+            raise ValueError(msg)
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    msg = f"{name} is not a JSON number"
+    raise ValueError(msg)
+
+
+def load_strict(raw: bytes, where: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:  # noqa: ANN401 - JSON is any of seven types
+    """Parse hostile JSON.
+
+    Parameters
+    ----------
+    raw
+        UTF-8 text.
+    where
+        File or member, for the message.
+    max_bytes
+        Larger input is refused before it is parsed.
+
+    Raises
+    ------
+    IntegrityError
+        Too large, not UTF-8, not JSON, duplicate key, NaN or Infinity, nested too deeply.
+    """
+    if len(raw) > max_bytes:
+        raise _refused(where, f"{len(raw):,} bytes of JSON, at most {max_bytes:,} are read")
+    try:
+        return json.loads(
+            raw.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise _refused(where, f"not valid JSON: {str(error)[:200]}") from error
+
+
+def _refused(where: str, what: str) -> IntegrityError:
+    fix = "get the file again from its source and run `stbuild verify`"
+    return IntegrityError(Problem(code="L14", subject="document", where=where, what=what, fix=fix))

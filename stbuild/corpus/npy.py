@@ -1,0 +1,99 @@
+"""The ``.npy`` members of a sample: NumPy format 1.0, little-endian, C order, no objects.
+
+The header is parsed and compared with an allow-list and with the length of the buffer before
+anything is allocated.
+"""
+
+import io
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.corpus.errors import IntegrityError, Problem
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_MAX_HEADER = 1024
+_MAX_TEXT = 4096
+
+
+def write_npy(array: NDArray[Any]) -> bytes:
+    """Return `array` as the bytes of a ``.npy`` file, format 1.0, little-endian, C order.
+
+    The bytes are the same on every NumPy since 1.17 and every platform.
+    """
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(little), version=(1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+@lru_cache(maxsize=1024)
+def _parse_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(
+        io.BytesIO(header), max_header_size=_MAX_HEADER
+    )
+    if fortran and len(shape) > 1:
+        msg = "Fortran order"
+        raise ValueError(msg)
+    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+        msg = f"dtype {dtype} is not plain numbers"
+        raise ValueError(msg)
+    if any(n < 0 for n in shape):
+        msg = f"shape {shape} has a negative side"
+        raise ValueError(msg)
+    return dtype, shape
+
+
+def read_npy(
+    raw: bytes | memoryview, where: str, dtype: str | tuple[str, ...], ndim: int
+) -> NDArray[Any]:
+    """Read a ``.npy`` buffer without copying it.
+
+    Parameters
+    ----------
+    raw
+        The whole file.
+    where
+        File and member, for the message.
+    dtype
+        Allowed type strings, such as ``"<u2"``; ``"|S"`` allows byte strings of any length up
+        to 4,096.
+    ndim
+        Number of dimensions that the array must have.
+
+    Returns
+    -------
+    numpy.ndarray
+        A read-only view of `raw`.
+
+    Raises
+    ------
+    IntegrityError
+        Wrong magic or version, object dtype, another dtype or rank than expected, Fortran order,
+        or a length that does not match the header.
+    """
+    view = memoryview(raw)
+    size = int.from_bytes(view[8:10], "little")
+    if bytes(view[:8]) != _MAGIC or not 0 < size <= _MAX_HEADER or len(view) < 10 + size:
+        raise _refused(where, "not a .npy file of format 1.0")
+    try:
+        found, shape = _parse_header(bytes(view[8 : 10 + size]))
+    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
+        raise _refused(where, f"unreadable .npy header: {str(error)[:120]}") from error
+    allowed = (dtype,) if isinstance(dtype, str) else dtype
+    is_text = found.kind == "S" and "|S" in allowed and 0 < found.itemsize <= _MAX_TEXT
+    if not is_text and found.str not in allowed:
+        raise _refused(where, f"dtype {found.str}, expected {' or '.join(allowed)}")
+    if len(shape) != ndim:
+        raise _refused(where, f"shape {shape}, expected {ndim} dimensions")
+    if prod(shape) * found.itemsize != len(view) - 10 - size:
+        raise _refused(where, f"shape {shape} does not match {len(view) - 10 - size:,} data bytes")
+    return np.frombuffer(view, dtype=found, offset=10 + size).reshape(shape)
+
+
+def _refused(where: str, what: str) -> IntegrityError:
+    fix = "run `stbuild verify` on the corpus and get the damaged shard again"
+    return IntegrityError(Problem(code="L12", subject="array", where=where, what=what, fix=fix))

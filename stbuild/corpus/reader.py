@@ -1,0 +1,187 @@
+"""Open a finished corpus: its document, tables and splits, checked before they are believed.
+
+Shard bytes are read by whoever streams them (``sttrain.stream``) or checks them
+(``stbuild.verify``); only single samples and whole slices are read here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from stbuild.corpus import names
+from stbuild.corpus.digests import lines_digest, sha256_bytes
+from stbuild.corpus.documents import (
+    CorpusDocument,
+    FileEntry,
+    Kind,
+    ShardEntry,
+    SplitDocument,
+    read_document,
+)
+from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
+from stbuild.corpus.index import SampleIndex, read_genes, read_index
+from stbuild.corpus.samples import WholeSlice, decode_whole
+from stbuild.corpus.tar import unpack_sample
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A finished corpus on a local disk."""
+
+    root: Path
+    document: CorpusDocument
+
+    def index(self, split: str, kind: Kind = "patch") -> SampleIndex:
+        """Read the index of one split.
+
+        Raises
+        ------
+        BadInputError
+            The corpus has no such split.
+        IntegrityError
+            The index is not the one that ``corpus.json`` names, or points outside its shards.
+        """
+        path = names.index_path(split, kind)
+        index = read_index(self.file(path), str(self.root / path))
+        shards = self.document.shards_of(split, kind)
+        if sum(s.n_samples for s in shards) != len(index) or (
+            len(index) and int(index.shard.max()) >= len(shards)
+        ):
+            raise _damaged(self.root / path, "number of samples or shards differs from corpus.json")
+        ends = index.offset + index.size
+        for number, shard in enumerate(shards):
+            inside = ends[index.shard == number]
+            if inside.size and int(inside.max()) > shard.bytes:
+                raise _damaged(self.root / path, f"a sample ends outside {shard.path}")
+        return index
+
+    @cached_property
+    def genes(self) -> list[str]:
+        """The gene vocabulary, sorted; a gene index is a position in it."""
+        genes = read_genes(self.file(names.GENES_PARQUET), str(self.root / names.GENES_PARQUET))
+        if lines_digest(genes) != self.document.vocabulary.digest:
+            raise _damaged(self.root / names.GENES_PARQUET, "not the vocabulary of corpus.json")
+        return genes
+
+    def evaluation_splits(self) -> tuple[str, ...]:
+        """Return the names ``task@version`` of the evaluation splits that the corpus holds."""
+        stems = (Path(f.path) for f in self.document.files if f.path.startswith("splits/"))
+        return tuple(sorted(path.name.removesuffix(".json") for path in stems))
+
+    def evaluation_split(self, name: str) -> SplitDocument:
+        """Read an evaluation split by its name ``task@version``.
+
+        Raises
+        ------
+        BadInputError
+            The corpus has no such split.
+        """
+        path = f"splits/{name}.json"
+        return read_document(SplitDocument, self.file(path), str(self.root / path))
+
+    def shard_file(self, shard: ShardEntry) -> Path:
+        """Return the path of a shard after checking that it exists and has its size.
+
+        Raises
+        ------
+        IntegrityError
+            Missing, not a regular file, or of another size.
+        """
+        path = self.root / shard.path
+        if path.is_symlink() or not path.is_file():
+            raise _damaged(path, "missing, or not a regular file")
+        if path.stat().st_size != shard.bytes:
+            found = path.stat().st_size
+            raise _damaged(path, f"{found:,} bytes, corpus.json says {shard.bytes:,}")
+        return path
+
+    def whole_slices(self, split: str) -> Iterator[WholeSlice]:
+        """Yield the whole-slice samples of a split, each checked against its digest.
+
+        Raises
+        ------
+        BadInputError
+            The corpus was written without whole slices.
+        IntegrityError
+            A sample is damaged.
+        """
+        index = self.index(split, "slice")
+        shards = self.document.shards_of(split, "slice")
+        for i in range(len(index)):
+            shard = shards[int(index.shard[i])]
+            with self.shard_file(shard).open("rb") as file:
+                file.seek(int(index.offset[i]))
+                raw = file.read(int(index.size[i]))
+            where = f"{shard.path}:{index.keys[i]}"
+            if sha256_bytes(raw) != index.sha256[i].tobytes().hex():
+                raise _damaged(self.root / shard.path, f"sample {index.keys[i]} fails its digest")
+            yield decode_whole(unpack_sample(raw, where)[1], where)
+
+    def file(self, path: str) -> bytes:
+        """Read one of the corpus's documents or tables and check its size and digest.
+
+        Raises
+        ------
+        BadInputError
+            The corpus has no such file.
+        IntegrityError
+            The bytes are not those that ``corpus.json`` names.
+        """
+        entry = next((f for f in self.document.files if f.path == path), None)
+        if entry is None:
+            known = ", ".join(f.path for f in self.document.files)
+            problem = Problem(
+                code="L24",
+                subject=f"corpus '{self.document.name}'",
+                where=str(self.root),
+                what=f"it has no {path}; it has {known}",
+                fix="name one of those, or build the corpus with what is missing",
+            )
+            raise BadInputError(problem)
+        return _read_checked(self.root, entry)
+
+
+def open_corpus(root: Path) -> Corpus:
+    """Open a corpus by its ``corpus.json``; no directory is ever listed.
+
+    Raises
+    ------
+    BadInputError
+        No finished corpus stands there.
+    IntegrityError
+        ``corpus.json`` is damaged, or of an unknown format or version.
+    """
+    path = root / names.CORPUS_JSON
+    if not path.is_file():
+        unfinished = (root / names.WORK_DIR).is_dir()
+        problem = Problem(
+            code="L23",
+            subject=f"corpus '{root.name}'",
+            where=str(path),
+            what="the build is unfinished" if unfinished else "no finished corpus stands here",
+            fix="run the same `stbuild shard` command again; it resumes"
+            if unfinished
+            else "give the folder that `stbuild shard -o` wrote",
+        )
+        raise BadInputError(problem)
+    return Corpus(root, read_document(CorpusDocument, path.read_bytes(), str(path)))
+
+
+def _read_checked(root: Path, entry: FileEntry) -> bytes:
+    path = root / entry.path
+    if path.is_symlink() or not path.is_file():
+        raise _damaged(path, "missing, or not a regular file")
+    if path.stat().st_size != entry.bytes:
+        raise _damaged(path, f"{path.stat().st_size:,} bytes, corpus.json says {entry.bytes:,}")
+    raw = path.read_bytes()
+    if sha256_bytes(raw) != entry.sha256:
+        raise _damaged(path, "its SHA-256 is not the one in corpus.json")
+    return raw
+
+
+def _damaged(path: Path, what: str) -> IntegrityError:
+    fix = "run `stbuild verify` on the corpus and get the file again"
+    return IntegrityError(
+        Problem(code="L01", subject=f"file '{path.name}'", where=str(path), what=what, fix=fix)
+    )
