@@ -1,0 +1,225 @@
+"""Input manifests: a TOML file with a CSV sample sheet, or a plain list of files.
+
+Every problem of a manifest is reported at once, with row and column. No slice is opened here.
+"""
+
+import csv
+import io
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from stbuild.corpus.documents import Document, SplitName, as_error, read_config
+from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
+from stbuild.corpus.names import slugify
+from stbuild.slices import SliceRecord
+
+_MAX_SHEET_BYTES = 64 * 1024 * 1024
+
+
+class ManifestDocument(Document):
+    """The TOML file of a manifest."""
+
+    name: str
+    """Name of the corpus."""
+    samples: str
+    """Sample sheet (CSV), relative to the manifest."""
+    description: str | None = None
+    grid: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the grid configuration, for all slices."""
+    shard: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the shard configuration."""
+
+
+class SampleRow(Document):
+    """One row of a sample sheet; an empty cell is None."""
+
+    slice: str = Field(min_length=1)
+    path: str = Field(min_length=1)
+    split: SplitName = "train"
+    donor: str | None = None
+    section: str | None = None
+    species: str | None = None
+    tissue: str | None = None
+    platform: str | None = None
+    licence: str | None = None
+    label: str | None = None
+    layer: str | None = None
+    layout: str | None = None
+    pitch_um: float | None = Field(None, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The slices of a run and the configuration that came with them."""
+
+    name: str
+    records: tuple[SliceRecord, ...]
+    grid: dict[str, Any] = field(default_factory=dict)
+    shard: dict[str, Any] = field(default_factory=dict)
+
+
+def read_inputs(inputs: Sequence[str]) -> Manifest:
+    """Read one manifest (a ``.toml`` file), or take a list of slice files as it is.
+
+    Raises
+    ------
+    BadInputError
+        Everything wrong with the manifest or the list, at once.
+    BadUsageError
+        Unknown keys or values of the TOML file; a manifest among other files.
+    """
+    tomls = [path for path in inputs if path.endswith(".toml")]
+    if tomls and len(inputs) > 1:
+        problem = Problem(
+            code="B101",
+            subject=f"input '{tomls[0]}'",
+            what=f"a manifest stands alone, but {len(inputs)} inputs were given",
+            fix="give either one manifest or a list of slice files",
+        )
+        raise BadUsageError(problem)
+    manifest = read_manifest(Path(tomls[0])) if tomls else _from_files(inputs)
+    if not manifest.records:
+        problem = Problem(
+            code="B022",
+            subject="inputs",
+            what="no slices: the list or the sample sheet is empty",
+            fix="name at least one .h5ad file or one row",
+        )
+        raise BadInputError(problem)
+    if error := as_error(_clashes(manifest.records), BadInputError):
+        raise error
+    return manifest
+
+
+def _from_files(paths: Sequence[str]) -> Manifest:
+    records = tuple(
+        SliceRecord(
+            name=Path(path).stem,
+            slug=slugify(Path(path).stem),
+            path=path,
+            source_name=Path(path).name,
+        )
+        for path in paths
+    )
+    return Manifest(name="corpus", records=records)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest and its sample sheet.
+
+    Raises
+    ------
+    BadInputError
+        A missing or unreadable file, or any bad row of the sheet; all of them at once.
+    BadUsageError
+        Unknown keys of the TOML file, each with the nearest known one.
+    """
+    raw = _read_text(path, "manifest")
+    try:
+        value = tomllib.loads(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise _bad(
+            "B111", "manifest", path, f"not valid TOML: {error}", "correct the line"
+        ) from None
+    document = read_config(ManifestDocument, value, str(path))
+    sheet = path.parent / document.samples
+    records, problems = _read_sheet(sheet)
+    if refusal := as_error(problems, BadInputError):
+        raise refusal
+    return Manifest(name=document.name, records=records, grid=document.grid, shard=document.shard)
+
+
+def _read_sheet(sheet: Path) -> tuple[tuple[SliceRecord, ...], list[Problem]]:
+    reader = csv.reader(io.StringIO(_read_text(sheet, "sample sheet")), strict=True)
+    try:
+        header, *rows = [row for row in reader if any(cell.strip() for cell in row)] or [[]]
+    except csv.Error as error:
+        return (), [_problem("B022", "sample sheet", sheet, f"not CSV: {error}", "correct it")]
+    header = [cell.strip() for cell in header]
+    if problems := list(_header_problems(header, sheet)):
+        return (), problems
+    records: list[SliceRecord] = []
+    for number, row in enumerate(rows, start=2):
+        where = f"{sheet}:row {number}"
+        if len(row) != len(header):
+            what = f"{len(row)} cells, the header has {len(header)}"
+            problems.append(_problem("B022", f"row {number}", where, what, "mend the row"))
+            continue
+        cells = {k: v.strip() for k, v in zip(header, row, strict=True) if v.strip()}
+        try:
+            records.append(_to_record(read_config(SampleRow, cells, where), sheet.parent))
+        except BadUsageError as error:
+            problems += error.problems
+    return tuple(records), problems
+
+
+def _header_problems(header: list[str], sheet: Path) -> Iterable[Problem]:
+    known = list(SampleRow.model_fields)
+    for name, times in Counter(header).items():
+        if times > 1:
+            yield _problem("B022", f"column '{name}'", sheet, f"stands {times} times", "keep one")
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            fix = f"did you mean '{near[0]}'?" if near else f"known columns: {', '.join(known)}"
+            yield _problem("B022", f"column '{name}'", sheet, "unknown column", fix)
+    for name in ("slice", "path"):
+        if name not in header:
+            yield _problem("B022", f"column '{name}'", sheet, "missing", "add it; it is required")
+
+
+def _to_record(row: SampleRow, base: Path) -> SliceRecord:
+    values = row.model_dump(exclude={"slice", "path"})
+    is_absolute = Path(row.path).is_absolute()
+    return SliceRecord(
+        name=row.slice,
+        slug=slugify(row.slice),
+        path=str(base / row.path),
+        source_name=Path(row.path).name if is_absolute else row.path,
+        **values,
+    )
+
+
+def _clashes(records: Sequence[SliceRecord]) -> Iterable[Problem]:
+    seen: dict[str, SliceRecord] = {}
+    for record in records:
+        other = seen.setdefault(record.slug, record)
+        if other is not record:
+            same = (
+                "the same id"
+                if other.name == record.name
+                else f"ids that both become '{record.slug}'"
+            )
+            yield Problem(
+                code="B092",
+                subject=f"slice '{record.name}'",
+                where=record.path,
+                what=f"{same} as slice '{other.name}' ({other.path})",
+                fix="give each slice an id of its own in the sample sheet",
+            )
+
+
+def _read_text(path: Path, kind: str) -> str:
+    if not path.is_file():
+        raise _bad("B001", kind, path, "no such file", "check the path")
+    raw = path.read_bytes()
+    if len(raw) > _MAX_SHEET_BYTES:
+        raise _bad("B022", kind, path, f"{len(raw):,} bytes, at most 64 MiB are read", "split it")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _bad("B022", kind, path, f"not UTF-8: {error.reason}", "save it as UTF-8") from None
+
+
+def _problem(code: str, subject: str, where: object, what: str, fix: str) -> Problem:
+    return Problem(code=code, subject=subject, where=str(where), what=what, fix=fix)
+
+
+def _bad(code: str, kind: str, path: Path, what: str, fix: str) -> BadInputError:
+    return BadInputError(_problem(code, f"{kind} '{path.name}'", path, what, fix))

@@ -1,0 +1,82 @@
+"""A slice in memory, as a source hands it over: counts, ids, positions, labels.
+
+Nothing here knows file formats or grids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from stbuild.corpus.documents import SourceFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRecord:
+    """What the user says about a slice: where it is and what it belongs to."""
+
+    name: str
+    """Id as given; unique within a run."""
+    slug: str
+    """The id in the form that keys and files use."""
+    path: str
+    """File to read."""
+    source_name: str
+    """Path as published: relative to the manifest, or the bare file name."""
+    split: str = "train"
+    donor: str | None = None
+    section: str | None = None
+    species: str | None = None
+    tissue: str | None = None
+    platform: str | None = None
+    licence: str | None = None
+    label: str | None = None
+    """Column of ``obs`` that holds the labels."""
+    layer: str | None = None
+    """Where the counts are: None for ``X``, ``raw``, or a key of ``layers``."""
+    layout: str | None = None
+    """Layout for this slice alone."""
+    pitch_um: float | None = None
+    """Distance of neighbouring spots in micrometres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something the user should know that stops nothing: a warning with a count."""
+
+    code: str
+    subject: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"warning[{self.code}] {self.subject}: {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Counts of N spots over K genes, all of one section, before any grid.
+
+    Spots are those with at least one count, in the source's order; genes have unique ids.
+    """
+
+    counts: csr_array
+    """(N, K) uint32, sorted indices, no explicit zeros."""
+    genes: Sequence[str]
+    """(K,) gene ids, sorted."""
+    totals: NDArray[np.int64]
+    """(N,) counts over all genes of the source, dropped genes included."""
+    barcodes: Sequence[str]
+    """(N,) unique spot ids."""
+    array_row: NDArray[np.int64] | None
+    """(N,) array row, where the source has integer array coordinates."""
+    array_col: NDArray[np.int64] | None
+    xy: NDArray[np.float64] | None
+    """(N, 2) position (x, y) in the source's unit, where it has one for every spot."""
+    labels: Sequence[str | None] | None
+    """(N,) label per spot, None = none; None altogether where no column was asked for."""
+    source: SourceFile
+    ledger: dict[str, int] = field(default_factory=dict)
+    """Spots and molecules of the source, and each that was dropped, by reason."""
+    notices: tuple[Notice, ...] = ()
