@@ -44,6 +44,7 @@ class GridMeta(Document):
     pitch_um: float | None
     n_spots: int
     n_genes: int
+    n_labelled: int
     label_names: tuple[str, ...]
     """Names of the label codes, sorted."""
     source: SourceFile
@@ -119,6 +120,7 @@ def build_grid(record: SliceRecord, config: GridConfig, st_slice: Slice, lattice
         pitch_um=config.pitch_um,
         n_spots=len(barcodes),
         n_genes=len(st_slice.genes),
+        n_labelled=int((labels >= 0).sum()),
         label_names=label_names,
         source=st_slice.source,
         config=config,

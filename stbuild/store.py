@@ -264,6 +264,12 @@ def read_grid(path: Path) -> Grid:
     )
 
 
+def read_genes(path: Path) -> list[str]:
+    """Return the gene ids of a grid, sorted, without its counts."""
+    group = zarr.open_group(path, mode="r", zarr_format=3)
+    return _unpack_text(_array(group, "genes")[...])
+
+
 def _array(group: zarr.Group, name: str) -> Any:  # noqa: ANN401 - zarr's indexing is loosely typed
     return group[name]
 

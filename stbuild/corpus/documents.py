@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from stbuild.corpus import names
+from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.errors import BadUsageError, IntegrityError, Problem, StError
 from stbuild.corpus.jsonio import dump_document, load_strict
 
@@ -201,7 +202,7 @@ class FileEntry(Document):
     sha256: Sha256
 
 
-class Vocabulary(Document):
+class VocabularyEntry(Document):
     """The gene vocabulary: sorted ids, kept in ``genes.parquet``."""
 
     n_genes: Annotated[int, Field(ge=1)]
@@ -220,7 +221,7 @@ class CorpusDocument(Document):
     fingerprint: Sha256
     """Digest of config and grids: what a rerun compares."""
     config: ShardConfig
-    vocabulary: Vocabulary
+    vocabulary: VocabularyEntry
     labels: tuple[str, ...]
     """Label names, sorted; a label code is a position in this list, -1 is no label."""
     slices: tuple[SliceEntry, ...]
@@ -235,6 +236,30 @@ class CorpusDocument(Document):
     def shards_of(self, split: str, kind: Kind = "patch") -> tuple[ShardEntry, ...]:
         """Return the shards of one split and kind, in number order."""
         return tuple(s for s in self.shards if s.split == split and s.kind == kind)
+
+
+def compute_corpus_id(
+    config: ShardConfig,
+    vocabulary: VocabularyEntry,
+    labels: Iterable[str],
+    shards: Iterable[ShardEntry],
+    splits: Iterable[FileEntry],
+) -> str:
+    """Return the identity of a corpus: the same whatever the compressor or its version.
+
+    SHA-256 of canonical JSON over format version, configuration without the codec, vocabulary,
+    labels, the content digest of every shard and the digest of every evaluation split.
+    """
+    return sha256_json(
+        {
+            "version": names.VERSION,
+            "config": config.model_dump(mode="json", exclude={"codec"}),
+            "vocabulary": vocabulary.digest,
+            "labels": list(labels),
+            "shards": [[shard.path, shard.content] for shard in shards],
+            "splits": [[file.path, file.sha256] for file in splits],
+        }
+    )
 
 
 class LockedGrid(Document):
@@ -254,7 +279,7 @@ class LockDocument(Document):
     version: Literal[1] = names.VERSION
     config: ShardConfig
     grids: tuple[LockedGrid, ...]
-    vocabulary: Vocabulary
+    vocabulary: VocabularyEntry
     plan: Sha256
     """Digest of the shard plan: the keys of every shard, in order."""
     tools: dict[str, str]

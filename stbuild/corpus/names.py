@@ -43,7 +43,7 @@ SLUG_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"
 SPLIT_PATTERN: Final = r"^[a-z][a-z0-9]{0,15}$"
 SHARD_PATTERN: Final = r"^data/[a-z][a-z0-9]{0,15}/[a-z0-9_-]{1,100}\.tar$"
 FILE_PATTERN: Final = (
-    r"^([A-Za-z0-9_-][A-Za-z0-9_.@-]{0,120}/){0,3}[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,120}$"
+    r"^([A-Za-z0-9_-][A-Za-z0-9_.@-]{0,120}/){0,5}[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,120}$"
 )
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
 

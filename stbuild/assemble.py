@@ -1,0 +1,174 @@
+"""The tables and documents of a corpus, once its shards stand; ``corpus.json`` comes last."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.corpus import names
+from stbuild.corpus.digests import sha256_bytes
+from stbuild.corpus.documents import (
+    CorpusDocument,
+    FileEntry,
+    Kind,
+    LockDocument,
+    LockedGrid,
+    ShardEntry,
+    SliceEntry,
+    VocabularyEntry,
+    compute_corpus_id,
+)
+from stbuild.corpus.durable import write_durable
+from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_slices
+from stbuild.genes import measured_in
+from stbuild.grids import GridMeta
+from stbuild.inputs import BuildInputs
+from stbuild.parts import PartRecord
+from stbuild.shards import ShardPlan, plan_digest
+from stbuild.splits import evaluation_splits
+from stbuild.store import read_grid
+
+_TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "scipy", "stcorpus")
+"""Packages whose versions decide bytes; they stand in the lock."""
+
+
+def publish_corpus(
+    inputs: BuildInputs,
+    out: Path,
+    parts: Sequence[PartRecord],
+    plans: Sequence[ShardPlan],
+    shards: Sequence[ShardEntry],
+) -> CorpusDocument:
+    """Write tables, splits and lock, then the checksums, then ``corpus.json``.
+
+    Parameters
+    ----------
+    inputs
+        What decides the corpus.
+    out
+        Corpus folder, where all shards already stand.
+    parts
+        Part records, in the order of the slices.
+    plans, shards
+        Plan and entry of every shard, in the same order.
+
+    Raises
+    ------
+    ResourceError
+        The disk refuses.
+    """
+    splits = inputs.splits()
+    slices = tuple(
+        _slice_entry(inputs, meta, part, splits)
+        for meta, part in zip(inputs.metas, parts, strict=True)
+    )
+    vocabulary = VocabularyEntry(
+        n_genes=len(inputs.vocabulary.genes), digest=inputs.vocabulary.digest
+    )
+    lock = LockDocument(
+        config=inputs.config,
+        grids=tuple(
+            LockedGrid(
+                slug=meta.slug,
+                source=meta.source,
+                config=meta.config.model_dump(mode="json"),
+                content=meta.content,
+            )
+            for meta in inputs.metas
+        ),
+        vocabulary=vocabulary,
+        plan=plan_digest(plans),
+        tools={name: version(name) for name in _TOOLS},
+    )
+    measured = measured_in(inputs.vocabulary, inputs.genes)
+    contents = {
+        names.GENES_PARQUET: write_genes(inputs.vocabulary.genes, measured),
+        names.SLICES_PARQUET: write_slices(slices),
+        names.LOCK_JSON: lock.to_bytes(),
+    }
+    contents |= _indices(plans, {entry.slug: entry.donor or "" for entry in slices})
+    if inputs.config.cover is not None and inputs.config.label_splits:
+        grids = [read_grid(inputs.grid_path(m.slug)) for m in inputs.metas if m.n_labelled]
+        for split in evaluation_splits(grids):
+            contents[names.split_path(split.task, split.task_version)] = split.to_bytes()
+    files = []
+    for path, raw in sorted(contents.items()):
+        size, digest = write_durable(out / path, raw)
+        files.append(FileEntry(path=path, bytes=size, sha256=digest))
+    split_files = [file for file in files if file.path.startswith("splits/")]
+    document = CorpusDocument(
+        name=inputs.config.name,
+        corpus_id=compute_corpus_id(inputs.config, vocabulary, inputs.labels, shards, split_files),
+        fingerprint=inputs.fingerprint,
+        config=inputs.config,
+        vocabulary=vocabulary,
+        labels=inputs.labels,
+        slices=slices,
+        shards=tuple(shards),
+        files=tuple(files),
+    )
+    raw = document.to_bytes()
+    sums = {shard.path: shard.sha256 for shard in shards}
+    sums |= {file.path: file.sha256 for file in files}
+    sums[names.CORPUS_JSON] = sha256_bytes(raw)
+    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items()))
+    write_durable(out / names.CHECKSUMS, lines.encode())
+    write_durable(out / names.CORPUS_JSON, raw)
+    return document
+
+
+def _slice_entry(
+    inputs: BuildInputs, meta: GridMeta, part: PartRecord, splits: dict[str, str]
+) -> SliceEntry:
+    shared = {"slug", "name", "donor", "section", "platform", "tissue", "species", "licence"}
+    shared |= {"layout", "n_spots", "n_genes", "n_labelled", "source"}
+    genes = inputs.genes[inputs.metas.index(meta)]
+    return SliceEntry(
+        **{key: getattr(meta, key) for key in shared},
+        split=splits[meta.slug],
+        grid=meta.shape,
+        n_vocabulary=int(inputs.vocabulary.locate(genes)[0].size),
+        n_patches=sum(sample.kind == "patch" for sample in part.samples),
+        grid_content=meta.content,
+    )
+
+
+def _indices(plans: Sequence[ShardPlan], donors: dict[str, str]) -> dict[str, bytes]:
+    groups: dict[tuple[str, Kind], list[ShardPlan]] = {}
+    for plan in plans:
+        groups.setdefault((plan.split, plan.kind), []).append(plan)
+    return {
+        names.index_path(split, kind): write_index(_index_group(group, donors))
+        for (split, kind), group in groups.items()
+    }
+
+
+def _index_group(group: Sequence[ShardPlan], donors: dict[str, str]) -> SampleIndex:
+    samples = [sample for plan in group for _, sample in plan.samples]
+    slugs = [slug for plan in group for slug, _ in plan.samples]
+    sizes = [np.asarray([s.size for _, s in plan.samples], np.int64) for plan in group]
+
+    def integers(name: str) -> NDArray[np.int32]:
+        return np.asarray([getattr(sample, name) for sample in samples], np.int32)
+
+    def digests(name: str) -> NDArray[np.uint8]:
+        joined = b"".join(bytes.fromhex(getattr(sample, name)) for sample in samples)
+        return np.frombuffer(joined, np.uint8).reshape(-1, 32)
+
+    return SampleIndex(
+        keys=[sample.key for sample in samples],
+        shard=np.repeat(np.arange(len(group), dtype=np.int32), [part.size for part in sizes]),
+        offset=np.concatenate([np.cumsum(part) - part for part in sizes]),
+        size=np.concatenate(sizes),
+        sha256=digests("sha256"),
+        content=digests("content"),
+        slices=slugs,
+        donors=[donors[slug] for slug in slugs],
+        row=integers("row"),
+        col=integers("col"),
+        draw=integers("draw"),
+        observed=integers("observed"),
+    )

@@ -1,0 +1,205 @@
+"""Grids to a corpus: vocabulary, parts, shards, tables, and the document that says it is done.
+
+Every file appears by rename; ``corpus.json`` is the last, after ``SHA256SUMS``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stbuild.assemble import publish_corpus
+from stbuild.corpus import names
+from stbuild.corpus.documents import (
+    CorpusDocument,
+    as_error,
+)
+from stbuild.corpus.durable import write_durable
+from stbuild.corpus.errors import (
+    BadInputError,
+    ConflictError,
+    Problem,
+    merge_errors,
+)
+from stbuild.corpus.jsonio import dump_document, load_strict
+from stbuild.corpus.reader import open_corpus
+from stbuild.inputs import BuildInputs
+from stbuild.parts import PartRecord, PartTask, cut_part, read_part
+from stbuild.pipeline import Runner
+from stbuild.shards import ShardTask, plan_shards, write_shard
+from stbuild.slices import Notice
+from stbuild.workspace import clear_scratch, describe_difference, hold_folder, refuse_difference
+
+_TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "scipy", "stcorpus")
+EVALUATION_SPLIT: Final = "test"
+"""Split of every slice of an evaluation corpus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary:
+    """What a run of ``shard`` did."""
+
+    document: CorpusDocument
+    already_done: bool
+    n_windows: int = 0
+    n_tries: int = 0
+    n_padded_patches: int = 0
+    """Patches with fewer than m genes."""
+    n_bytes: int = 0
+    notices: tuple[Notice, ...] = ()
+
+
+def build_corpus(
+    inputs: BuildInputs,
+    out: Path,
+    runner: Runner,
+    *,
+    started: Callable[[str, int], Callable[[], None]] = lambda _stage, _n: lambda: None,
+) -> BuildSummary:
+    """Build a corpus, or finish one that was interrupted.
+
+    Parameters
+    ----------
+    inputs
+        From :func:`gather_inputs`.
+    out
+        Corpus folder.
+    runner
+        How tasks are run.
+    started
+        Called with each stage and its number of tasks; returns what to call after each task.
+
+    Raises
+    ------
+    ConflictError
+        The folder holds another corpus, something that is not ours, or another run.
+    StError
+        Any problem of a slice or shard, all at once.
+    """
+    if (done := _finished(inputs, out)) is not None:
+        return done
+    notices = _padding(inputs)
+    with hold_folder(out) as work:
+        _claim(inputs, out, work)
+        parts = _cut_parts(inputs, work, runner, started)
+        plans = plan_shards(parts, inputs.splits(), inputs.config)
+        tasks = [
+            ShardTask(
+                plan=plan, root=out.absolute(), work=work.absolute(), fingerprint=inputs.fingerprint
+            )
+            for plan in plans
+        ]
+        outcomes = runner(write_shard, tasks, started("shards", len(tasks)))
+        if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
+            raise merge_errors(errors)
+        entries = [outcome.result for outcome in outcomes if outcome.result is not None]
+        document = publish_corpus(inputs, out, parts, plans, entries)
+        clear_scratch(out)
+    samples = [s for part in parts for s in part.samples if s.kind == "patch"]
+    return BuildSummary(
+        document=document,
+        already_done=False,
+        n_windows=len(samples),
+        n_tries=sum(s.tries for s in samples),
+        n_padded_patches=sum(s.n_genes < inputs.config.genes for s in samples),
+        n_bytes=sum(shard.bytes for shard in document.shards),
+        notices=notices,
+    )
+
+
+def _finished(inputs: BuildInputs, out: Path) -> BuildSummary | None:
+    if not (out / names.CORPUS_JSON).is_file():
+        return None
+    document = open_corpus(out).document
+    if document.fingerprint != inputs.fingerprint:
+        old, new = document.config.model_dump(), inputs.config.model_dump()
+        changes = [describe_difference(old, new)] if old != new else []
+        before = {entry.slug: entry.grid_content for entry in document.slices}
+        after = {meta.slug: meta.content for meta in inputs.metas}
+        changed = sorted(s for s in before.keys() | after.keys() if before.get(s) != after.get(s))
+        changes += [f"other slices: {', '.join(changed[:5])}"] if changed else []
+        if document.vocabulary.digest != inputs.vocabulary.digest:
+            changes.append("another vocabulary")
+        raise refuse_difference(
+            out, f"corpus '{document.name}'", changes or ["metadata of the slices"]
+        )
+    if (out / names.WORK_DIR).is_dir():
+        clear_scratch(out)
+    return BuildSummary(document=document, already_done=True)
+
+
+def _claim(inputs: BuildInputs, out: Path, work: Path) -> None:
+    """Mark the folder as this build's; refuse one that holds anything else."""
+    state = work / "state.json"
+    mine: dict[str, Any] = {
+        "fingerprint": inputs.fingerprint,
+        "config": inputs.config.model_dump(mode="json"),
+    }
+    if state.is_file():
+        old = load_strict(state.read_bytes(), str(state))
+        if old["fingerprint"] != inputs.fingerprint:
+            changes = describe_difference(old["config"], mine["config"]) or "other slices"
+            raise refuse_difference(out, f"unfinished corpus '{out.name}'", [changes])
+        return
+    foreign = sorted(path.name for path in out.iterdir() if path.name != names.WORK_DIR)
+    if foreign:
+        clear_scratch(out)
+        what = f"the folder holds other files ({', '.join(foreign[:5])}) and no corpus of ours"
+        fix = "choose an empty or new -o folder"
+        raise ConflictError(_problem("B097", f"output '{out.name}'", what, fix))
+    write_durable(state, dump_document(mine))
+
+
+def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:
+    """Say which slices need padding; refuse them under ``strict_size``."""
+    config, found, problems = inputs.config, [], []
+    for meta, genes in zip(inputs.metas, inputs.genes, strict=True):
+        shared = inputs.vocabulary.locate(genes)[0].size
+        subject = f"slice '{meta.name}'"
+        if shared < config.genes:
+            what = f"{shared} of {config.genes} genes: the other channels are padding (gene -1)"
+            found.append(Notice(code="B066", subject=subject, what=what))
+            fix = f"--genes {shared}, or drop the slice" if shared else "drop the slice"
+            what = f"it has {shared} of {config.genes} genes"
+            if config.strict_size or not shared:
+                problems.append(_problem("B066", subject, what, fix))
+        if min(meta.shape) < config.window:
+            what = (
+                f"a {meta.shape[0]} x {meta.shape[1]} grid in a window of {config.window}: padded "
+                "with unobserved sites"
+            )
+            found.append(Notice(code="B057", subject=subject, what=what))
+            if config.strict_size:
+                fix = f"--window {min(meta.shape)}, or drop the slice"
+                problems.append(_problem("B057", subject, what.split(":")[0], fix))
+    if error := as_error(problems, BadInputError):
+        raise error
+    return tuple(found)
+
+
+def _cut_parts(
+    inputs: BuildInputs,
+    work: Path,
+    runner: Runner,
+    started: Callable[[str, int], Callable[[], None]],
+) -> list[PartRecord]:
+    tasks = [
+        PartTask(
+            slug=meta.slug,
+            grid=inputs.grid_path(meta.slug),
+            folder=(work / "parts").absolute(),
+            genes=inputs.vocabulary.genes,
+            labels=inputs.labels,
+            config=inputs.config,
+            fingerprint=inputs.fingerprint,
+        )
+        for meta in inputs.metas
+    ]
+    outcomes = runner(cut_part, tasks, started("slices", len(tasks)))
+    if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
+        raise merge_errors(errors)
+    return [read_part(task.record) for task in tasks]
+
+
+def _problem(code: str, subject: str, what: str, fix: str) -> Problem:
+    return Problem(code=code, subject=subject, what=what, fix=fix)

@@ -1,0 +1,256 @@
+"""Slices to grids: one task per slice, a catalogue at the end.
+
+``compact_slice`` is an ordinary function, safe to repeat; a finished grid whose source and
+configuration are unchanged is left alone.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalogue, write_catalogue
+from stbuild.config import GridConfig
+from stbuild.corpus.digests import sha256_file
+from stbuild.corpus.documents import as_error, read_config
+from stbuild.corpus.errors import BadInputError, Problem, StError, merge_errors
+from stbuild.grids import build_grid
+from stbuild.lattices import assign_cells
+from stbuild.manifests import Manifest
+from stbuild.pipeline import Outcome, Runner
+from stbuild.slices import Notice, SliceRecord
+from stbuild.sources.h5ad import read_h5ad
+from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
+from stbuild.workspace import clear_scratch, hold_folder, refuse_difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactTask:
+    """One slice to compact."""
+
+    record: SliceRecord
+    config: GridConfig
+    path: Path
+    """The Zarr store to write."""
+
+    @property
+    def name(self) -> str:
+        """Id of the slice, for messages."""
+        return self.record.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridReport:
+    """What became of one slice."""
+
+    slug: str
+    fingerprint: str
+    content: str
+    layout: str
+    evidence: str
+    shape: tuple[int, int]
+    n_spots: int
+    n_genes: int
+    n_labelled: int
+    n_bytes: int
+    reused: bool
+    ledger: dict[str, int]
+    notices: tuple[Notice, ...]
+
+
+def slice_config(record: SliceRecord, base: GridConfig) -> GridConfig:
+    """Return the grid configuration of one slice: its own columns override the run's.
+
+    Raises
+    ------
+    BadUsageError
+        A value of the sample sheet that the configuration does not allow.
+    """
+    own = {key: getattr(record, key) for key in ("label", "layer", "layout", "pitch_um")}
+    value = base.model_dump() | {key: item for key, item in own.items() if item is not None}
+    return read_config(GridConfig, value, f"slice '{record.name}'")
+
+
+def compact_slice(task: CompactTask) -> GridReport:
+    """Read one slice, place it on its grid, write the grid; or reuse the finished one.
+
+    Raises
+    ------
+    BadInputError, GateError
+        The slice is refused; the message says why.
+    IntegrityError
+        A finished grid was damaged.
+    ResourceError
+        The disk refuses.
+    """
+    if (report := reuse_grid(task)) is not None:
+        return report
+    record = task.record
+    st_slice = read_h5ad(record, task.config)
+    lattice = assign_cells(record, st_slice, task.config.layout)
+    grid = build_grid(record, task.config, st_slice, lattice)
+    fingerprint = _fingerprint(task, st_slice.source.sha256)
+    write_grid(task.path, grid, fingerprint)
+    return _report(task.path, fingerprint, reused=False, notices=st_slice.notices)
+
+
+def reuse_grid(task: CompactTask) -> GridReport | None:
+    """Return the report of a finished, whole grid of this very task, or None.
+
+    Raises
+    ------
+    ConflictError
+        The grid there was made from another source or with another configuration.
+    """
+    inventory = read_inventory(task.path)
+    if inventory is None or not Path(task.record.path).is_file():
+        return None
+    fingerprint = _fingerprint(task, sha256_file(Path(task.record.path)))
+    if inventory.fingerprint != fingerprint:
+        raise refuse_difference(task.path, f"grid '{task.record.slug}'", _changes(task))
+    if check_grid(task.path):
+        return None
+    return _report(task.path, fingerprint, reused=True, notices=())
+
+
+def _fingerprint(task: CompactTask, source_sha256: str) -> str:
+    in_config = {"path", "label", "layer", "layout", "pitch_um"}
+    record = {k: v for k, v in asdict(task.record).items() if k not in in_config}
+    return grid_fingerprint(source_sha256, task.config.model_dump(mode="json"), record)
+
+
+def _changes(task: CompactTask) -> Iterable[str]:
+    meta = read_meta(task.path)
+    old, new = meta.config.model_dump(), task.config.model_dump()
+    changed = [f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key]]
+    for key in ("name", "split", "donor", "section", "species", "tissue", "platform", "licence"):
+        pair = getattr(meta, key), getattr(task.record, key)
+        changed += [f"{key}: {pair[0]} -> {pair[1]}"] if pair[0] != pair[1] else []
+    if meta.source.sha256 != sha256_file(Path(task.record.path)):
+        changed.append("the source file has changed")
+    return changed or ["the source's name has changed"]
+
+
+def _report(
+    path: Path, fingerprint: str, *, reused: bool, notices: tuple[Notice, ...]
+) -> GridReport:
+    meta, inventory = read_meta(path), read_inventory(path)
+    return GridReport(
+        slug=meta.slug,
+        fingerprint=fingerprint,
+        content=meta.content,
+        layout=meta.layout,
+        evidence=meta.evidence,
+        shape=meta.shape,
+        n_spots=meta.n_spots,
+        n_genes=meta.n_genes,
+        n_labelled=meta.n_labelled,
+        n_bytes=sum(file.bytes for file in inventory.files) if inventory else 0,
+        reused=reused,
+        ledger=meta.ledger,
+        notices=notices,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactSummary:
+    """What a run of ``compact`` did."""
+
+    reports: tuple[GridReport, ...]
+    rejected: tuple[StError, ...]
+    """Errors of the slices that were left out (only when asked to skip them)."""
+
+
+def compact(
+    manifest: Manifest,
+    base: GridConfig,
+    out: Path,
+    runner: Runner,
+    *,
+    skip_bad: bool = False,
+    done: Callable[[], None] = lambda: None,
+) -> CompactSummary:
+    """Compact all slices of a manifest into a folder of grids.
+
+    Parameters
+    ----------
+    manifest
+        The slices.
+    base
+        Configuration of the run; a slice's own columns override it.
+    out
+        Folder of the grids.
+    runner
+        How tasks are run.
+    skip_bad
+        Leave rejected slices out instead of stopping; they are listed in the summary.
+    done
+        Called after each slice.
+
+    Raises
+    ------
+    StError
+        Every problem of every slice at once. Grids of good slices are kept, but there is no
+        catalogue until all slices are in.
+    """
+    records = sorted(manifest.records, key=lambda record: record.slug)
+    tasks = [
+        CompactTask(
+            record=record,
+            config=slice_config(record, base),
+            path=(out / f"{record.slug}.zarr").absolute(),
+        )
+        for record in records
+    ]
+    if (finished := _finished(out, tasks)) is not None:
+        return CompactSummary(reports=finished, rejected=())
+    with hold_folder(out):
+        outcomes: list[Outcome[GridReport]] = runner(compact_slice, tasks, done)
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        reports = tuple(outcome.result for outcome in outcomes if outcome.result is not None)
+        if error := _duplicates(reports, tasks):
+            errors.append(error)
+        if errors and (not skip_bad or not reports):
+            raise merge_errors(errors)
+        entries = tuple(
+            CatalogueEntry(slug=r.slug, fingerprint=r.fingerprint, content=r.content)
+            for r in reports
+        )
+        shard: dict[str, Any] = dict(manifest.shard)
+        write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
+        clear_scratch(out)
+    return CompactSummary(reports=reports, rejected=tuple(errors))
+
+
+def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | None:
+    """Return all reports if the folder already holds exactly these grids, else None."""
+    if not (out / GRIDS_JSON).is_file():
+        return None
+    slugs = {task.record.slug for task in tasks}
+    listed = {entry.slug for entry in read_catalogue(out).grids}
+    if others := sorted(listed - slugs):
+        named = ", ".join(others[:5])
+        raise refuse_difference(out, f"grids '{out.name}'", [f"it also has slice {named}"])
+    reports = [reuse_grid(task) for task in tasks] if listed == slugs else [None]
+    whole = tuple(report for report in reports if report is not None)
+    return whole if len(whole) == len(tasks) else None
+
+
+def _duplicates(reports: tuple[GridReport, ...], tasks: list[CompactTask]) -> StError | None:
+    """Refuse two slices of the same content: they would leak between splits."""
+    paths = {task.record.slug: task.record.path for task in tasks}
+    first: dict[str, str] = {}
+    problems = []
+    for report in reports:
+        other = first.setdefault(report.content, report.slug)
+        if other != report.slug:
+            problems.append(
+                Problem(
+                    code="B010",
+                    subject=f"slice '{report.slug}'",
+                    where=paths[report.slug],
+                    what=f"same content as slice '{other}' ({paths[other]})",
+                    fix="list it once; a duplicate would leak between splits",
+                )
+            )
+    return as_error(problems, BadInputError)

@@ -1,0 +1,205 @@
+"""Parts: all samples of one slice, encoded, in one scratch file.
+
+A shard mixes many slices, so slices are read once into parts and shards are gathered from them.
+A part is a pure function of grid, vocabulary and configuration; its record is written last.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stbuild.corpus import names
+from stbuild.corpus.digests import sha256_bytes, sha256_file
+from stbuild.corpus.documents import (
+    Count,
+    Document,
+    Key,
+    Kind,
+    Sha256,
+    ShardConfig,
+    Slug,
+    read_document,
+)
+from stbuild.corpus.durable import write_durable
+from stbuild.corpus.errors import IntegrityError, Problem
+from stbuild.corpus.samples import encode_patch, encode_whole
+from stbuild.corpus.tar import pack_sample
+from stbuild.genes import Vocabulary
+from stbuild.grids import Grid
+from stbuild.patches import crop_cover, crop_training, view_slice, whole_sample
+from stbuild.store import read_grid
+
+
+class PartSample(Document):
+    """One encoded sample of a part."""
+
+    key: Key
+    kind: Kind
+    offset: Count
+    size: Count
+    sha256: Sha256
+    content: Sha256
+    row: Count
+    col: Count
+    draw: Count
+    observed: Count
+    tries: Count
+    n_genes: Count
+
+
+class PartRecord(Document):
+    """What a part holds; its presence means that the part is done."""
+
+    format: Literal["stcorpus/part"] = names.FORMAT_PART
+    version: Literal[1] = names.VERSION
+    fingerprint: Sha256
+    slug: Slug
+    bytes: Count
+    sha256: Sha256
+    samples: tuple[PartSample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartTask:
+    """One slice to cut into samples."""
+
+    slug: str
+    grid: Path
+    folder: Path
+    """Scratch folder of the parts."""
+    genes: tuple[str, ...]
+    """The vocabulary."""
+    labels: tuple[str, ...]
+    config: ShardConfig
+    fingerprint: str
+    """Fingerprint of the whole build: a part of another one is not believed."""
+
+    @property
+    def name(self) -> str:
+        """Slug of the slice, for messages."""
+        return self.slug
+
+    @property
+    def data(self) -> Path:
+        """File with the encoded samples."""
+        return self.folder / f"{self.slug}.bin"
+
+    @property
+    def record(self) -> Path:
+        """File with the record."""
+        return self.folder / f"{self.slug}.json"
+
+
+def cut_part(task: PartTask) -> bool:
+    """Cut one slice into samples and store them; return False if that was done already.
+
+    Raises
+    ------
+    IntegrityError
+        The grid is damaged.
+    ResourceError
+        The disk refuses.
+    """
+    if task.record.is_file():
+        known = read_part(task.record)
+        if known.fingerprint == task.fingerprint and _is_whole(task.data, known):
+            return False
+    grid = read_grid(task.grid)
+    samples: list[PartSample] = []
+    size, digest = write_durable(task.data, _encode(grid, task, samples))
+    record = PartRecord(
+        fingerprint=task.fingerprint,
+        slug=task.slug,
+        bytes=size,
+        sha256=digest,
+        samples=tuple(samples),
+    )
+    write_durable(task.record, record.to_bytes())
+    return True
+
+
+def read_part(path: Path) -> PartRecord:
+    """Read the record of a part."""
+    return read_document(PartRecord, path.read_bytes(), str(path))
+
+
+def _is_whole(data: Path, record: PartRecord) -> bool:
+    return (
+        data.is_file()
+        and data.stat().st_size == record.bytes
+        and sha256_file(data) == record.sha256
+    )
+
+
+def _encode(grid: Grid, task: PartTask, samples: list[PartSample]) -> Iterator[bytes]:
+    """Yield the tar blocks of every sample and note each in `samples`."""
+    config, vocabulary = task.config, Vocabulary(task.genes)
+    view = view_slice(grid, vocabulary, task.labels, config.window)
+    crop = crop_training if config.cover is None else crop_cover
+    offset = 0
+    for window, patch in crop(view, config):
+        blocks = pack_sample(patch.meta.key, encode_patch(patch, config.codec))
+        samples.append(
+            PartSample(
+                key=patch.meta.key,
+                kind="patch",
+                offset=offset,
+                size=len(blocks),
+                sha256=sha256_bytes(blocks),
+                content=patch.content().hex(),
+                row=patch.meta.row,
+                col=patch.meta.col,
+                draw=patch.meta.draw,
+                observed=patch.meta.observed,
+                tries=window.tries,
+                n_genes=patch.meta.n_genes,
+            )
+        )
+        offset += len(blocks)
+        yield blocks
+    if config.whole_slices or config.cover is not None:
+        whole = whole_sample(grid, vocabulary, task.labels)
+        blocks = pack_sample(whole.meta.key, encode_whole(whole))
+        samples.append(
+            PartSample(
+                key=whole.meta.key,
+                kind="slice",
+                offset=offset,
+                size=len(blocks),
+                sha256=sha256_bytes(blocks),
+                content=whole.content().hex(),
+                row=0,
+                col=0,
+                draw=0,
+                observed=whole.meta.n_spots,
+                tries=1,
+                n_genes=whole.meta.n_genes,
+            )
+        )
+        yield blocks
+
+
+def read_blocks(folder: Path, slug: str, sample: PartSample) -> bytes:
+    """Read the tar blocks of one sample from its part and check their digest.
+
+    Raises
+    ------
+    IntegrityError
+        The part changed since it was written.
+    """
+    path = folder / f"{slug}.bin"
+    with path.open("rb") as file:
+        file.seek(sample.offset)
+        blocks = file.read(sample.size)
+    if sha256_bytes(blocks) != sample.sha256:
+        raise IntegrityError(
+            Problem(
+                code="P06",
+                subject=f"sample '{sample.key}'",
+                where=str(path),
+                what="scratch bytes differ from what was written",
+                fix="check the disk, delete the .work folder beside it and run again",
+            )
+        )
+    return blocks

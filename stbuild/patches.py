@@ -1,0 +1,259 @@
+"""Patches from a grid: windows, gene choice (Eq. 7), crops. In memory; nothing is written.
+
+Rows before columns; counts are gene-major (M, P, P). Genes are chosen among those of the slice
+that are in the vocabulary and seen in the window; fewer than m are padded with gene -1.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.corpus.documents import PatchMeta, ShardConfig, WholeMeta
+from stbuild.corpus.names import cover_key, whole_key, window_key
+from stbuild.corpus.samples import Patch, WholeSlice
+from stbuild.draws import draw_uniforms, keyed_stream, smallest_keys
+from stbuild.genes import Vocabulary
+from stbuild.grids import Grid
+from stbuild.moments import SliceMoments, variance_weights
+from stbuild.windows import Window, plan_cover, plan_training
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceView:
+    """A grid seen through a vocabulary: its dense gene-major counts and moments."""
+
+    grid: Grid
+    columns: NDArray[np.int64]
+    """(G,) columns of the grid that are in the vocabulary, in vocabulary order."""
+    genes: NDArray[np.int32]
+    """(G,) their vocabulary indices, ascending."""
+    dense: NDArray[np.uint16] | NDArray[np.uint32]
+    """(G, H', W') counts, padded to at least the window."""
+    totals: NDArray[np.uint32]
+    """(H', W') library sizes, 0 = unobserved."""
+    spots: NDArray[np.int32]
+    """(H', W') spot number, -1 = none."""
+    labels: NDArray[np.int16]
+    """(H', W') label code of the corpus, -1 = none."""
+    moments: SliceMoments
+
+
+def view_slice(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str], P: int) -> SliceView:
+    """Lay a grid out for cropping.
+
+    Parameters
+    ----------
+    grid
+        The slice.
+    vocabulary
+        Genes of the corpus.
+    labels
+        Label names of the corpus, sorted; the grid's codes are translated to it.
+    P
+        Window side; a smaller grid is padded with unobserved cells.
+    """
+    columns, genes = vocabulary.locate(grid.genes)
+    part = grid.counts[:, columns]
+    largest = int(grid.counts.data.max(initial=0))
+    H, W = max(grid.meta.shape[0], P), max(grid.meta.shape[1], P)
+    dense = np.zeros((columns.size, H, W), np.uint16 if largest < 2**16 else np.uint32)
+    spot = np.repeat(np.arange(grid.meta.n_spots), np.diff(part.indptr))
+    dense[part.indices, grid.rows[spot], grid.cols[spot]] = part.data
+    cells = (grid.rows, grid.cols)
+    totals = np.zeros((H, W), np.uint32)
+    totals[cells] = grid.totals
+    spots = np.full((H, W), -1, np.int32)
+    spots[cells] = np.arange(grid.meta.n_spots)
+    codes = np.full((H, W), -1, np.int16)
+    codes[cells] = translate_labels(grid, labels)
+    return SliceView(
+        grid=grid,
+        columns=columns,
+        genes=genes,
+        dense=dense,
+        totals=totals,
+        spots=spots,
+        labels=codes,
+        moments=SliceMoments(grid, columns),
+    )
+
+
+def translate_labels(grid: Grid, labels: Sequence[str]) -> NDArray[np.int16]:
+    """Return (N,) label codes of the corpus; a name outside `labels` becomes -1."""
+    code = {name: i for i, name in enumerate(labels)}
+    # The extra last entry is what code -1 selects: no label stays no label.
+    table = np.asarray([code.get(name, -1) for name in grid.meta.label_names] + [-1], np.int16)
+    return table[grid.labels]
+
+
+def crop_training(view: SliceView, config: ShardConfig) -> Iterator[tuple[Window, Patch]]:
+    """Yield the training patches of a slice, window rows ascending (Algorithm 1)."""
+    meta = view.grid.meta
+    windows = plan_training(view.grid.occupied(), meta.counts_digest, config)
+    for window, first, second in view.moments.windows(windows, config.window):
+        chosen = choose_genes(
+            first,
+            second,
+            n_sites=window.observed if config.holes == "ignore" else config.window**2,
+            purpose="genes",
+            content=meta.counts_digest,
+            number=window.number,
+            slots=view.columns,
+            config=config,
+        )
+        key = window_key(meta.slug, window.number)
+        yield window, _crop(view, config, window, chosen, key, draw=0, numbered=True)
+
+
+def crop_cover(view: SliceView, config: ShardConfig) -> Iterator[tuple[Window, Patch]]:
+    """Yield the evaluation patches of a slice: every covering window under every gene draw.
+
+    A draw is one gene set for the whole slice, so that all its spots are comparable.
+    """
+    meta = view.grid.meta
+    windows = plan_cover(view.grid.occupied(), config)
+    first, second = view.moments.whole()
+    n_sites = meta.n_spots if config.holes == "ignore" else meta.shape[0] * meta.shape[1]
+    for draw in range(config.draws):
+        chosen = choose_genes(
+            first,
+            second,
+            n_sites=n_sites,
+            purpose="draw",
+            content=meta.counts_digest,
+            number=draw,
+            slots=view.columns,
+            config=config,
+        )
+        for window in windows:
+            key = cover_key(meta.slug, window.row, window.col, draw)
+            yield window, _crop(view, config, window, chosen, key, draw=draw, numbered=False)
+
+
+def choose_genes(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    *,
+    n_sites: int,
+    purpose: str,
+    content: str,
+    number: int,
+    slots: NDArray[np.int64],
+    config: ShardConfig,
+) -> NDArray[np.int64]:
+    """Choose at most m genes (Eq. 7), ascending.
+
+    Weighted: the exponential keys of Efraimidis and Spirakis (2006), the m smallest of
+    -log(u) / weight, which is exactly sequential weighted sampling without replacement.
+    ``hvg``: the m largest variances. ``random``: uniform.
+
+    Parameters
+    ----------
+    first, second
+        (G,) sums of q and q^2 over the window or slice.
+    n_sites
+        Sites that the variance is taken over.
+    purpose, content, number
+        Key of the random stream.
+    slots
+        (G,) position of each gene within the slice's own sorted genes: the word of the stream
+        that is its own, so the vocabulary cannot shift a draw.
+    config
+        m, selection, seed, epsilon.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions in 0..G-1.
+    """
+    seen = np.flatnonzero(first > 0)
+    if config.select != "random":
+        # 2^-64 keeps a gene without variance drawable, last, when epsilon is 0.
+        epsilon = config.epsilon + 2.0**-64
+        weights = variance_weights(first[seen], second[seen], n_sites, epsilon)
+    if config.select == "hvg":
+        keys = 1.0 / weights
+    else:
+        stream = keyed_stream(purpose, config.seed, content, number)
+        uniforms = draw_uniforms(stream, int(slots[-1]) + 1 if slots.size else 0)
+        keys = -np.log(uniforms[slots[seen]])
+        if config.select == "weighted":
+            keys /= weights
+    return seen[smallest_keys(keys, config.genes)]
+
+
+def _crop(
+    view: SliceView,
+    config: ShardConfig,
+    window: Window,
+    chosen: NDArray[np.int64],
+    key: str,
+    *,
+    draw: int,
+    numbered: bool,
+) -> Patch:
+    P, m = config.window, config.genes
+    box = np.s_[window.row : window.row + P, window.col : window.col + P]
+    genes = np.full(m, -1, np.int32)
+    genes[: chosen.size] = view.genes[chosen]
+    cropped = view.dense[:, box[0], box[1]]
+    if chosen.size == m:
+        counts = cropped[chosen]
+    else:
+        counts = np.zeros((m, P, P), view.dense.dtype)
+        counts[: chosen.size] = cropped[chosen]
+    meta = PatchMeta(
+        key=key,
+        slice=view.grid.meta.slug,
+        row=window.row,
+        col=window.col,
+        window=window.number if numbered else None,
+        draw=draw,
+        layout=view.grid.meta.layout,
+        select=config.select,
+        seed=config.seed,
+        shape=(m, P, P),
+        dtype="<u2" if counts.itemsize == 2 else "<u4",
+        observed=window.observed,
+        n_genes=int(chosen.size),
+    )
+    totals = np.ascontiguousarray(view.totals[box])
+    if numbered:
+        return Patch(meta=meta, counts=counts, genes=genes, totals=totals)
+    spots, labels = view.spots[box].copy(), view.labels[box].copy()
+    return Patch(meta=meta, counts=counts, genes=genes, totals=totals, spots=spots, labels=labels)
+
+
+def whole_sample(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str]) -> WholeSlice:
+    """Return a slice as one sample: the sparse counts of all vocabulary genes it measures."""
+    columns, genes = vocabulary.locate(grid.genes)
+    part = grid.counts[:, columns]
+    dtype = np.uint16 if int(part.data.max(initial=0)) < 2**16 else np.uint32
+    meta = grid.meta
+    encoded = [barcode.encode() for barcode in grid.barcodes]
+    return WholeSlice(
+        meta=WholeMeta(
+            key=whole_key(meta.slug),
+            slice=meta.slug,
+            grid=meta.shape,
+            layout=meta.layout,
+            unit=meta.unit,
+            pitch=meta.pitch,
+            pitch_um=meta.pitch_um,
+            n_spots=meta.n_spots,
+            n_genes=int(genes.size),
+            dtype="<u2" if dtype is np.uint16 else "<u4",
+        ),
+        indptr=part.indptr.astype(np.int64),
+        indices=genes[part.indices],
+        data=part.data.astype(dtype),
+        genes=genes,
+        totals=grid.totals,
+        rows=grid.rows,
+        cols=grid.cols,
+        xy=grid.xy,
+        labels=translate_labels(grid, labels),
+        barcodes=np.asarray(encoded, f"S{max(map(len, encoded), default=1)}"),
+    )

@@ -1,0 +1,153 @@
+"""Shards: which sample goes where, and the writing of one shard file.
+
+The plan is a pure function of keys, splits and configuration. A shard is a pure function of its
+plan and the parts; its record is written last.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stbuild.corpus import names
+from stbuild.corpus.digests import chain_digest, sha256_file, sha256_json
+from stbuild.corpus.documents import Document, Kind, Sha256, ShardConfig, ShardEntry, read_document
+from stbuild.corpus.durable import write_durable
+from stbuild.corpus.tar import END
+from stbuild.draws import hashed_order
+from stbuild.parts import PartRecord, PartSample, read_blocks
+
+_PATCHES_PER_SLICE_SAMPLE = 64
+"""A whole slice weighs about as much as this many patches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """The samples of one shard, in stored order."""
+
+    path: str
+    split: str
+    kind: Kind
+    samples: tuple[tuple[str, PartSample], ...]
+    """(slug, sample)."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, in stored order."""
+        return tuple(sample.key for _, sample in self.samples)
+
+
+def plan_shards(
+    parts: Sequence[PartRecord], splits: dict[str, str], config: ShardConfig
+) -> list[ShardPlan]:
+    """Assign every sample of every part to a shard.
+
+    Samples of a split are ordered by the hash of (seed, key), so every shard mixes all slices and
+    plain sequential reading trains well.
+
+    Parameters
+    ----------
+    parts
+        Records of all slices.
+    splits
+        Split of each slug.
+    config
+        Name, seed and samples per shard.
+    """
+    plans: list[ShardPlan] = []
+    kinds: tuple[Kind, ...] = ("patch", "slice")
+    for split in sorted(set(splits.values())):
+        for kind in kinds:
+            members = [
+                (part.slug, sample)
+                for part in parts
+                if splits[part.slug] == split
+                for sample in part.samples
+                if sample.kind == kind
+            ]
+            order = hashed_order("shard", config.seed, [sample.key for _, sample in members])
+            size = config.samples_per_shard
+            if kind == "slice":
+                size = max(1, size // _PATCHES_PER_SLICE_SAMPLE)
+            for number, start in enumerate(range(0, len(order), size)):
+                plans.append(
+                    ShardPlan(
+                        path=names.shard_path(config.name, split, kind, number),
+                        split=split,
+                        kind=kind,
+                        samples=tuple(members[i] for i in order[start : start + size]),
+                    )
+                )
+    return plans
+
+
+def plan_digest(plans: Sequence[ShardPlan]) -> str:
+    """Return the digest of a plan: the path and keys of every shard, in order."""
+    return sha256_json([[plan.path, list(plan.keys)] for plan in plans])
+
+
+class ShardRecord(Document):
+    """Says that a shard is done; scratch beside the parts."""
+
+    format: Literal["stcorpus/shard"] = "stcorpus/shard"
+    version: Literal[1] = names.VERSION
+    fingerprint: Sha256
+    keys: Sha256
+    """Digest of the planned keys."""
+    entry: ShardEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One shard to write."""
+
+    plan: ShardPlan
+    root: Path
+    """Corpus folder."""
+    work: Path
+    """Scratch folder with ``parts/`` and ``shards/``."""
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """Path of the shard, for messages."""
+        return self.plan.path
+
+
+def write_shard(task: ShardTask) -> ShardEntry:
+    """Write one shard from the parts, or return the entry of the finished one.
+
+    Raises
+    ------
+    IntegrityError
+        A part changed since it was written.
+    ResourceError
+        The disk refuses.
+    """
+    plan, path = task.plan, task.root / task.plan.path
+    keys = sha256_json(list(plan.keys))
+    record_path = task.work / "shards" / f"{Path(plan.path).name}.json"
+    if record_path.is_file() and path.is_file():
+        record = read_document(ShardRecord, record_path.read_bytes(), str(record_path))
+        same = record.fingerprint == task.fingerprint and record.keys == keys
+        if same and sha256_file(path) == record.entry.sha256:
+            return record.entry
+    size, digest = write_durable(path, _blocks(task))
+    entry = ShardEntry(
+        path=plan.path,
+        split=plan.split,
+        kind=plan.kind,
+        n_samples=len(plan.samples),
+        bytes=size,
+        sha256=digest,
+        content=chain_digest((s.key, bytes.fromhex(s.content)) for _, s in plan.samples),
+    )
+    record = ShardRecord(fingerprint=task.fingerprint, keys=keys, entry=entry)
+    write_durable(record_path, record.to_bytes())
+    return entry
+
+
+def _blocks(task: ShardTask) -> Iterator[bytes]:
+    for slug, sample in task.plan.samples:
+        yield read_blocks(task.work / "parts", slug, sample)
+    yield END
