@@ -4,11 +4,11 @@ A command body is a thin client of the library; errors become exit codes in
 :mod:`stbuild.corpus.console`. Heavy modules are imported inside the command that needs them.
 """
 
-import sys
+from typing import NoReturn
 
 import rich_click as click
 
-from stbuild.corpus.console import run_guarded
+from stbuild.corpus.console import run_program
 from sttrain import __version__
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -26,20 +26,13 @@ def cli() -> None:
 # --- embed, probe, report -------------------------------------------------------------------
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; the entry point of ``sttrain``."""
-    arguments = sys.argv[1:]
-    try:
-        code = run_guarded(
-            lambda: cli.main(args=arguments, prog_name="sttrain", standalone_mode=False),
-            as_json="--json" in arguments,
-            debug="--debug" in arguments,
-            passing=(click.ClickException,),
-        )
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    sys.exit(code)
+    run_program(
+        lambda arguments: cli.main(args=arguments, prog_name="sttrain", standalone_mode=False),
+        usage=click.ClickException,
+        aborted=click.Abort,
+    )
 
 
 if __name__ == "__main__":

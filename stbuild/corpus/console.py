@@ -5,16 +5,74 @@ saves its traceback and says where.
 """
 
 import json
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn, Protocol, cast
 
 from stbuild.corpus.errors import Problem, StError, printable
 
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came: stop as on an interrupt, but exit with its own code."""
+
+
+class UsageError(Protocol):
+    """What the command-line library raises for a wrong flag."""
+
+    exit_code: int
+
+    def show(self) -> None:
+        """Print the message and the usage."""
+        ...
+
+
+def run_program(
+    invoke: Callable[[list[str]], object], usage: type[Exception], aborted: type[Exception]
+) -> NoReturn:
+    """Run a command line and leave the process with the right code.
+
+    Parameters
+    ----------
+    invoke
+        Runs the click group on the arguments, outside its standalone mode.
+    usage
+        Exception of the library that shows itself and knows its exit code.
+    aborted
+        Exception into which the library turns an interrupt.
+    """
+    arguments = sys.argv[1:]
+    signal.signal(signal.SIGTERM, _terminate)
+
+    def action() -> None:
+        try:
+            invoke(arguments)
+        except aborted as error:
+            raise error.__cause__ or KeyboardInterrupt from None
+
+    flags = {"as_json": "--json" in arguments, "debug": "--debug" in arguments}
+    try:
+        code = run_guarded(action, passing=(usage,), **flags)
+    except usage as error:
+        code = _show_usage(error)
+    sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedError
+
+
+def _show_usage(error: Exception) -> int:
+    shown = cast(UsageError, error)
+    shown.show()
+    return shown.exit_code
 
 
 def report_error(error: StError, *, as_json: bool) -> None:
@@ -53,15 +111,15 @@ def run_guarded(
         return error.exit_code
     except passing:
         raise
-    except KeyboardInterrupt:
-        stop = Problem(
+    except KeyboardInterrupt as stop:
+        problem = Problem(
             code="P08",
             subject="run",
             what="interrupted; finished work is kept",
             fix="run the same command again to resume",
         )
-        report_error(StError(stop), as_json=as_json)
-        return INTERRUPTED
+        report_error(StError(problem), as_json=as_json)
+        return TERMINATED if isinstance(stop, TerminatedError) else INTERRUPTED
     except MemoryError as error:
         if debug:
             raise
