@@ -5,7 +5,7 @@ Only this module touches pyarrow, and only inside its functions.
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,10 @@ def read_index(raw: bytes, where: str) -> SampleIndex:
     IntegrityError
         Not Parquet, a missing column, a null, a negative number.
     """
-    table = _from_parquet(raw, where, {*_INT_COLUMNS, "key", "sha256", "content", "slice", "donor"})
+    digest_type = "fixed_size_binary[32]"
+    needed = {name: np.dtype(dtype).name for name, dtype in _INT_COLUMNS.items()}
+    needed |= dict.fromkeys(("key", "slice", "donor"), "string")
+    table = _from_parquet(raw, where, needed | {"sha256": digest_type, "content": digest_type})
     integers: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(table.column(name).to_numpy(), dtype=dtype)
         for name, dtype in _INT_COLUMNS.items()
@@ -88,8 +91,6 @@ def read_index(raw: bytes, where: str) -> SampleIndex:
     digests: dict[str, NDArray[np.uint8]] = {}
     for name in ("sha256", "content"):
         joined = b"".join(table.column(name).to_pylist())
-        if len(joined) != 32 * len(table):
-            raise _refused(where, f"column {name} does not hold 32-byte digests")
         digests[name] = np.frombuffer(joined, np.uint8).reshape(-1, 32)
     return SampleIndex(
         keys=table.column("key").to_pylist(),
@@ -118,7 +119,7 @@ def read_genes(raw: bytes, where: str) -> list[str]:
     IntegrityError
         Not Parquet, no column ``gene``, or ids that are not sorted and unique.
     """
-    genes: list[str] = _from_parquet(raw, where, {"gene"}).column("gene").to_pylist()
+    genes: list[str] = _from_parquet(raw, where, {"gene": "string"}).column("gene").to_pylist()
     if any(a >= b for a, b in itertools.pairwise(genes)):
         raise _refused(where, "gene ids are not sorted and unique")
     return genes
@@ -152,16 +153,21 @@ def _to_parquet(table: "pa.Table") -> bytes:
     return out.getvalue()
 
 
-def _from_parquet(raw: bytes, where: str, needed: set[str]) -> "pa.Table":
+def _from_parquet(raw: bytes, where: str, needed: Mapping[str, str]) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(io.BytesIO(raw))
+        table.validate(full=True)  # text that is not UTF-8 fails here and not at some reader
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _refused(where, f"not a readable Parquet table: {str(error)[:160]}") from error
-    if missing := sorted(needed - set(table.column_names)):
+    if missing := sorted(set(needed) - set(table.column_names)):
         raise _refused(where, f"columns missing: {', '.join(missing)}")
+    types = {name: str(table.schema.field(name).type) for name in needed}
+    if wrong := sorted(name for name, expected in needed.items() if types[name] != expected):
+        listed = ", ".join(f"{name} is {types[name]}, not {needed[name]}" for name in wrong)
+        raise _refused(where, f"column types: {listed}")
     if nulls := sorted(name for name in needed if table.column(name).null_count):
         raise _refused(where, f"nulls in {', '.join(nulls)}")
     return table

@@ -38,7 +38,7 @@ MAX_PATCH_BYTES: Final = 256 * 1024 * 1024
 MAX_WINDOW: Final = 64
 """Largest patch side; up to it, the exact integer variance fits 64 bits."""
 
-KEY_PATTERN: Final = r"^[a-z0-9_-]{1,80}$"
+KEY_PATTERN: Final = r"^[a-z0-9_-]{1,84}$"
 SLUG_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"
 SPLIT_PATTERN: Final = r"^[a-z][a-z0-9]{0,15}$"
 SHARD_PATTERN: Final = r"^data/[a-z][a-z0-9]{0,15}/[a-z0-9_-]{1,100}\.tar$"

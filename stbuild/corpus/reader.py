@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from stbuild.corpus import names
 from stbuild.corpus.digests import lines_digest, sha256_bytes
 from stbuild.corpus.documents import (
@@ -49,11 +51,11 @@ class Corpus:
             len(index) and int(index.shard.max()) >= len(shards)
         ):
             raise _damaged(self.root / path, "number of samples or shards differs from corpus.json")
-        ends = index.offset + index.size
-        for number, shard in enumerate(shards):
-            inside = ends[index.shard == number]
-            if inside.size and int(inside.max()) > shard.bytes:
-                raise _damaged(self.root / path, f"a sample ends outside {shard.path}")
+        bounds = np.array([shard.bytes for shard in shards], np.int64)[index.shard]
+        outside = (index.size > bounds) | (index.offset > bounds - index.size)
+        if bool(outside.any()):
+            first = shards[int(index.shard[int(outside.argmax())])]
+            raise _damaged(self.root / path, f"a sample ends outside {first.path}")
         return index
 
     @cached_property

@@ -267,12 +267,16 @@ def _require_consistent(patch: Patch, where: str) -> None:
             raise _refused(where, f"{name} of shape {array.shape}, expected {expected}")
     if patch.counts.dtype.str != patch.meta.dtype:
         raise _refused(where, f"counts are {patch.counts.dtype.str}, json says {patch.meta.dtype}")
+    if patch.meta.n_genes > m:
+        raise _refused(where, f"the json says {patch.meta.n_genes} genes of {m} channels")
     real = patch.genes[: patch.meta.n_genes]
     ordered = bool(np.all(np.diff(real) > 0)) and (real.size == 0 or int(real[0]) >= 0)
     if not ordered or bool(np.any(patch.genes[patch.meta.n_genes :] != -1)):
         raise _refused(where, "gene indices are not ascending, or padding is not -1")
     if int(np.count_nonzero(patch.totals)) != patch.meta.observed:
         raise _refused(where, "number of observed sites differs from the json")
+    if any(bool(np.any(codes < -1)) for codes in (patch.spots, patch.labels) if codes is not None):
+        raise _refused(where, "a spot or label code below -1")
 
 
 def encode_whole(whole: WholeSlice) -> dict[str, bytes]:
@@ -302,6 +306,7 @@ def decode_whole(members: Mapping[str, Buffer], where: str) -> WholeSlice:
     }
     whole = WholeSlice(meta=meta, **arrays)
     _require_sparse(whole, where)
+    _require_places(whole, where)
     return whole
 
 
@@ -319,6 +324,23 @@ def _require_sparse(whole: WholeSlice, where: str) -> None:
         raise _refused(where, f"{genes.shape[0]} measured genes, json says {whole.meta.n_genes}")
     if bool(np.any(np.diff(genes) <= 0)) or not bool(np.all(np.isin(whole.indices, genes))):
         raise _refused(where, "counts of genes that the slice does not measure, or unsorted genes")
+    spot = np.repeat(np.arange(n), np.diff(whole.indptr))
+    ascending = (np.diff(whole.indices) > 0) | (np.diff(spot) > 0)
+    if not bool(np.all(ascending)) or not bool(np.all(whole.data)):
+        raise _refused(where, "counts of a spot that are not in gene order, or zeros among them")
+
+
+def _require_places(whole: WholeSlice, where: str) -> None:
+    if whole.data.dtype.str != whole.meta.dtype:
+        raise _refused(where, f"counts are {whole.data.dtype.str}, json says {whole.meta.dtype}")
+    height, width = whole.meta.grid
+    cell = whole.rows.astype(np.int64) * width + whole.cols
+    sides = ((whole.rows, height), (whole.cols, width))
+    inside = all(bool(np.all((at >= 0) & (at < side))) for at, side in sides)
+    if not inside or bool(np.any(np.diff(cell) <= 0)):
+        raise _refused(where, "spots outside the grid, or not in grid order")
+    if bool(np.any(whole.labels < -1)) or not bool(np.all(np.isfinite(whole.xy))):
+        raise _refused(where, "a label code below -1, or a position that is not finite")
 
 
 def _refused(where: str, what: str) -> IntegrityError:

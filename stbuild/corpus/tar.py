@@ -16,7 +16,7 @@ BLOCK: Final = 512
 END: Final = b"\0" * (2 * BLOCK)
 """End-of-archive mark: two zero blocks."""
 
-_NAME = re.compile(rb"[a-z0-9_-]{1,80}(\.[a-z0-9]{1,16}){1,2}")
+_NAME = re.compile(rb"[a-z0-9_-]{1,84}(\.[a-z0-9]{1,16}){1,2}")
 _OCTAL = re.compile(rb"[0-7]{11}\0")
 
 
