@@ -107,9 +107,8 @@ def parse_header(header: bytes, where: str) -> tuple[str, int]:
         raise _refused(where, "a tar header that is not plain USTAR of a regular file")
     if not _NAME.fullmatch(name) or not _OCTAL.fullmatch(header[124:136]):
         raise _refused(where, f"member name {name[:60]!r} or its size is outside the format")
-    claimed = header[148:156].rstrip(b"\0 ")
     actual = sum(header) - sum(header[148:156]) + 8 * 0x20
-    if claimed.lstrip(b"0") != b"%o" % actual:
+    if header[148:156] != b"%06o\0 " % actual:
         raise _refused(where, f"header checksum of {name.decode()!r} is wrong")
     return name.decode(), int(header[124:135], 8)
 

@@ -127,12 +127,13 @@ def test_sizes_that_lie_are_refused(size):
         unpack_sample(resealed(raw[:BLOCK]) + bytes(raw[BLOCK:]), "x")
 
 
-@given(st.integers(0, 8 * BLOCK - 1))
-def test_every_flipped_header_bit_is_seen(bit):
-    raw = bytearray(pack_sample("k", {"json": b"{}"}))
-    raw[bit // 8] ^= 1 << (bit % 8)
-    with pytest.raises(IntegrityError):
-        unpack_sample(bytes(raw), "x")
+def test_every_flipped_header_bit_is_seen():
+    raw = pack_sample("k", {"json": b"{}"})
+    for bit in range(8 * BLOCK):
+        damaged = bytearray(raw)
+        damaged[bit // 8] ^= 1 << (bit % 8)
+        with pytest.raises(IntegrityError):
+            unpack_sample(bytes(damaged), "x")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 511, 512, 513, 1023, 1025, 3071])
