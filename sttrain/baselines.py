@@ -28,7 +28,8 @@ EXAMPLES: Final = ("raw", "pca10", "pca50", "nbmean6-pca50", "nbmean18-pca50", "
 """Names that ``--help`` shows; the numbers are free."""
 
 _GRAMMAR: Final = re.compile(
-    r"(?:raw|coords|majority|(?:nbmean(?P<k>[1-9]\d{0,2}))?(?:(?:(?<=\d)-)?pca(?P<d>[1-9]\d{0,3}))?)"
+    r"raw|coords|majority|nbmean(?P<only>[1-9]\d{0,2})"
+    r"|(?:nbmean(?P<k>[1-9]\d{0,2})-)?pca(?P<d>[1-9]\d{0,3})"
 )
 _TARGET: Final = 1e4
 _MARGIN: Final = 24
@@ -63,7 +64,7 @@ def parse_method(name: str) -> Method:
         Any other name; the nearest known one is suggested.
     """
     match = _GRAMMAR.fullmatch(name)
-    if not name or match is None:
+    if match is None:
         near = get_close_matches(name, EXAMPLES, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise BadUsageError(
@@ -78,7 +79,7 @@ def parse_method(name: str) -> Method:
         )
     if name in ("coords", "majority"):
         return Method(name=name, kind=name)
-    k, d = match["k"], match["d"]
+    k, d = match["k"] or match["only"], match["d"]
     return Method(
         name=name,
         kind="expression",

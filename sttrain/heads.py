@@ -232,9 +232,10 @@ def _train_epoch(
     import torch
 
     order = kept[torch.randperm(len(kept), generator=generator)]
+    shuffled, wanted = inputs[order], targets[order]
     for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        loss = torch.nn.functional.cross_entropy(_forward(layers, inputs[batch]), targets[batch])
+        batch = np.s_[start : start + BATCH]
+        loss = torch.nn.functional.cross_entropy(_forward(layers, shuffled[batch]), wanted[batch])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

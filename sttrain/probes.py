@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
 
 from stbuild.corpus.digests import sha256_json
-from stbuild.corpus.documents import Document
 from stbuild.corpus.errors import merge_errors
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
@@ -27,41 +25,14 @@ from sttrain.baselines import Method, compute_baseline, parse_method
 from sttrain.embeddings import Embeddings, align_embeddings, read_embeddings, require_suffix
 from sttrain.errors import BadUsageError, ConflictError, Problem, StError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set, stack_slices
-from sttrain.heads import Head, KnnHead, MajorityHead, MlpHead
+from sttrain.heads import Head, MajorityHead
 from sttrain.metrics import score_predictions
+from sttrain.probe_config import ProbeConfig
 from sttrain.results import Predictions, ResultRow, ResultStore, create_store, write_spots
 from sttrain.splits import EvaluationSplit, Fold, read_split, require_usable
 
-HEADS: Final = ("knn", "mlp")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _PACKAGES: Final = ("numpy", "scipy", "scikit-learn", "torch")
-
-
-class ProbeConfig(Document):
-    """What decides the scores, given the corpus and the embeddings."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    splits: tuple[str, ...] = ("paper20@1", "block20@1")
-    """Evaluation splits of the corpus."""
-    heads: tuple[Literal["knn", "mlp"], ...] = HEADS
-    """Classifiers: nearest neighbours, and the paper's network."""
-    seeds: int | None = Field(None, ge=1)
-    """Use the first so many seeds of every split; all of them without it."""
-    k: int = Field(10, ge=1, le=1000)
-    """Neighbours of the knn head."""
-    mlp_epochs: int = Field(800, ge=1, le=100_000)
-    """Epochs of the mlp head (800 in the paper)."""
-    mlp_patience: int | None = Field(None, ge=1)
-    """Stop the mlp head early after so many epochs without a better held-out loss."""
-
-    def make_heads(self) -> tuple[Head, ...]:
-        """Return the heads that are asked for, each once."""
-        made: dict[str, Head] = {
-            "knn": KnnHead(k=self.k),
-            "mlp": MlpHead(epochs=self.mlp_epochs, patience=self.mlp_patience),
-        }
-        return tuple(made[name] for name in dict.fromkeys(self.heads))
 
 
 @dataclass(frozen=True, kw_only=True)

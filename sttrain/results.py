@@ -113,8 +113,12 @@ class ResultStore:
     document: ResultsDocument
 
     def finished(self) -> set[str]:
-        """Return the digests of the jobs whose scores are stored."""
-        return {path.stem.rpartition("_")[2] for path in (self.root / "jobs").glob("*.parquet")}
+        """Return the digests of the jobs whose scores and predictions are stored."""
+        jobs, predictions = (
+            {path.stem.rpartition("_")[2] for path in (self.root / folder).glob("*.parquet")}
+            for folder in ("jobs", "predictions")
+        )
+        return jobs & predictions
 
     def rows(self) -> list[ResultRow]:
         """Read all rows, sorted by method, head, split, seed and slice.
@@ -275,8 +279,12 @@ def write_spots(store: ResultStore, data: EvaluationSet, slugs: Iterable[str]) -
 
 def job_file(row: ResultRow) -> str:
     """Return the file name of the job of a row: readable, and unique by its digest."""
-    head = "".join(c if c.isalnum() else "-" for c in row.head.lower()).strip("-")
-    return f"{row.method}_{head}_{row.split}_s{row.seed:03d}_{row.job}.parquet"
+    return f"{row.method}_{head_slug(row.head)}_{row.split}_s{row.seed:03d}_{row.job}.parquet"
+
+
+def head_slug(head: str) -> str:
+    """Return a head's name as file names use it."""
+    return "-".join("".join(c if c.isalnum() else " " for c in head.lower()).split())
 
 
 def rows_csv(rows: Iterable[Mapping[str, object]]) -> bytes:

@@ -1,0 +1,83 @@
+"""Small evaluation sets and splits in memory, for the tests of probes and baselines."""
+
+import numpy as np
+
+from stbuild.corpus.documents import SplitAssignment, SplitDocument, WholeMeta
+from stbuild.corpus.samples import WholeSlice
+from sttrain.evaluation import EvaluationSet
+from sttrain.splits import EvaluationSplit, assemble_split
+
+LABELS = ("core", "margin", "rim")
+
+
+def make_whole(slug="one", side=12, n_genes=8, seed=0, labels=LABELS):
+    """A square slice: each label is a band of columns, each band has its own genes."""
+    rng = np.random.default_rng(seed)
+    row, col = np.divmod(np.arange(side * side), side)
+    code = (col * len(labels) // side).astype(np.int16)
+    rate = 1.0 + 4.0 * ((np.arange(n_genes)[None, :] % len(labels)) == code[:, None])
+    counts = rng.poisson(rate).astype(np.uint16)
+    counts[:, 0] += 1
+    stored = counts > 0
+    return WholeSlice(
+        meta=WholeMeta(
+            key=f"{slug}_slice",
+            slice=slug,
+            grid=(side, side),
+            layout="square",
+            unit="um",
+            pitch=100.0,
+            pitch_um=100.0,
+            n_spots=side * side,
+            n_genes=n_genes,
+            dtype="<u2",
+        ),
+        indptr=np.concatenate([[0], np.cumsum(stored.sum(axis=1))]).astype(np.int64),
+        indices=np.nonzero(stored)[1].astype(np.int32),
+        data=counts[stored],
+        genes=np.arange(n_genes, dtype=np.int32),
+        totals=counts.sum(axis=1).astype(np.uint32),
+        rows=row.astype(np.int32),
+        cols=col.astype(np.int32),
+        xy=np.stack([col, row], axis=1) * 100.0,
+        labels=code,
+        barcodes=np.asarray([f"{slug}-{i:04d}".encode() for i in range(side * side)]),
+    )
+
+
+def make_set(*wholes, labels=LABELS):
+    """An evaluation set of some slices; one of 12 x 12 spots where none is given."""
+    slices = {whole.meta.slice: whole for whole in wholes or (make_whole(),)}
+    genes = next(iter(slices.values())).genes
+    for whole in slices.values():
+        genes = np.intersect1d(genes, whole.genes)
+    return EvaluationSet(
+        corpus_id="a" * 64, corpus="tiny", labels=labels, slices=slices, genes=genes
+    )
+
+
+def make_document(data: EvaluationSet, n_seeds=3, share=0.3, **changes) -> SplitDocument:
+    """A random split of the labelled spots of every slice."""
+    assignments = []
+    for seed in range(n_seeds):
+        rng = np.random.default_rng(seed)
+        slices = {}
+        for slug, whole in data.slices.items():
+            codes = np.where(rng.random(whole.labels.size) < share, "T", "E")
+            slices[slug] = "".join(np.where(whole.labels >= 0, codes, "."))
+        assignments.append(SplitAssignment(seed=seed, slices=slices))
+    fields = {
+        "task": "random30",
+        "task_version": 1,
+        "rule": "a random part",
+        "transductive": True,
+        "barcodes": {slug: data.barcodes(slug) for slug in data.slices},
+        "assignments": tuple(assignments),
+    }
+    return SplitDocument(**(fields | changes))
+
+
+def make_split(data: EvaluationSet, document=None, n_seeds=None) -> EvaluationSplit:
+    """The same, laid over the slices."""
+    found = document or make_document(data)
+    return assemble_split(found, data, name="random30@1", digest="b" * 64, n_seeds=n_seeds)
