@@ -37,10 +37,8 @@ def hold_folder(root: Path) -> Iterator[Path]:
     work = root / WORK_DIR
     guard_disk(work, lambda: work.mkdir(parents=True, exist_ok=True))
     lock = FileLock(work / _LOCK)
-    try:
-        guard_disk(work / _LOCK, lambda: lock.acquire(timeout=1))
-    except Timeout:
-        raise _held(root, work / _HOLDER) from None
+    if not guard_disk(work / _LOCK, lambda: _acquire(lock)):
+        raise _held(root, work / _HOLDER)
     try:
         guard_disk(work, lambda: (work / _HOLDER).write_text(json.dumps({"pid": os.getpid()})))
         for leftover in sorted(root.rglob(f".*{PARTIAL}*")):
@@ -48,6 +46,14 @@ def hold_folder(root: Path) -> Iterator[Path]:
         yield work
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        return False
+    return True
 
 
 def _held(root: Path, holder: Path) -> ConflictError:

@@ -20,10 +20,6 @@ INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
 
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM came: stop as on an interrupt, but exit with its own code."""
-
-
 class UsageError(Protocol):
     """What the command-line library raises for a wrong flag."""
 
@@ -49,24 +45,26 @@ def run_program(
         Exception into which the library turns an interrupt.
     """
     arguments = sys.argv[1:]
-    signal.signal(signal.SIGTERM, _terminate)
+    signals: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
     def action() -> None:
         try:
             invoke(arguments)
-        except aborted as error:
-            raise error.__cause__ or KeyboardInterrupt from None
+        except aborted:
+            raise KeyboardInterrupt from None
 
     flags = {"as_json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
         code = run_guarded(action, passing=(usage,), **flags)
     except usage as error:
         code = _show_usage(error)
-    sys.exit(code)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise TerminatedError
+    sys.exit(TERMINATED if code == INTERRUPTED and signals else code)
 
 
 def _show_usage(error: Exception) -> int:
@@ -111,7 +109,7 @@ def run_guarded(
         return error.exit_code
     except passing:
         raise
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         problem = Problem(
             code="P08",
             subject="run",
@@ -119,7 +117,7 @@ def run_guarded(
             fix="run the same command again to resume",
         )
         report_error(StError(problem), as_json=as_json)
-        return TERMINATED if isinstance(stop, TerminatedError) else INTERRUPTED
+        return INTERRUPTED
     except MemoryError as error:
         if debug:
             raise

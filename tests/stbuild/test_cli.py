@@ -1,0 +1,143 @@
+"""The command line: results, exit codes, messages, help; defaults stand in one place."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import stbuild.cli
+from stbuild.cli import cli
+from stbuild.config import GridConfig
+from stbuild.corpus.documents import ShardConfig
+from tests.trees import tree_digests
+
+MESSAGE = re.compile(r"error\[[A-Z]\d{2,3}[a-z]?\] [^\n]+?( \([^\n]+\))?: [^\n]+\. fix: [^\n]+")
+
+
+def run(*arguments, code=0):
+    """Run the program as a user does and return (stdout, stderr)."""
+    command = [sys.executable, "-m", "stbuild", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_has_help_with_an_example(command):
+    done = CliRunner().invoke(cli, [command, "--help"])
+    assert done.exit_code == 0
+    assert f"stbuild {command}" in done.output
+
+
+@pytest.mark.parametrize(("command", "model"), [("compact", GridConfig), ("shard", ShardConfig)])
+def test_every_config_field_is_an_option_without_a_default_of_its_own(command, model):
+    options = {str(o.name): o.to_info_dict() for o in cli.commands[command].params}
+    for name, field in model.model_fields.items():
+        assert options[name]["default"] is None, name
+        assert field.description in options[name]["help"]
+        shown = "none" if field.default is None else str(field.default)
+        assert options[name]["help"].endswith(f"[default: {shown}]")
+
+
+def test_the_whole_way_from_files_to_a_verified_corpus(slice_files, tmp_path):
+    out, _ = run("plan", *slice_files, "--label", "label", "--json")
+    assert json.loads(out)["genes_common"] == 36
+    grids, train = tmp_path / "grids", tmp_path / "train"
+    out, _ = run("compact", *slice_files, "-o", grids, "--label", "label")
+    assert "3 grids" in out
+    shard = ("shard", grids, "-o", train, "--window", 8, "--genes", 16, "--n-per-slice", 5)
+    out, _ = run(*shard, "--json")
+    assert json.loads(out)["n_windows"] == 15
+    before = tree_digests(train)
+    assert "nothing was written" in run(*shard)[0]
+    assert "good" in run("verify", train)[0]
+    run("shard", grids, "-o", tmp_path / "eval", "--window", 8, "--genes", 16, "--cover", 8,
+        "--draws", 1, "--vocabulary", train)  # fmt: skip
+    out, _ = run("show", grids / "alpha.zarr", "-o", tmp_path / "a.png", "--window", 8)
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    first = (tmp_path / "a.png").read_bytes()
+    run("show", grids / "alpha.zarr", "-o", tmp_path / "a.png", "--window", 8)
+    assert (tmp_path / "a.png").read_bytes() == first
+    assert tree_digests(train) == before
+
+
+def test_all_bad_inputs_of_a_run_are_listed_at_once(slice_files, tmp_path):
+    (tmp_path / "empty.h5ad").write_bytes(b"")
+    (tmp_path / "text.h5ad").write_text("version https://git-lfs.github.com/spec/v1\n")
+    inputs = [slice_files[0], tmp_path / "empty.h5ad", tmp_path / "text.h5ad", tmp_path / "no.h5ad"]
+    _, err = run("compact", *inputs, "-o", tmp_path / "g", code=3)
+    lines = err.strip().splitlines()
+    assert [line[6:10] for line in lines] == ["B002", "B001", "B003"]
+    assert all(MESSAGE.fullmatch(line) for line in lines)
+    assert "git lfs pull" in err
+    _, err = run("compact", *inputs, "-o", tmp_path / "g", "--json", code=3)
+    assert {json.loads(line)["code"] for line in err.splitlines()} == {"B001", "B002", "B003"}
+    out, _ = run("compact", *inputs, "-o", tmp_path / "g", "--on-bad", "skip", code=4)
+    assert "1 grids" in out
+
+
+def test_unknown_config_keys_come_with_the_nearest_name(grids, tmp_path):
+    (tmp_path / "c.toml").write_text("windw = 8\ngenes = 'x'\n")
+    _, err = run("shard", grids, "-o", tmp_path / "c", "--config", tmp_path / "c.toml", code=2)
+    assert "did you mean 'window'?" in err
+    assert "key 'genes'" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        pytest.param(["--window", "0"], 2, id="window_zero"),
+        pytest.param(["--window", "65"], 2, id="window_beyond_exact_integers"),
+        pytest.param(["--genes", "-1"], 2, id="genes_negative"),
+        pytest.param(["--seed", "-1"], 2, id="seed_negative"),
+        pytest.param(["--cover", "20"], 2, id="stride_beyond_window"),
+        pytest.param(["--nonsense"], 2, id="unknown_flag"),
+    ],
+)
+def test_bad_values_exit_with_2(grids, tmp_path, flags, code):
+    run("shard", grids, "-o", tmp_path / "c", *flags, code=code)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_conflict_exits_with_5_and_damage_with_6(train_corpus, grids, tmp_path):
+    shutil.copytree(train_corpus.root, tmp_path / "c")
+    _, err = run("shard", grids, "-o", tmp_path / "c", "--seed", 9, code=5)
+    assert "seed: 0 -> 9" in err
+    file = tmp_path / "c" / train_corpus.document.shards[0].path
+    file.write_bytes(file.read_bytes()[:-512])
+    _, err = run("verify", tmp_path / "c", code=6)
+    assert str(file) in err
+
+
+def test_an_unwritable_output_exits_with_7(slice_files):
+    _, err = run("compact", slice_files[0], "-o", "/proc/nowhere/grids", code=7)
+    assert MESSAGE.fullmatch(err.strip())
+
+
+def test_a_missing_corpus_exits_with_3(tmp_path):
+    _, err = run("verify", tmp_path / "none", code=3)
+    assert "no finished corpus" in err
+    run("shard", tmp_path, "-o", tmp_path / "c", code=3)
+
+
+def test_a_bug_exits_with_1_and_saves_its_traceback(monkeypatch, capsys, grids, tmp_path):
+    def broken(_root):
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr("stbuild.catalogue.read_catalogue", broken)
+    monkeypatch.setattr(sys, "argv", ["stbuild", "shard", str(grids), "-o", str(tmp_path / "c")])
+    with pytest.raises(SystemExit) as stopped:
+        stbuild.cli.main()
+    assert stopped.value.code == 1
+    err = capsys.readouterr().err
+    saved = re.search(r"\((/[^)]+)\)", err)
+    assert saved is not None
+    trace = Path(saved[1])
+    assert "boom" in trace.read_text()
+    trace.unlink()

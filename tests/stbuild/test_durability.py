@@ -1,0 +1,219 @@
+"""Killed anywhere, run again: the same bytes. Any number of workers: the same bytes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stbuild.workspace import hold_folder
+from tests.trees import tree_digests
+
+SHARD = ["--window", "8", "--genes", "16", "--n-per-slice", "40", "--samples-per-shard", "13"]
+
+
+def steps(files, root):
+    """The two commands of a build into `root`."""
+    program = [sys.executable, "-m", "stbuild"]
+    yield [*program, "compact", *map(str, files), "-o", str(root / "grids"), "--label", "label"]
+    yield [*program, "shard", str(root / "grids"), "-o", str(root / "corpus"), *SHARD]
+
+
+def run_all(files, root, *flags):
+    for step in steps(files, root):
+        subprocess.run([*step, *flags], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def reference(slice_files, tmp_path_factory):
+    root = tmp_path_factory.mktemp("reference")
+    began = time.monotonic()
+    run_all(slice_files, root)
+    return tree_digests(root), time.monotonic() - began
+
+
+def kill_once(files, root, delay):
+    """Start the build and kill its process group after `delay` seconds; say if it was running."""
+    deadline = time.monotonic() + delay
+    for step in steps(files, root):
+        child = subprocess.Popen(
+            step, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            child.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            return True
+    return False
+
+
+def check_kills(files, tmp_path, reference, n_kills, seed):
+    digests, seconds = reference
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for number in range(n_kills):
+        root = tmp_path / str(number)
+        root.mkdir()
+        hits += kill_once(files, root, float(rng.uniform(0.2, seconds)))
+        corpus = root / "corpus" / "corpus.json"
+        assert not corpus.exists() or tree_digests(root / "corpus")
+        run_all(files, root)
+        assert tree_digests(root) == digests
+        assert not list(root.rglob("*.partial-*"))
+    assert hits >= n_kills // 2
+
+
+def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(slice_files, tmp_path, reference):
+    check_kills(slice_files, tmp_path, reference, n_kills=4, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_a_rerun_gives_the_same_bytes(slice_files, tmp_path, reference):
+    check_kills(slice_files, tmp_path, reference, n_kills=20, seed=2)
+
+
+KILLER = """
+import os, sys
+root, last = sys.argv[1], int(sys.argv[2])
+events = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+count = 0
+def hook(event, args):
+    global count
+    if event not in events or not args or not str(args[0]).startswith(root):
+        return
+    if event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)):
+        return
+    count += 1
+    if count == last:
+        os._exit(137)
+sys.addaudithook(hook)
+sys.argv = ["stbuild", *sys.argv[3:]]
+from stbuild.cli import main
+try:
+    main()
+finally:
+    print(count, file=sys.stderr)
+"""
+
+
+def crash_at(step, root, event):
+    """Run one command that dies at its `event`-th file-system event; return (code, events)."""
+    command = [sys.executable, "-c", KILLER, str(root), str(event), *step[3:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    counted = re.findall(r"^\d+$", done.stderr, re.M)
+    return done.returncode, int(counted[-1]) if counted else None
+
+
+def check_crash_points(files, tmp_path, reference, stride):
+    digests, _ = reference
+    totals = []
+    for which in (0, 1):
+        base = tmp_path / f"count{which}"
+        base.mkdir()
+        for number, step in enumerate(steps(files, base)):
+            if number < which:
+                subprocess.run(step, check=True, capture_output=True)
+            elif number == which:
+                code, total = crash_at(step, base, 0)
+                assert code == 0
+                totals.append(total)
+    for which, total in enumerate(totals):
+        for event in range(1, total + 1, stride):
+            root = tmp_path / f"{which}-{event}"
+            root.mkdir()
+            commands = list(steps(files, root))
+            for step in commands[:which]:
+                subprocess.run(step, check=True, capture_output=True)
+            assert crash_at(commands[which], root, event)[0] == 137
+            run_all(files, root)
+            assert tree_digests(root) == digests, (which, event)
+
+
+def test_dying_at_sampled_file_system_events_loses_nothing(slice_files, tmp_path, reference):
+    check_crash_points(slice_files, tmp_path, reference, stride=67)
+
+
+@pytest.mark.slow
+def test_dying_at_every_file_system_event_loses_nothing(slice_files, tmp_path, reference):
+    check_crash_points(slice_files, tmp_path, reference, stride=1)
+
+
+@pytest.mark.dist
+def test_two_workers_give_the_same_bytes(slice_files, tmp_path, reference):
+    run_all(slice_files, tmp_path, "-j", "2")
+    assert tree_digests(tmp_path) == reference[0]
+
+
+@pytest.mark.dist
+def test_a_separate_scheduler_gives_the_same_bytes(slice_files, tmp_path, reference):
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1",
+         "--port", "0", "--no-dashboard", "--scheduler-file", str(tmp_path / "scheduler.json")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file",
+         str(tmp_path / "scheduler.json"), "--nworkers", "2", "--nthreads", "1", "--no-dashboard",
+         "--local-directory", str(tmp_path / "dask")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        address = wait_for_address(tmp_path / "scheduler.json")
+        run_all(slice_files, tmp_path / "out", "--scheduler", address)
+        assert tree_digests(tmp_path / "out") == reference[0]
+    finally:
+        for process in (worker, scheduler):
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def wait_for_address(path: Path) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.is_file() and (found := re.search(r"tcp://[\d.]+:\d+", path.read_text())):
+            return found[0]
+        time.sleep(0.1)
+    raise TimeoutError("the scheduler did not start")
+
+
+@pytest.mark.parametrize("name", ["TZ", "LC_ALL", "PYTHONHASHSEED"])
+def test_the_environment_changes_nothing(slice_files, tmp_path, reference, name):
+    value = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "3"}[name]
+    for step in steps(slice_files, tmp_path):
+        subprocess.run(step, check=True, capture_output=True, env={**os.environ, name: value})
+    assert tree_digests(tmp_path) == reference[0]
+
+
+def test_a_second_builder_is_refused_while_the_first_holds_the_folder(slice_files, tmp_path):
+    with hold_folder(tmp_path / "grids"):
+        step = next(iter(steps(slice_files, tmp_path)))
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_sigterm_exits_with_143_and_a_rerun_finishes(slice_files, tmp_path, reference):
+    *_, shard = run_first(slice_files, tmp_path)
+    child = subprocess.Popen(shard, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "corpus" / ".work").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=30)
+    if child.returncode != 0:  # it may have finished first
+        assert child.returncode == 143, err
+        assert "run the same command again" in err
+    run_all(slice_files, tmp_path)
+    assert tree_digests(tmp_path) == reference[0]
+
+
+def run_first(files, root):
+    commands = list(steps(files, root))
+    subprocess.run(commands[0], check=True, capture_output=True)
+    return commands

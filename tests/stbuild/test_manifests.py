@@ -1,0 +1,88 @@
+"""Manifests: what is accepted, and every problem of one at once."""
+
+import pytest
+
+from stbuild.corpus.errors import BadInputError, BadUsageError
+from stbuild.corpus.names import slugify
+from stbuild.manifests import read_inputs
+
+
+def write(tmp_path, sheet, toml='name = "x"\nsamples = "s.csv"\n'):
+    (tmp_path / "s.csv").write_text(sheet, "utf-8")
+    (tmp_path / "m.toml").write_text(toml, "utf-8")
+    return [str(tmp_path / "m.toml")]
+
+
+def test_a_sheet_gives_records_with_paths_beside_it(tmp_path):
+    manifest = read_inputs(
+        write(tmp_path, "\ufeffslice,path,donor,pitch_um\r\nA.1,d/a.h5ad,Br1,100\r\n\r\n")
+    )
+    (record,) = manifest.records
+    assert (record.name, record.slug, record.donor) == ("A.1", "a-1", "Br1")
+    assert record.path == str(tmp_path / "d" / "a.h5ad")
+    assert record.source_name == "d/a.h5ad"
+    assert (record.split, record.pitch_um) == ("train", 100.0)
+
+
+def test_every_problem_of_a_sheet_is_listed_at_once(tmp_path):
+    sheet = "slice,path,split,pitch_um\na,x.h5ad,Train!,100\nb,y.h5ad,train\nc,,train,-3\n"
+    with pytest.raises(BadInputError) as caught:
+        read_inputs(write(tmp_path, sheet))
+    rows = [str(problem.where).rsplit(":", 1)[-1] for problem in caught.value.problems]
+    assert rows == ["row 2", "row 3", "row 4", "row 4"]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        pytest.param("slice,path,doner", "did you mean 'donor'", id="misspelt"),
+        pytest.param("slice,path,path", "stands 2 times", id="twice"),
+        pytest.param("slice,donor", "column 'path'.*missing", id="missing"),
+    ],
+)
+def test_headers_are_checked(tmp_path, header, message):
+    with pytest.raises(BadInputError, match=message):
+        read_inputs(write(tmp_path, f"{header}\na,b,c\n"))
+
+
+def test_unknown_keys_of_the_manifest_come_with_the_nearest_name(tmp_path):
+    toml = 'name = "x"\nsample = "s.csv"\nsamples = "s.csv"\n'
+    with pytest.raises(BadUsageError, match=r"key 'sample'.*unknown key.*did you mean 'samples'"):
+        read_inputs(write(tmp_path, "slice,path\n", toml))
+
+
+@pytest.mark.parametrize("sheet", ["", "slice,path\n"], ids=["empty", "header_only"])
+def test_an_empty_sheet_is_refused(tmp_path, sheet):
+    with pytest.raises(BadInputError):
+        read_inputs(write(tmp_path, sheet))
+
+
+def test_clashing_ids_are_named_in_pairs(tmp_path):
+    sheet = "slice,path\nV1.2,a.h5ad\nv1-2,b.h5ad\nx,c.h5ad\nx,d.h5ad\n"
+    with pytest.raises(BadInputError) as caught:
+        read_inputs(write(tmp_path, sheet))
+    assert len(caught.value.problems) == 2
+    assert "both become 'v1-2'" in str(caught.value)
+    assert "the same id" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("V1.2", "v1-2"),
+        ("a/b c", "a-b-c"),
+        ("Gehirn_Größe", "gehirn-groe"),
+        ("con", "s-con"),
+        ("$(rm -rf)", "rm-rf"),
+        ("{0..9}", "0-9"),
+    ],
+)
+def test_slugs(name, slug):
+    assert slugify(name) == slug
+
+
+def test_ids_without_ascii_or_too_long_stay_apart():
+    assert slugify("脳") != slugify("心")
+    long = [slugify("x" * 90 + end) for end in "ab"]
+    assert long[0] != long[1]
+    assert max(map(len, long)) <= 64

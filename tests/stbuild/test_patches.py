@@ -1,0 +1,151 @@
+"""Gene choice and crops, compared with the obvious dense computation."""
+
+import numpy as np
+import pytest
+
+from stbuild.corpus.documents import ShardConfig
+from stbuild.genes import Vocabulary, union_vocabulary
+from stbuild.moments import SCALE, SliceMoments
+from stbuild.patches import crop_cover, crop_training, view_slice, whole_sample
+from stbuild.windows import plan_training
+from tests.slices import Spec, grid_of, write_slice
+
+LABELS = ("inner", "outer", "rim")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    path = write_slice(tmp_path_factory.mktemp("p") / "one.h5ad", Spec(seed=4, rows=22, cols=14))
+    return grid_of(path)
+
+
+def dense_counts(grid):
+    """The (H, W, K) array of Algorithm 1."""
+    dense = np.zeros((*grid.meta.shape, grid.meta.n_genes), np.int64)
+    dense[grid.rows, grid.cols] = grid.counts.toarray()
+    return dense
+
+
+def dense_values(grid):
+    total = np.zeros(grid.meta.shape, np.int64)
+    total[grid.rows, grid.cols] = grid.totals
+    scaled = 1e4 * dense_counts(grid) / np.maximum(total, 1)[:, :, None]
+    return np.rint(SCALE * np.log1p(scaled)).astype(np.int64), total
+
+
+def test_window_sums_equal_dense_sums(grid):
+    config = ShardConfig(window=6, genes=8, n_per_slice=30, min_fill=0)
+    windows = plan_training(grid.occupied(), grid.meta.counts_digest, config)
+    values, _ = dense_values(grid)
+    moments = SliceMoments(grid, np.arange(grid.meta.n_genes))
+    seen = []
+    for window, first, second in moments.windows(windows, 6):
+        box = values[window.row : window.row + 6, window.col : window.col + 6]
+        assert first.tolist() == box.sum((0, 1)).tolist()
+        assert second.tolist() == (box**2).sum((0, 1)).tolist()
+        seen.append(window.number)
+    assert sorted(seen) == list(range(30))
+
+
+def test_whole_sums_equal_dense_sums(grid):
+    values, _ = dense_values(grid)
+    first, second = SliceMoments(grid, np.arange(grid.meta.n_genes)).whole()
+    assert first.tolist() == values.sum((0, 1)).tolist()
+    assert second.tolist() == (values**2).sum((0, 1)).tolist()
+
+
+def test_a_crop_is_the_slice_of_the_dense_grid(grid):
+    vocabulary = union_vocabulary([grid.genes])
+    config = ShardConfig(window=7, genes=11, n_per_slice=9)
+    dense, (_, total) = dense_counts(grid), dense_values(grid)
+    for window, patch in crop_training(view_slice(grid, vocabulary, LABELS, 7), config):
+        box = np.s_[window.row : window.row + 7, window.col : window.col + 7]
+        assert (patch.counts == dense[box][:, :, patch.genes].transpose(2, 0, 1)).all()
+        assert (patch.totals == total[box]).all()
+        assert (np.diff(patch.genes) > 0).all()
+
+
+def test_hvg_takes_the_largest_variances_over_observed_sites(grid):
+    config = ShardConfig(window=6, genes=5, n_per_slice=6, select="hvg")
+    values, total = dense_values(grid)
+    vocabulary = union_vocabulary([grid.genes])
+    for window, patch in crop_training(view_slice(grid, vocabulary, LABELS, 6), config):
+        box = np.s_[window.row : window.row + 6, window.col : window.col + 6]
+        spread = values[box][total[box] > 0].var(axis=0)
+        best = np.sort(np.argsort(-spread, kind="stable")[:5])
+        assert patch.genes.tolist() == best.tolist()
+
+
+def test_holes_as_zeros_change_the_variance_as_the_paper_reads(grid):
+    vocabulary = union_vocabulary([grid.genes])
+    view = view_slice(grid, vocabulary, LABELS, 6)
+    values, _ = dense_values(grid)
+    config = ShardConfig(window=6, genes=5, n_per_slice=6, select="hvg", holes="zero", min_fill=0)
+    for window, patch in crop_training(view, config):
+        box = np.s_[window.row : window.row + 6, window.col : window.col + 6]
+        spread = values[box].reshape(36, -1).var(axis=0)
+        seen = values[box].sum((0, 1)) > 0
+        best = np.sort(np.argsort(-np.where(seen, spread, -1), kind="stable")[:5])
+        assert patch.genes.tolist() == best.tolist()
+
+
+def test_weighted_draws_prefer_variable_genes_and_random_ones_do_not(grid):
+    vocabulary = union_vocabulary([grid.genes])
+    view = view_slice(grid, vocabulary, LABELS, 8)
+    values, total = dense_values(grid)
+    spread = values[total > 0].var(axis=0)
+
+    def mean_spread(select):
+        config = ShardConfig(window=8, genes=6, n_per_slice=120, select=select)
+        return np.mean([spread[p.genes].mean() for _, p in crop_training(view, config)])
+
+    assert mean_spread("random") < mean_spread("weighted") < mean_spread("hvg")
+
+
+def test_a_smaller_vocabulary_moves_no_draw_of_the_genes_it_keeps(grid):
+    config = ShardConfig(window=8, genes=6, n_per_slice=1, select="random")
+    full = Vocabulary(tuple(grid.genes))
+    _, patch = next(crop_training(view_slice(grid, full, LABELS, 8), config))
+    chosen = {full.genes[i] for i in patch.genes}
+    kept = Vocabulary(tuple(sorted(chosen | set(grid.genes[::2]))))
+    _, again = next(crop_training(view_slice(grid, kept, LABELS, 8), config))
+    assert {kept.genes[i] for i in again.genes} == chosen
+
+
+def test_padding_marks_missing_genes_and_sites(grid):
+    vocabulary = Vocabulary(tuple(sorted([*grid.genes[:5], "ZZZ"])))
+    view = view_slice(grid, vocabulary, LABELS, 30)
+    config = ShardConfig(window=30, genes=9, n_per_slice=1)
+    _, patch = next(crop_training(view, config))
+    H, W = grid.meta.shape
+    assert patch.genes.tolist() == [0, 1, 2, 3, 4, -1, -1, -1, -1]
+    assert patch.totals[H:].sum() == patch.totals[:, W:].sum() == 0
+    assert patch.counts[5:].sum() == 0
+    assert patch.meta.n_genes == 5
+
+
+def test_cover_uses_one_gene_set_per_draw_and_maps_spots_back(grid):
+    vocabulary = union_vocabulary([grid.genes])
+    config = ShardConfig(window=8, genes=7, n_per_slice=None, cover=4, draws=3)
+    sets: dict[int, set[tuple[int, ...]]] = {}
+    seen = set()
+    for _, patch in crop_cover(view_slice(grid, vocabulary, LABELS, 8), config):
+        sets.setdefault(patch.meta.draw, set()).add(tuple(patch.genes.tolist()))
+        assert patch.spots is not None
+        assert patch.labels is not None
+        inside = patch.spots >= 0
+        assert ((patch.totals > 0) == inside).all()
+        assert (patch.totals[inside] == grid.totals[patch.spots[inside]]).all()
+        assert (patch.labels[inside] == grid.labels[patch.spots[inside]]).all()
+        seen |= set(patch.spots[inside].tolist())
+    assert {draw: len(found) for draw, found in sets.items()} == {0: 1, 1: 1, 2: 1}
+    assert len(set.union(*sets.values())) > 1
+    assert seen == set(range(grid.meta.n_spots))
+
+
+def test_whole_slice_holds_all_vocabulary_counts(grid):
+    vocabulary = Vocabulary(tuple(sorted([*grid.genes[3:20], "AAA"])))
+    whole = whole_sample(grid, vocabulary, LABELS)
+    assert int(whole.data.sum()) == int(grid.counts[:, 3:20].sum())
+    assert whole.genes.tolist() == list(range(1, 18))
+    assert [b.decode() for b in whole.barcodes] == list(grid.barcodes)
