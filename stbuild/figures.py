@@ -60,11 +60,11 @@ def draw_slice(grid: Grid, config: ShardConfig) -> "Figure":
     view = view_slice(grid, Vocabulary(tuple(grid.genes)), (), config.window)
     one = config.model_copy(update={"n_per_slice": 1, "cover": None})
     window, patch = next(crop_training(view, one))
-    figure = _new_figure(15, 4.4)
+    figure = _new_figure(16, 4.9)
     left, middle, right, panel = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.1])
     meta = grid.meta
     spots = left.scatter(grid.xy[:, 0], grid.xy[:, 1], c=np.log10(grid.totals), s=4, lw=0)
-    left.set(title=f"original spots ({meta.n_spots:,})", aspect="equal")
+    left.set(title=f"{meta.n_spots:,} original spots", aspect="equal")
     left.set(xlabel=f"x [{meta.unit}]", ylabel=f"y [{meta.unit}]")
     left.invert_yaxis()
     _scale_bar(left, grid)
@@ -77,9 +77,9 @@ def draw_slice(grid: Grid, config: ShardConfig) -> "Figure":
     side = config.window
     middle.add_patch(Rectangle(corner, side, side, fill=False, ec="red", lw=1.5))
     _show_sites(right, patch.totals)
-    right.set_title(f"one patch {side} x {side}, {window.observed} sites observed")
+    right.set_title(f"one patch, {window.observed} of {side * side} sites")
     _show_genes(panel, patch, grid.genes)
-    figure.suptitle(f"{meta.name}: from spots to a training sample")
+    figure.suptitle(f"{meta.name}: from spots to a training sample", fontsize="large")
     return figure
 
 
@@ -108,16 +108,16 @@ def _show_genes(axes: "Axes", patch: Patch, genes: Any) -> None:  # noqa: ANN401
     spread = values[:, observed].var(axis=1)
     best = np.sort(np.argsort(-spread, kind="stable")[:_N_GENES])
     side = patch.totals.shape[0]
-    mosaic = np.ma.masked_all((3 * (side + 1) - 1, 3 * (side + 1) - 1))
+    down, across = side + max(2, side // 6), side + 1  # room for a gene's name above its image
+    mosaic = np.ma.masked_all((3 * down, 3 * across - 1))
     for place, channel in enumerate(best):
-        row, col = divmod(place, 3)
-        top, start = row * (side + 1), col * (side + 1)
+        top, left = (place // 3 + 1) * down - side, place % 3 * across
         image = np.ma.masked_array(values[channel], ~observed)
-        mosaic[top : top + side, start : start + side] = image
+        mosaic[top : top + side, left : left + side] = image
         name = str(genes[patch.genes[channel]])
-        axes.text(start, top - 0.8, name, fontsize=6, va="bottom", clip_on=False)
+        axes.text(left - 0.5, top - 0.7, name, fontsize=6, va="bottom")
     axes.imshow(mosaic, interpolation="nearest", cmap="magma")
-    axes.set_title(f"{len(best)} of its {patch.meta.n_genes} genes, log1p(CP10K)", pad=14)
+    axes.set_title(f"{len(best)} of its {patch.meta.n_genes} genes, log1p(CP10K)")
     axes.axis("off")
 
 

@@ -8,6 +8,7 @@ nothing is ever extracted.
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from stbuild.corpus.errors import IntegrityError, Problem
@@ -16,15 +17,32 @@ BLOCK: Final = 512
 END: Final = b"\0" * (2 * BLOCK)
 """End-of-archive mark: two zero blocks."""
 
+_NAME_BYTES: Final = 100
 _NAME = re.compile(rb"[a-z0-9_-]{1,84}(\.[a-z0-9]{1,16}){1,2}")
 _OCTAL = re.compile(rb"[0-7]{11}\0")
 
 
-def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
+@lru_cache(maxsize=1)
+def _template() -> bytes:
+    """Return a header as tarfile writes it, with the name, size and checksum still to fill in."""
+    info = tarfile.TarInfo()
     info.mode = 0o644
-    return info.tobuf(format=tarfile.USTAR_FORMAT, encoding="ascii", errors="strict")
+    header = bytearray(info.tobuf(format=tarfile.USTAR_FORMAT, encoding="ascii", errors="strict"))
+    header[148:156] = b" " * 8
+    return bytes(header)
+
+
+def _header(name: str, size: int) -> bytes:
+    # tarfile itself needs 28 us a header, a tenth of the time that a patch takes to build.
+    encoded = name.encode("ascii")
+    if len(encoded) > _NAME_BYTES or size >= 8**11:
+        msg = f"member {name!r} of {size} bytes does not fit a USTAR header"
+        raise ValueError(msg)
+    header = bytearray(_template())
+    header[: len(encoded)] = encoded
+    header[124:135] = b"%011o" % size
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def pack_sample(key: str, members: Mapping[str, bytes]) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbuild.corpus.errors import IntegrityError
-from stbuild.corpus.tar import BLOCK, END, iter_members, pack_sample, unpack_sample
+from stbuild.corpus.tar import BLOCK, END, _header, iter_members, pack_sample, unpack_sample
 
 KEYS = st.from_regex(r"[a-z0-9_-]{1,84}", fullmatch=True)
 MEMBERS = st.dictionaries(
@@ -164,3 +164,16 @@ def test_no_other_exception_on_any_bytes(raw):
 def test_long_keys_fit():
     raw = pack_sample("k" * 84, {"counts.blosc": b""})
     assert [name for name, _ in iter_members(raw, "x")] == ["k" * 84 + ".counts.blosc"]
+
+
+@given(st.from_regex(r"[a-z0-9_.-]{1,100}", fullmatch=True), st.integers(0, 8**11 - 1))
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    assert _header(name, size) == info.tobuf(format=tarfile.USTAR_FORMAT, encoding="ascii")
+
+
+@pytest.mark.parametrize(("name", "size"), [("x" * 101, 1), ("x", 8**11)])
+def test_what_a_header_cannot_hold_is_refused(name, size):
+    with pytest.raises(ValueError, match="does not fit"):
+        _header(name, size)

@@ -14,7 +14,7 @@ import webdataset
 from stbuild.assemble import publish_corpus
 from stbuild.build import build_corpus
 from stbuild.compact import compact
-from stbuild.config import GridConfig
+from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadInputError, ConflictError, IntegrityError
 from stbuild.corpus.reader import open_corpus
@@ -249,3 +249,13 @@ def test_no_path_or_time_of_this_machine_is_published(train_corpus, tmp_path):
         json.loads((train_corpus.root / "corpus.json").read_text())["slices"][0]["source"]["name"]
         == "alpha.h5ad"
     )
+
+
+def test_the_paper_preset_is_the_literal_reading(slice_files, tmp_path):
+    base = GRID.model_copy(update=PAPER_GRID)
+    compact(read_inputs([str(slice_files[0])]), base, tmp_path / "g", run_loop)
+    config = ShardConfig(n_per_slice=4, **(PAPER_SHARDS | {"genes": 20}))
+    build(tmp_path / "g", tmp_path / "c", config)
+    (entry,) = open_corpus(tmp_path / "c").document.slices
+    assert (entry.layout, entry.grid) == ("rank", (20, 36))
+    assert (config.holes, config.min_fill, config.window) == ("zero", 0.0, 16)

@@ -1,0 +1,53 @@
+"""Write the JSON Schema of every document into this folder: ``python manifests/schema/generate.py``.
+
+A test holds the files current.
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from stbuild.catalogue import Catalogue
+from stbuild.config import GridConfig
+from stbuild.corpus.documents import (
+    CorpusDocument,
+    LockDocument,
+    PatchMeta,
+    ShardConfig,
+    SplitDocument,
+    WholeMeta,
+)
+from stbuild.grids import GridMeta
+from stbuild.manifests import ManifestDocument, SampleRow
+from stbuild.store import Inventory
+from sttrain.config import RunConfig
+
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "corpus": CorpusDocument,
+    "corpus.lock": LockDocument,
+    "evaluation-split": SplitDocument,
+    "patch": PatchMeta,
+    "whole-slice": WholeMeta,
+    "grid": GridMeta,
+    "grid-inventory": Inventory,
+    "grids": Catalogue,
+    "manifest": ManifestDocument,
+    "sample-row": SampleRow,
+    "grid-config": GridConfig,
+    "shard-config": ShardConfig,
+    "run-config": RunConfig,
+}
+
+
+def render_schemas() -> dict[str, str]:
+    """Return file name -> JSON Schema text of every document."""
+    return {
+        f"{name}.json": json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"
+        for name, model in DOCUMENTS.items()
+    }
+
+
+if __name__ == "__main__":
+    for file_name, text in render_schemas().items():
+        (Path(__file__).parent / file_name).write_text(text, "utf-8")
