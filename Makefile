@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow bench lint types format clean
+.PHONY: help venv demo test test-slow bench lint types format schema clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +41,9 @@ types: $(STAMP)  ## mypy --strict
 format: $(STAMP)  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+schema: $(STAMP)  ## write the JSON Schemas in manifests/schema/ anew
+	$(BIN)/python manifests/schema/generate.py
 
 clean:  ## remove caches and demo/ (not the virtual environment)
 	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage
