@@ -24,6 +24,8 @@ from sttrain.evaluation import EvaluationSet
 if TYPE_CHECKING:
     from stbuild.corpus.samples import WholeSlice
 
+BASELINE_VERSION: Final = 1
+"""Raised when a baseline's definition changes, so that stored results are not taken for it."""
 EXAMPLES: Final = ("raw", "pca10", "pca50", "nbmean6-pca50", "nbmean18-pca50", "coords", "majority")
 """Names that ``--help`` shows; the numbers are free."""
 

@@ -21,7 +21,7 @@ from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.errors import merge_errors
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
-from sttrain.baselines import Method, compute_baseline, parse_method
+from sttrain.baselines import BASELINE_VERSION, Method, compute_baseline, parse_method
 from sttrain.embeddings import Embeddings, align_embeddings, read_embeddings, require_suffix
 from sttrain.errors import BadUsageError, ConflictError, Problem, StError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set, stack_slices
@@ -201,7 +201,7 @@ def _parse_all(methods: Sequence[str], embeddings: Sequence[EmbeddingFile]) -> l
 
 
 def _baseline(data: EvaluationSet, method: Method) -> _Candidate:
-    definition = {"corpus": data.corpus_id, "baseline": method.name, "version": 1}
+    definition = {"corpus": data.corpus_id, "baseline": method.name, "version": BASELINE_VERSION}
     return _Candidate(
         name=method.name,
         source="baseline",

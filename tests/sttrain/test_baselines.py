@@ -127,7 +127,7 @@ def test_pca_through_the_iterative_solver_agrees(monkeypatch):
 
 
 def test_more_components_than_genes_are_refused():
-    with pytest.raises(BadUsageError, match="50 components of 144 spots and 8 genes.*at most 8"):
+    with pytest.raises(BadUsageError, match=r"50 components of 144 spots and 8 genes.*at most 8"):
         compute_baseline(make_set(), parse_method("pca50"))
 
 

@@ -1,0 +1,304 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sttrain.embeddings import Embeddings, SliceEmbedding, write_embeddings
+from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
+from sttrain.evaluation import read_evaluation_set
+from sttrain.metrics import score_predictions
+from sttrain.probe_config import ProbeConfig
+from sttrain.probes import EmbeddingFile, parse_embedding, probe_corpus
+from sttrain.results import open_store
+from sttrain.splits import read_split
+from tests.corpora import write_corpus
+
+CONFIG = ProbeConfig(splits=("paper20@1",), seeds=2, mlp_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpora") / "eval", kind="cover", n_slices=2)
+
+
+def run(corpus, out, *methods, embeddings=(), config=CONFIG, **options):
+    return probe_corpus(
+        corpus.root, out, methods=methods, embeddings=embeddings, config=config, **options
+    )
+
+
+def write_vectors(corpus, path, seed=0, **provenance):
+    data = read_evaluation_set(corpus)
+    rng = np.random.default_rng(seed)
+    slices = {
+        slug: SliceEmbedding(
+            barcodes=data.barcodes(slug),
+            matrix=rng.normal(size=(whole.meta.n_spots, 3)).astype(np.float32),
+        )
+        for slug, whole in data.slices.items()
+    }
+    write_embeddings(path, Embeddings(slices=slices, provenance=provenance))
+    return EmbeddingFile(name="ours", path=path)
+
+
+def stored_bytes(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.*"))}
+
+
+def test_one_row_per_method_head_split_seed_and_slice(corpus, tmp_path):
+    outcome = run(corpus, tmp_path / "r", "raw", "majority", config=CONFIG)
+    found = {(r.method, r.head, r.split, r.seed, r.slice) for r in outcome.rows}
+    assert found == {
+        (method, head, "paper20@1", seed, slug)
+        for method in ("raw", "majority")
+        for head in ("kNN (k=10)", "MLP (2 epochs)")
+        for seed in (0, 1)
+        for slug in (None, "toy0", "toy1")
+    }
+    assert len(outcome.rows) == len(found)
+    assert outcome.n_computed == 8
+    row = next(r for r in outcome.rows if r.head == "MLP (2 epochs)")
+    assert row.corpus_id == corpus.document.corpus_id
+    assert row.epochs == 2
+    assert json.loads(row.settings)["hidden"] == [512, 256, 128]
+    assert set(json.loads(row.versions)) == {
+        "sttrain", "python", "numpy", "scipy", "scikit-learn", "torch"
+    }  # fmt: skip
+
+
+def test_scores_are_those_of_the_stored_predictions(corpus, tmp_path):
+    outcome = run(corpus, tmp_path / "r", "nbmean6-pca10")
+    store = open_store(tmp_path / "r")
+    data = read_evaluation_set(corpus)
+    split = read_split(corpus, data, "paper20@1", 2)
+    for row in outcome.rows:
+        parts = {p.slice: p for p in store.predictions(row)}
+        predicted = [n for slug in split.slugs for n in parts[slug].predicted]
+        codes = np.asarray([data.labels.index(name) for name in predicted], np.int16)
+        chosen = split.folds[row.seed].test.copy()
+        if row.slice is not None:
+            outside = np.ones(chosen.size, bool)
+            outside[split.spots_of(row.slice)] = False
+            chosen[outside] = False
+        scores = score_predictions(split.labels[chosen], codes[chosen])
+        assert row.n_test == chosen.sum()
+        assert row.accuracy == scores.accuracy
+        assert row.ari_pred == scores.ari_pred
+        assert row.macro_f1 == scores.macro_f1
+
+
+def test_one_classifier_serves_all_slices(corpus, tmp_path):
+    rows = run(corpus, tmp_path / "r", "pca10").rows
+    pooled = next(r for r in rows if r.slice is None)
+    parts = [r for r in rows if r.slice and (r.head, r.seed) == (pooled.head, pooled.seed)]
+    assert pooled.n_train == sum(r.n_train for r in parts)
+    right = sum(r.accuracy * r.n_test for r in parts)
+    assert pooled.accuracy == pytest.approx(right / pooled.n_test)
+
+
+def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
+    whole = run(corpus, tmp_path / "whole", "raw", "coords").rows
+    first = run(corpus, tmp_path / "r", "raw", config=CONFIG.model_copy(update={"seeds": 1}))
+    assert (first.n_computed, first.n_reused) == (2, 0)
+    second = run(corpus, tmp_path / "r", "raw", "coords")
+    assert (second.n_computed, second.n_reused) == (6, 2)
+    assert second.rows == whole
+
+    def refuse(*_arguments):
+        raise AssertionError
+
+    monkeypatch.setattr("sttrain.probes.compute_baseline", refuse)
+    third = run(corpus, tmp_path / "r", "raw", "coords")
+    assert (third.n_computed, third.n_reused) == (0, 8)
+
+
+def test_an_interrupted_run_keeps_what_it_finished(corpus, tmp_path):
+    def stop(done, _total, _what):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tmp_path / "r", "raw", progress=stop)
+    assert len(open_store(tmp_path / "r").finished()) == 3
+    assert run(corpus, tmp_path / "r", "raw").n_reused == 3
+    assert stored_bytes(tmp_path / "r") == stored_bytes_of(corpus, tmp_path)
+
+
+def stored_bytes_of(corpus, tmp_path):
+    run(corpus, tmp_path / "fresh", "raw")
+    return stored_bytes(tmp_path / "fresh")
+
+
+def test_workers_change_no_byte(corpus, tmp_path):
+    before = torch.get_num_threads()
+    for workers in (1, 3):
+        run(corpus, tmp_path / str(workers), "pca10", "coords", workers=workers)
+    assert stored_bytes(tmp_path / "1") == stored_bytes(tmp_path / "3")
+    assert torch.get_num_threads() == before
+
+
+def test_other_epochs_are_other_rows(corpus, tmp_path):
+    run(corpus, tmp_path / "r", "raw")
+    more = run(corpus, tmp_path / "r", "raw", config=CONFIG.model_copy(update={"mlp_epochs": 3}))
+    assert more.n_computed == 2
+    assert {r.head for r in more.rows} == {"kNN (k=10)", "MLP (2 epochs)", "MLP (3 epochs)"}
+
+
+def test_predictions_that_are_gone_are_computed_again(corpus, tmp_path):
+    run(corpus, tmp_path / "r", "raw")
+    next((tmp_path / "r" / "predictions").iterdir()).unlink()
+    assert run(corpus, tmp_path / "r", "raw").n_computed == 1
+
+
+def test_all_rows_stand_in_one_table_too(corpus, tmp_path):
+    rows = run(corpus, tmp_path / "r", "raw").rows
+    table = pq.read_table(tmp_path / "r" / "results.parquet")
+    assert table.num_rows == len(rows)
+    assert table.column("accuracy").to_pylist() == [r.accuracy for r in rows]
+    lines = (tmp_path / "r" / "results.csv").read_text().splitlines()
+    assert len(lines) == len(rows) + 1
+
+
+def test_an_embedding_file_is_judged_and_its_checkpoint_is_named(corpus, tmp_path):
+    corpus_id = corpus.document.corpus_id
+    file = write_vectors(corpus, tmp_path / "e.h5ad", corpus_id=corpus_id, checkpoint="f" * 64)
+    rows = run(corpus, tmp_path / "r", embeddings=[file]).rows
+    assert {(r.method, r.source, r.checkpoint) for r in rows} == {("ours", "embedding", "f" * 64)}
+
+
+def test_the_same_vectors_in_another_file_are_not_judged_again(corpus, tmp_path):
+    first = write_vectors(corpus, tmp_path / "e.h5ad")
+    second = write_vectors(corpus, tmp_path / "e.parquet")
+    run(corpus, tmp_path / "r", embeddings=[first])
+    assert run(corpus, tmp_path / "r", embeddings=[second]).n_computed == 0
+
+
+def test_other_vectors_under_a_stored_name_are_refused_or_replace_it(corpus, tmp_path):
+    run(corpus, tmp_path / "r", "raw", embeddings=[write_vectors(corpus, tmp_path / "a.h5ad")])
+    other = write_vectors(corpus, tmp_path / "b.h5ad", seed=1)
+    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
+        run(corpus, tmp_path / "r", embeddings=[other])
+    replaced = run(corpus, tmp_path / "r", embeddings=[other], replace=True)
+    assert replaced.n_computed == 4
+    assert len({r.source_digest for r in replaced.rows if r.method == "ours"}) == 1
+    assert len({r.job for r in replaced.rows if r.method == "raw"}) == 4
+
+
+def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
+    file = write_vectors(corpus, tmp_path / "e.h5ad", corpus_id="0" * 64)
+    with pytest.raises(ConflictError, match="made from corpus 000000000000"):
+        run(corpus, tmp_path / "r", embeddings=[file])
+
+
+def test_problems_of_all_embeddings_are_listed_together(corpus, tmp_path):
+    data = read_evaluation_set(corpus)
+    for name, cut in (("a", 2), ("b", 5)):
+        slices = {
+            slug: SliceEmbedding(
+                barcodes=data.barcodes(slug)[cut:],
+                matrix=np.zeros((whole.meta.n_spots - cut, 2), np.float32),
+            )
+            for slug, whole in data.slices.items()
+        }
+        write_embeddings(tmp_path / f"{name}.parquet", Embeddings(slices=slices, provenance={}))
+    files = [EmbeddingFile(name=n, path=tmp_path / f"{n}.parquet") for n in "ab"]
+    with pytest.raises(BadInputError) as caught:
+        run(corpus, tmp_path / "r", embeddings=files)
+    assert len(caught.value.problems) == 4
+    assert not (tmp_path / "r").exists()
+
+
+def test_results_of_another_corpus_are_refused(corpus, tmp_path):
+    other = write_corpus(tmp_path / "other", kind="cover", n_slices=1, seed=5)
+    run(corpus, tmp_path / "r", "majority")
+    with pytest.raises(ConflictError, match="it holds results of corpus 'toy'"):
+        run(other, tmp_path / "r", "majority")
+
+
+def test_rows_of_another_corpus_among_the_files_are_refused(corpus, tmp_path):
+    other = write_corpus(tmp_path / "other", kind="cover", n_slices=1, seed=5)
+    run(corpus, tmp_path / "a", "majority")
+    run(other, tmp_path / "b", "majority")
+    for path in (tmp_path / "b" / "jobs").iterdir():
+        (tmp_path / "a" / "jobs" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(BadInputError, match="keep the results of each corpus in a folder"):
+        open_store(tmp_path / "a").rows()
+
+
+def test_a_folder_of_something_else_is_left_alone(corpus, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "thesis.tex").write_text("mine")
+    with pytest.raises(ConflictError, match="not a folder of results"):
+        run(corpus, tmp_path / "r", "raw")
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["thesis.tex"]
+
+
+def test_all_unknown_methods_are_named_at_once(corpus, tmp_path):
+    with pytest.raises(BadUsageError) as caught:
+        run(corpus, tmp_path / "r", "rwa", "raw", "scgtp")
+    assert [p.subject for p in caught.value.problems] == ["method 'rwa'", "method 'scgtp'"]
+
+
+def test_nothing_to_judge_is_a_usage_error(corpus, tmp_path):
+    with pytest.raises(BadUsageError, match="nothing to judge"):
+        run(corpus, tmp_path / "r")
+
+
+def test_a_name_given_twice_is_refused(corpus, tmp_path):
+    file = EmbeddingFile(name="ours", path=tmp_path / "e.h5ad")
+    with pytest.raises(BadUsageError, match="ours given more than once"):
+        run(corpus, tmp_path / "r", embeddings=[file, file])
+
+
+def test_fewer_training_spots_than_neighbours_are_refused(corpus, tmp_path):
+    config = CONFIG.model_copy(update={"k": 900})
+    with pytest.raises(BadInputError, match="training spots, at least 900 are needed"):
+        run(corpus, tmp_path / "r", "raw", config=config)
+
+
+def test_an_unlabelled_corpus_has_no_split(tmp_path):
+    corpus = write_corpus(tmp_path / "c", kind="cover", n_labels=0)
+    with pytest.raises(BadUsageError, match="none; it has no labelled slice"):
+        run(corpus, tmp_path / "r", "raw")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "path", "key"),
+    [
+        ("ours=emb.h5ad", "ours", "emb.h5ad", None),
+        ("graph-st=a/b.h5ad:GraphST", "graph-st", "a/b.h5ad", "GraphST"),
+        ("x=a=b.parquet", "x", "a=b.parquet", None),
+        ("x=C:/a.h5ad", "x", "C:/a.h5ad", None),
+    ],
+)
+def test_parse_embedding_reads_name_file_and_key(text, name, path, key):
+    assert parse_embedding(text) == EmbeddingFile(name=name, path=Path(path), key=key)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("emb.h5ad", "NAME=FILE was expected"),
+        ("=emb.h5ad", "NAME=FILE was expected"),
+        ("ours=", "NAME=FILE was expected"),
+        ("<script>=e.h5ad", "NAME=FILE was expected"),
+        ("../x=e.h5ad", "NAME=FILE was expected"),
+        ("raw=e.h5ad", "is the name of a baseline"),
+        ("ours=e.npz", r"\.h5ad or \.parquet"),
+    ],
+)
+def test_parse_embedding_refuses_other_forms(text, words):
+    with pytest.raises(BadUsageError, match=words):
+        parse_embedding(text)
+
+
+def test_a_damaged_row_file_is_named(corpus, tmp_path):
+    run(corpus, tmp_path / "r", "majority")
+    path = next((tmp_path / "r" / "jobs").iterdir())
+    path.write_bytes(path.read_bytes()[:-20])
+    store = open_store(tmp_path / "r")
+    with pytest.raises(IntegrityError, match=r"unreadable.*remove the file"):
+        store.rows()

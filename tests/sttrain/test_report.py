@@ -1,0 +1,196 @@
+import builtins
+import csv
+import io
+from dataclasses import replace
+from statistics import stdev
+
+import pytest
+
+from stbuild.corpus.errors import PlatformError
+from sttrain.errors import BadInputError, BadUsageError
+from sttrain.probe_config import ProbeConfig
+from sttrain.probes import probe_corpus
+from sttrain.report import Column, build_report, write_report
+from sttrain.results import ResultRow, open_store
+from sttrain.tables import format_cell, report_markdown, terminal_tables
+from tests.corpora import write_corpus
+
+ROW = ResultRow(
+    job="j", corpus="tiny", corpus_id="a" * 64, method="raw", source="baseline",
+    source_digest="d", checkpoint=None, head="kNN (k=10)", epochs=None, split="paper20@1",
+    split_digest="s", transductive=True, seed=0, slice=None, n_train=10, n_test=40, n_classes=3,
+    rare="", accuracy=0.5, ari_pred=0.2, macro_f1=0.4, balanced_accuracy=0.45, settings="{}",
+    versions="{}",
+)  # fmt: skip
+KNN = Column(split="paper20@1", head="kNN (k=10)", metric="accuracy")
+
+
+def rows_of(method, *accuracies, **changes):
+    return [replace(ROW, method=method, seed=i, accuracy=a, **changes)
+            for i, a in enumerate(accuracies)]  # fmt: skip
+
+
+def test_cells_are_mean_and_sample_deviation_over_seeds():
+    report = build_report(rows_of("raw", 0.5, 0.6, 0.9))
+    cell = report.cells["raw", KNN]
+    assert cell.mean == pytest.approx(2 / 3)
+    assert cell.sd == pytest.approx(stdev([0.5, 0.6, 0.9]))
+    assert cell.n_seeds == 3
+    assert format_cell(cell) == "0.667 ± 0.208"
+
+
+def test_one_seed_has_no_deviation():
+    assert format_cell(build_report(rows_of("raw", 0.5)).cells["raw", KNN]) == "0.500"
+
+
+def test_differences_are_paired_over_the_seeds_that_both_have():
+    rows = rows_of("raw", 0.1, 0.5, 0.3) + rows_of("ours", 0.2, 0.7, source="embedding")
+    (found,) = build_report(rows, metrics=["accuracy"]).differences
+    assert (found.method, found.reference, found.n_seeds) == ("ours", "raw", 2)
+    assert found.mean == pytest.approx(0.15)
+    assert found.se == pytest.approx(stdev([0.1, 0.2]) / 2**0.5)
+
+
+def test_untrained_and_raw_are_the_references():
+    rows = [
+        *rows_of("raw", 0.1),
+        *rows_of("untrained", 0.3, source="embedding"),
+        *rows_of("ours", 0.2, source="embedding"),
+    ]
+    pairs = {(d.method, d.reference) for d in build_report(rows).differences}
+    assert pairs == {("ours", "untrained"), ("ours", "raw"), ("untrained", "raw")}
+    chosen = build_report(rows, compare=["raw"], against=["ours"]).differences
+    assert {(d.method, d.reference) for d in chosen} == {("raw", "ours")}
+
+
+def test_methods_stand_from_controls_to_embeddings():
+    names = ["ours", "nbmean18-pca50", "raw", "untrained", "pca50", "pca10", "majority", "coords",
+             "nbmean6-pca50"]  # fmt: skip
+    rows = [
+        row
+        for name in names
+        for row in rows_of(name, 0.1, source="embedding" if name[0] in "uo" else "baseline")
+    ]
+    assert build_report(rows).methods == (
+        "majority", "coords", "raw", "pca10", "pca50", "nbmean6-pca50", "nbmean18-pca50",
+        "untrained", "ours",
+    )  # fmt: skip
+
+
+def test_the_mean_of_slices_is_taken_within_a_seed_first():
+    rows = [
+        replace(ROW, seed=seed, slice=slug, ari_pred=ari)
+        for seed, slug, ari in [(0, "a", 0.0), (0, "b", 1.0), (1, "a", 0.2), (1, "b", 0.4)]
+    ]
+    column = Column(split="paper20@1", head="kNN (k=10)", metric="ari_slices")
+    cell = build_report(rows, metrics=["ari_slices"]).cells["raw", column]
+    assert cell.mean == pytest.approx(0.4)
+    assert cell.sd == pytest.approx(stdev([0.5, 0.3]))
+
+
+def test_remarks_say_what_a_reader_has_to_know():
+    rows = rows_of("raw", 0.1, 0.2) + rows_of("majority", 0.1, head="MLP (50 epochs)", epochs=50)
+    text = " ".join(build_report([*rows, replace(ROW, rare="rim", seed=1)]).remarks)
+    assert "1 to 2 (incomplete) seeds" in text
+    assert "paper20@1: transductive" in text
+    assert "50 epochs (800 in the paper)" in text
+    assert "majority ignores the head" in text
+    assert "Too small to train on, but scored: rim" in text
+    quiet = " ".join(build_report([replace(ROW, transductive=False)]).remarks)
+    assert "transductive" not in quiet
+
+
+def test_rows_of_two_corpora_are_refused():
+    with pytest.raises(BadInputError, match="rows of corpora aaaaaaaaaaaa, bbbbbbbbbbbb"):
+        build_report([ROW, replace(ROW, corpus_id="b" * 64)])
+
+
+def test_no_rows_are_refused():
+    with pytest.raises(BadInputError, match="no rows"):
+        build_report([])
+
+
+@pytest.mark.parametrize("options", [{"metrics": ["auc"]}, {"compare": ["ours"]}])
+def test_unknown_names_are_refused(options):
+    with pytest.raises(BadUsageError, match="choose among"):
+        build_report([ROW], **options)
+
+
+def test_markdown_escapes_names():
+    rows = [replace(ROW, method="raw", corpus="<b>|x|</b>", split="a_b@1")]
+    text = report_markdown(build_report(rows), [])
+    assert "<b>" not in text
+    assert r"&lt;b&gt;\|x\|&lt;/b&gt;" in text
+    assert r"a\_b@1" in text
+
+
+def test_the_epochs_stand_in_the_table():
+    rows = rows_of("raw", 0.1, head="MLP (50 epochs)", epochs=50)
+    report = build_report(rows)
+    assert "MLP (50 epochs)" in report_markdown(report, [])
+    (table,) = terminal_tables(report)
+    assert any("MLP (50 epochs)" in str(column.header) for column in table.columns)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    corpus = write_corpus(root / "eval", kind="cover", n_slices=2)
+    probe_corpus(
+        corpus.root,
+        root / "results",
+        methods=["majority", "coords", "raw"],
+        embeddings=[],
+        config=ProbeConfig(splits=("paper20@1",), heads=("knn",), seeds=2),
+    )
+    return root / "results"
+
+
+def test_a_report_is_written_from_the_results_alone(results, tmp_path):
+    report = build_report(open_store(results).rows(), compare=["raw"], against=["coords"])
+    files = write_report(results, tmp_path / "out", report)
+    names = [path.name for path in files]
+    assert names == [
+        "map_toy1_paper20@1_knn-k-10_s000.png", "table.csv", "differences.csv", "report.md"
+    ] or names[0].startswith("map_toy0")  # fmt: skip
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    table = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table.csv").read_text())))
+    assert {row["method"] for row in table} == {"majority", "coords", "raw"}
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"]({names[0]})" in text
+    assert "transductive" in text
+    assert "## Paired differences" in text
+
+
+def test_a_report_repeats_itself_byte_for_byte(results, tmp_path):
+    report = build_report(open_store(results).rows())
+    for name in "ab":
+        write_report(results, tmp_path / name, report, st_slice="toy1", seed=1)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    (picture,) = (tmp_path / "a").glob("map_toy1_*_s001.png")
+    assert b"tEXt" not in picture.read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"st_slice": "toy9"}, {"seed": 7}])
+def test_maps_of_what_is_not_there_are_refused(results, tmp_path, options):
+    report = build_report(open_store(results).rows())
+    with pytest.raises(BadUsageError, match="the results hold no"):
+        write_report(results, tmp_path / "out", report, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_matplotlib_the_extra_is_named(results, tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return original(name, *arguments, **options)
+
+    report = build_report(open_store(results).rows())
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(PlatformError, match=r"pip install 'stcorpus\[plots\]'"):
+        write_report(results, tmp_path / "out", report)
+    files = write_report(results, tmp_path / "out", report, maps=False)
+    assert [path.name for path in files] == ["table.csv", "differences.csv", "report.md"]
