@@ -24,7 +24,7 @@ _SIDE: Final = 3.2
 """Inches of a panel."""
 _DPI: Final = 110
 _ROLES: Final = {"T": "train", "E": "test", "b": "buffer", ".": "unlabelled"}
-_ROLE_COLOURS: Final = {"T": "#1b6ca8", "E": "#c9d7e3", "b": "#e8b04b", ".": "#eeeeee"}
+_ROLE_COLOURS: Final = {"T": "#333333", "E": "#c9d7e3", "b": "#e8b04b", ".": "#eeeeee"}
 _NO_LABEL: Final = "#dddddd"
 
 
