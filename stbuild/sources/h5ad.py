@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import h5py
 import numpy as np
@@ -24,6 +24,9 @@ from stbuild.sources.hdf5 import SourceFaultError, child, has, open_foreign, rea
 from stbuild.sources.matrices import read_counts
 
 T = TypeVar("T")
+
+_LARGEST_INDEX: Final = 2**40
+"""Array indices beyond it are damage, not coordinates."""
 
 
 @dataclass
@@ -148,8 +151,28 @@ def _index(frame: h5py.Group) -> list[str]:
         raise SourceFaultError("B006", frame.name, what, "write the file with anndata")
     node = child(frame, name)
     if not isinstance(node, h5py.Dataset):
-        return [str(value) for value in read_elem(node)]
+        return [str(value) for value in _element(frame, name)]
     return read_strings(node)
+
+
+def _element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - an array or a pandas column
+    """Read one element with anndata, which knows its encodings.
+
+    Raises
+    ------
+    SourceFaultError
+        anndata cannot read it: bad codes, repeated categories, an unknown encoding.
+    """
+    node = child(parent, path)
+    if isinstance(node, h5py.Group):
+        for part in sorted(node):
+            child(node, part)
+    try:
+        return read_elem(node)
+    except Exception as error:  # noqa: BLE001 - a foreign file can make anndata raise anything
+        what = f"anndata cannot read it: {str(error).splitlines()[0][:120]}"
+        fix = "mend the column and write the file again with anndata"
+        raise SourceFaultError("B079", node.name, what, fix) from None
 
 
 def _require_unique(barcodes: Sequence[str]) -> None:
@@ -169,7 +192,7 @@ def _gene_ids(var: h5py.Group, column: str | None) -> list[str]:
     if column is None:
         genes = _index(var)
     elif has(var, column):
-        genes = [str(value) for value in read_elem(child(var, column))]
+        genes = [str(value) for value in _element(var, column)]
     else:
         what = f"no column '{column}' in var; columns: {', '.join(sorted(var))}"
         raise SourceFaultError("B074", var.name, what, "name one of them, or none")
@@ -198,7 +221,7 @@ def _columns(file: h5py.File, n_spots: int, config: GridConfig) -> _Columns:
 
 def _numbers(obs: h5py.Group, name: str, n_spots: int) -> NDArray[np.float64]:
     try:
-        values = np.asarray(read_elem(child(obs, name)), np.float64)
+        values = np.asarray(_element(obs, name), np.float64)
     except (ValueError, TypeError):
         values = np.zeros(0)
     if values.shape != (n_spots,):
@@ -209,7 +232,7 @@ def _numbers(obs: h5py.Group, name: str, n_spots: int) -> NDArray[np.float64]:
 
 def _positions(file: h5py.File, n_spots: int) -> NDArray[np.float64]:
     try:
-        values = np.asarray(read_elem(child(file, "obsm/spatial")), np.float64)
+        values = np.asarray(_element(file, "obsm/spatial"), np.float64)
     except (ValueError, TypeError):
         values = np.zeros(0)
     if values.ndim != 2 or values.shape[0] != n_spots or values.shape[1] != 2:
@@ -222,7 +245,7 @@ def _labels(obs: h5py.Group, column: str, n_spots: int) -> list[str | None]:
     if not has(obs, column):
         what = f"no label column '{column}'; obs has: {', '.join(sorted(obs))}"
         raise SourceFaultError("B076", "/obs", what, "name one of them with --label, or none")
-    values = list(read_elem(child(obs, column)))
+    values = list(_element(obs, column))
     if len(values) != n_spots:
         what = f"{len(values):,} labels for {n_spots:,} spots"
         raise SourceFaultError("B079", f"/obs/{column}", what, "mend the column")
@@ -314,7 +337,8 @@ def _coordinates(
     array = None
     if columns.array is not None:
         pair = np.stack([column[kept] for column in columns.array])
-        if np.isfinite(pair).all() and bool(np.all(pair == np.floor(pair))):
+        inside = np.isfinite(pair) & (np.abs(pair) <= _LARGEST_INDEX)
+        if inside.all() and bool(np.all(pair == np.floor(pair))):
             array = pair[0].astype(np.int64), pair[1].astype(np.int64)
     xy = None if columns.xy is None else columns.xy[kept]
     bad = np.flatnonzero(~np.isfinite(xy).all(axis=1)) if xy is not None else np.zeros(0, int)
