@@ -100,7 +100,7 @@ def _drawing() -> Iterator[None]:
     except ImportError as error:
         raise PlatformError(
             Problem(
-                code="V19",
+                code="E009",
                 subject="matplotlib",
                 what="it is not installed, and maps are drawn with it",
                 fix="pip install 'stcorpus[plots]', or give --no-maps",
