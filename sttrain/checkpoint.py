@@ -1,0 +1,324 @@
+"""Checkpoints: written whole or not at all, believed only after their digests, never unpickled.
+
+A checkpoint is three files in ``<run>/checkpoints/``: ``<name>.safetensors`` (the weights),
+``<name>.state`` (optimizer; what a resumed run needs besides) and ``<name>.json``, which holds
+everything else with the digests of the other two and is written last: its presence means done.
+``initial`` holds the weights before the first step; the untrained encoder of every comparison.
+
+The weights and their JSON are all that an encoder needs elsewhere.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from stbuild.corpus.digests import sha256_bytes
+from stbuild.corpus.documents import Count, Document, Sha256, read_document
+from stbuild.corpus.durable import write_durable
+from sttrain.errors import BadInputError, IntegrityError, Problem
+from sttrain.model import MaskedAutoencoder, ModelConfig
+from sttrain.stream import StreamState
+
+FOLDER: Final = "checkpoints"
+INITIAL: Final = "initial"
+FORMAT: Final = "sttrain/checkpoint"
+VERSION: Final = 1
+
+Say = Callable[[str], None]
+"""Called with a line for the person who watches."""
+
+
+class StoredFile(Document):
+    """One file of a checkpoint."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class CheckpointDocument(Document):
+    """``<name>.json`` of a checkpoint."""
+
+    format: Literal["sttrain/checkpoint"] = FORMAT
+    version: Literal[1] = VERSION
+    model: ModelConfig
+    genes: tuple[str, ...]
+    """The gene vocabulary: row i of the gene table belongs to gene i."""
+    corpus_id: Sha256
+    """The corpus that was trained on."""
+    fingerprint: Sha256
+    """Digest of all of the run's configuration that decides its weights."""
+    seed: Count
+    epoch: Count
+    step: Count
+    """Next step of the epoch."""
+    steps_done: Count
+    """Optimizer steps since the start of the run."""
+    weights: StoredFile
+    state: StoredFile | None
+    """Optimizer state; none in ``initial``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderInfo:
+    """Where an encoder comes from and what it needs."""
+
+    model: ModelConfig
+    genes: tuple[str, ...]
+    """The vocabulary that gene indices point into."""
+    corpus_id: str
+    """The corpus that it was trained on."""
+    seed: int
+    epoch: int
+    """Epochs begun."""
+    steps: int
+    """Optimizer steps taken; 0 = untrained."""
+    digest: str
+    """SHA-256 of the weights file."""
+    name: str
+    """Name of the checkpoint, such as ``initial`` or ``step-00000400``."""
+
+
+def load_encoder(
+    path: Path, *, initial: bool = False, say: Say = lambda _: None
+) -> tuple[MaskedAutoencoder, EncoderInfo]:
+    """Load the model of a run for evaluation.
+
+    Parameters
+    ----------
+    path
+        A run folder, or one ``<name>.json`` or ``<name>.safetensors`` of a checkpoint.
+    initial
+        The weights before the first step instead of the newest: the same architecture, the same
+        gene means, nothing learnt.
+    say
+        Hears of damaged checkpoints that were passed over.
+
+    Returns
+    -------
+    tuple
+        The model in evaluation mode on the CPU, float32, and where it comes from.
+
+    Raises
+    ------
+    BadInputError
+        There is no checkpoint.
+    IntegrityError
+        It is damaged, or its weights are not those of its configuration.
+    """
+    if path.is_dir():
+        name, document = find_checkpoint(path, initial=initial, say=say)
+        folder = path / FOLDER
+    else:
+        folder, name = path.parent, INITIAL if initial else path.name.removesuffix(path.suffix)
+        document = read_checkpoint(folder, name)
+    model = MaskedAutoencoder(document.model, len(document.genes), torch.Generator())
+    load_weights(model, folder, name, document)
+    info = EncoderInfo(
+        model=document.model,
+        genes=document.genes,
+        corpus_id=document.corpus_id,
+        seed=document.seed,
+        epoch=document.epoch,
+        steps=document.steps_done,
+        digest=document.weights.sha256,
+        name=name,
+    )
+    return model.eval(), info
+
+
+def save_checkpoint(
+    run: Path,
+    name: str,
+    model: MaskedAutoencoder,
+    state: Mapping[str, Any] | None,
+    **facts: Any,  # noqa: ANN401 - the remaining fields of the document, which types them
+) -> CheckpointDocument:
+    """Write a checkpoint; the JSON, which makes it one, comes last.
+
+    Parameters
+    ----------
+    run
+        Run folder.
+    name
+        Name of the checkpoint; an existing one of that name is replaced.
+    model
+        Its weights are saved.
+    state
+        Optimizer state of plain tensors and numbers.
+    facts
+        The other fields of :class:`CheckpointDocument`.
+
+    Raises
+    ------
+    ResourceError
+        The disk refuses.
+    """
+    folder = run / FOLDER
+    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    document = CheckpointDocument(
+        model=model.config,
+        weights=_store(folder / f"{name}.safetensors", save_tensors(weights)),
+        state=None if state is None else _store(folder / f"{name}.state", _dump_state(state)),
+        **facts,
+    )
+    write_durable(folder / f"{name}.json", document.to_bytes())
+    return document
+
+
+def step_name(steps_done: int) -> str:
+    """Return the name of the checkpoint after so many steps; names sort by it."""
+    return f"step-{steps_done:08d}"
+
+
+def find_checkpoint(
+    run: Path, *, initial: bool = False, say: Say
+) -> tuple[str, CheckpointDocument]:
+    """Return the newest checkpoint of a run whose files all have their digests.
+
+    Raises
+    ------
+    BadInputError
+        The folder holds no checkpoint.
+    IntegrityError
+        All are damaged; every one of them is named.
+    """
+    names = [INITIAL] if initial else list_checkpoints(run)
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            document = read_checkpoint(run / FOLDER, name)
+        except IntegrityError as error:
+            problems += error.problems
+            say(f"checkpoint {name} is damaged ({error.problems[0].what}); trying the one before")
+        else:
+            return name, document
+    if problems:
+        raise IntegrityError(*problems)
+    raise BadInputError(
+        Problem(
+            code="T02",
+            subject=f"run '{run.name}'",
+            where=str(run / FOLDER),
+            what="it holds no checkpoint",
+            fix="give the folder that `sttrain fit -o` wrote",
+        )
+    )
+
+
+def list_checkpoints(run: Path) -> list[str]:
+    """Return the names of the checkpoints of a run, newest first, ``initial`` last."""
+    found = sorted((path.stem for path in (run / FOLDER).glob("step-*.json")), reverse=True)
+    return found + ([INITIAL] if (run / FOLDER / f"{INITIAL}.json").is_file() else [])
+
+
+def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
+    """Read the JSON of a checkpoint and compare its files with their digests.
+
+    Raises
+    ------
+    BadInputError
+        There is no such checkpoint.
+    IntegrityError
+        A file is missing, short or altered.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        what, fix = "no such checkpoint", "give a run folder, or a .json that `sttrain fit` wrote"
+        raise BadInputError(
+            Problem(code="T02", subject=f"checkpoint '{name}'", where=str(path), what=what, fix=fix)
+        )
+    document = read_document(CheckpointDocument, path.read_bytes(), str(path))
+    for suffix, stored in (("safetensors", document.weights), ("state", document.state)):
+        if stored is not None:
+            _read_stored(folder / f"{name}.{suffix}", stored)
+    return document
+
+
+def load_weights(
+    model: MaskedAutoencoder, folder: Path, name: str, document: CheckpointDocument
+) -> None:
+    """Put the weights of a checkpoint into a model.
+
+    Raises
+    ------
+    IntegrityError
+        They fail their digest or do not fit the model.
+    """
+    path = folder / f"{name}.safetensors"
+    raw = _read_stored(path, document.weights)
+    try:
+        model.load_state_dict(load_tensors(raw))
+    except (RuntimeError, SafetensorError) as error:
+        raise _damaged(path, f"its tensors do not fit the model: {str(error)[:200]}") from error
+
+
+def load_state(folder: Path, name: str, document: CheckpointDocument) -> dict[str, Any]:
+    """Return the optimizer state of a checkpoint; tensors and plain values only.
+
+    Raises
+    ------
+    IntegrityError
+        It fails its digest, holds anything else, or there is none.
+    """
+    path = folder / f"{name}.state"
+    if document.state is None:
+        raise _damaged(path, "the checkpoint holds no optimizer state")
+    raw = _read_stored(path, document.state)
+    try:
+        # The one place that reads torch's own format: weights_only builds no other objects.
+        state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)  # noqa: TID251
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise _damaged(path, f"unreadable: {str(error)[:200]}") from error
+    if not isinstance(state, dict):
+        raise _damaged(path, "it holds no table of values")
+    return state
+
+
+def resume_point(document: CheckpointDocument) -> StreamState:
+    """Return the first batch that a run resumed from a checkpoint takes."""
+    return StreamState(epoch=document.epoch, step=document.step)
+
+
+def drop_old(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and ``initial``; the JSON goes first."""
+    for name in [n for n in list_checkpoints(run) if n != INITIAL][keep:]:
+        for suffix in ("json", "state", "safetensors"):
+            (run / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
+
+
+def _dump_state(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _store(path: Path, raw: bytes) -> StoredFile:
+    size, digest = write_durable(path, raw)
+    return StoredFile(bytes=size, sha256=digest)
+
+
+def _read_stored(path: Path, stored: StoredFile) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise _damaged(path, "missing, or not a regular file")
+    if path.stat().st_size != stored.bytes:
+        raise _damaged(path, f"{path.stat().st_size:,} bytes, {stored.bytes:,} were written")
+    raw = path.read_bytes()
+    if sha256_bytes(raw) != stored.sha256:
+        raise _damaged(path, "its SHA-256 is not the one of its .json")
+    return raw
+
+
+def _damaged(path: Path, what: str) -> IntegrityError:
+    fix = "remove this checkpoint, or copy it again; the run goes on from the one before"
+    return IntegrityError(
+        Problem(
+            code="T02", subject=f"checkpoint '{path.stem}'", where=str(path), what=what, fix=fix
+        )
+    )

@@ -1,0 +1,135 @@
+"""Which sample comes at which step on which rank: pure integer arithmetic.
+
+No torch, no file, no clock. An epoch is a permutation of the global sample numbers 0 .. n - 1, a
+function of (n, seed, epoch); its consecutive runs of `batch` numbers are the global batches, and a
+rank takes every n_ranks-th of each. So the global batches are the same for any number of ranks
+and workers, and the whole state of a position is (seed, epoch, step).
+
+The last batch of an epoch is smaller where `batch` does not divide n; nothing is dropped and
+nothing repeated, so every sample comes exactly once an epoch. All ranks take the same number of
+steps; where the last batch holds fewer samples than there are ranks, some ranks get none of it
+and take that step with an empty batch.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROUNDS: Final = 8
+"""Rounds of the Feistel network; four already pass for random, eight cost microseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The place of this process among those that train together."""
+
+    rank: int = 0
+    n_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.n_ranks:
+            msg = f"rank {self.rank} is not one of {self.n_ranks} ranks"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The order of all samples in all epochs.
+
+    Raises
+    ------
+    ValueError
+        No samples, or a batch of none.
+    """
+
+    n_samples: int
+    batch: int
+    """Samples of a global batch."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 1 or self.batch < 1:
+            msg = f"{self.n_samples} samples in batches of {self.batch}: both must be 1 or more"
+            raise ValueError(msg)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, the same on every rank."""
+        return -(-self.n_samples // self.batch)
+
+    def size(self, step: int) -> int:
+        """Return the samples of the global batch of a step."""
+        return min(self.batch, self.n_samples - step * self.batch)
+
+    def global_batch(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the sample numbers of a step, (b,) with b = `batch` except in the last step.
+
+        Raises
+        ------
+        ValueError
+            The epoch has no such step.
+        """
+        if epoch < 0 or not 0 <= step < self.steps:
+            msg = f"epoch {epoch} has no step {step}; an epoch has {self.steps} steps"
+            raise ValueError(msg)
+        places = step * self.batch + np.arange(self.size(step), dtype=np.int64)
+        return permute(places, self.n_samples, self.seed, epoch)
+
+    def rank_batch(self, epoch: int, step: int, world: World) -> NDArray[np.int64]:
+        """Return the part of a global batch that one rank takes: its rows rank, rank + n, ..."""
+        return self.global_batch(epoch, step)[world.rank :: world.n_ranks]
+
+    def rank_rows(self, epoch: int, step: int, world: World) -> NDArray[np.int64]:
+        """Return the rows of the global batch that one rank takes."""
+        return np.arange(world.rank, self.size(step), world.n_ranks, dtype=np.int64)
+
+
+def permute(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Map places 0 .. n - 1 of an epoch to sample numbers 0 .. n - 1, one to one.
+
+    A Feistel network permutes the next larger power of four; a result of n or more is put through
+    it again until it falls below n, which keeps the map one to one.
+
+    Parameters
+    ----------
+    places
+        (b,) places within the epoch.
+    n
+        Number of samples.
+    seed, epoch
+        Choose the permutation.
+    """
+    half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    keys = round_keys(seed, epoch)
+    found = np.array(places, np.uint64)
+    outside = np.ones(found.shape, bool)
+    while outside.any():
+        found[outside] = _feistel(found[outside], half, keys)
+        outside = found >= n
+    return found.astype(np.int64)
+
+
+def round_keys(seed: int, epoch: int) -> list[np.uint64]:
+    """Return the keys of the rounds: 64 bits each of SHA-256 over (seed, epoch, block)."""
+    text = f"sttrain/order/v1\0{seed}\0{epoch}\0"
+    raw = b"".join(hashlib.sha256(f"{text}{i}".encode()).digest() for i in range(_ROUNDS // 4))
+    return list(np.frombuffer(raw, "<u8").astype(np.uint64))
+
+
+def _feistel(x: NDArray[np.uint64], half: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
+    """Permute the numbers below 4^half."""
+    mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    left, right = x >> shift, x & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scatter the bits of each number (the finaliser of SplitMix64); products wrap at 2^64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
