@@ -1,14 +1,14 @@
 """Checkpoints: written whole or not at all, believed only after their digests, never unpickled.
 
 A checkpoint is three files in ``<run>/checkpoints/``: ``<name>.safetensors`` (the weights),
-``<name>.state`` (optimizer; what a resumed run needs besides) and ``<name>.json``, which holds
-everything else with the digests of the other two and is written last: its presence means done.
-``initial`` holds the weights before the first step; the untrained encoder of every comparison.
+``<name>.optimizer.safetensors`` (what a resumed run needs besides) and ``<name>.json``, which
+holds everything else with the digests of the other two and is written last: its presence means
+done. ``initial`` holds the weights before the first step; the untrained encoder of every
+comparison.
 
 The weights and their JSON are all that an encoder needs elsewhere.
 """
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import Count, Document, Sha256, read_document
@@ -28,6 +29,8 @@ from sttrain.stream import StreamState
 
 FOLDER: Final = "checkpoints"
 INITIAL: Final = "initial"
+WEIGHTS: Final = "safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
 FORMAT: Final = "sttrain/checkpoint"
 VERSION: Final = 1
 
@@ -61,7 +64,7 @@ class CheckpointDocument(Document):
     steps_done: Count
     """Optimizer steps since the start of the run."""
     weights: StoredFile
-    state: StoredFile | None
+    optimizer: StoredFile | None
     """Optimizer state; none in ``initial``."""
 
 
@@ -116,7 +119,7 @@ def load_encoder(
         name, document = find_checkpoint(path, initial=initial, say=say)
         folder = path / FOLDER
     else:
-        folder, name = path.parent, INITIAL if initial else path.name.removesuffix(path.suffix)
+        folder, name = path.parent, INITIAL if initial else path.stem
         document = read_checkpoint(folder, name)
     model = MaskedAutoencoder(document.model, len(document.genes), torch.Generator())
     load_weights(model, folder, name, document)
@@ -137,7 +140,7 @@ def save_checkpoint(
     run: Path,
     name: str,
     model: MaskedAutoencoder,
-    state: Mapping[str, Any] | None,
+    optimizer: Mapping[str, Tensor] | None,
     **facts: Any,  # noqa: ANN401 - the remaining fields of the document, which types them
 ) -> CheckpointDocument:
     """Write a checkpoint; the JSON, which makes it one, comes last.
@@ -150,8 +153,8 @@ def save_checkpoint(
         Name of the checkpoint; an existing one of that name is replaced.
     model
         Its weights are saved.
-    state
-        Optimizer state of plain tensors and numbers.
+    optimizer
+        Tensors of the optimizer; none for a checkpoint that nothing is resumed from.
     facts
         The other fields of :class:`CheckpointDocument`.
 
@@ -164,8 +167,10 @@ def save_checkpoint(
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     document = CheckpointDocument(
         model=model.config,
-        weights=_store(folder / f"{name}.safetensors", save_tensors(weights)),
-        state=None if state is None else _store(folder / f"{name}.state", _dump_state(state)),
+        weights=_store(folder / f"{name}.{WEIGHTS}", save_tensors(weights)),
+        optimizer=None
+        if optimizer is None
+        else _store(folder / f"{name}.{OPTIMIZER}", save_tensors(dict(optimizer))),
         **facts,
     )
     write_durable(folder / f"{name}.json", document.to_bytes())
@@ -235,7 +240,7 @@ def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
             Problem(code="T02", subject=f"checkpoint '{name}'", where=str(path), what=what, fix=fix)
         )
     document = read_document(CheckpointDocument, path.read_bytes(), str(path))
-    for suffix, stored in (("safetensors", document.weights), ("state", document.state)):
+    for suffix, stored in ((WEIGHTS, document.weights), (OPTIMIZER, document.optimizer)):
         if stored is not None:
             _read_stored(folder / f"{name}.{suffix}", stored)
     return document
@@ -251,34 +256,26 @@ def load_weights(
     IntegrityError
         They fail their digest or do not fit the model.
     """
-    path = folder / f"{name}.safetensors"
-    raw = _read_stored(path, document.weights)
+    path = folder / f"{name}.{WEIGHTS}"
+    tensors = _read_tensors(path, document.weights)
     try:
-        model.load_state_dict(load_tensors(raw))
-    except (RuntimeError, SafetensorError) as error:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
         raise _damaged(path, f"its tensors do not fit the model: {str(error)[:200]}") from error
 
 
-def load_state(folder: Path, name: str, document: CheckpointDocument) -> dict[str, Any]:
-    """Return the optimizer state of a checkpoint; tensors and plain values only.
+def load_optimizer(folder: Path, name: str, document: CheckpointDocument) -> dict[str, Tensor]:
+    """Return the optimizer's tensors of a checkpoint; nothing of it was ever a pickle.
 
     Raises
     ------
     IntegrityError
-        It fails its digest, holds anything else, or there is none.
+        They fail their digest, or there are none.
     """
-    path = folder / f"{name}.state"
-    if document.state is None:
+    path = folder / f"{name}.{OPTIMIZER}"
+    if document.optimizer is None:
         raise _damaged(path, "the checkpoint holds no optimizer state")
-    raw = _read_stored(path, document.state)
-    try:
-        # The one place that reads torch's own format: weights_only builds no other objects.
-        state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)  # noqa: TID251
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise _damaged(path, f"unreadable: {str(error)[:200]}") from error
-    if not isinstance(state, dict):
-        raise _damaged(path, "it holds no table of values")
-    return state
+    return _read_tensors(path, document.optimizer)
 
 
 def resume_point(document: CheckpointDocument) -> StreamState:
@@ -289,19 +286,20 @@ def resume_point(document: CheckpointDocument) -> StreamState:
 def drop_old(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints and ``initial``; the JSON goes first."""
     for name in [n for n in list_checkpoints(run) if n != INITIAL][keep:]:
-        for suffix in ("json", "state", "safetensors"):
+        for suffix in ("json", OPTIMIZER, WEIGHTS):
             (run / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
-
-
-def _dump_state(state: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
 
 
 def _store(path: Path, raw: bytes) -> StoredFile:
     size, digest = write_durable(path, raw)
     return StoredFile(bytes=size, sha256=digest)
+
+
+def _read_tensors(path: Path, stored: StoredFile) -> dict[str, Tensor]:
+    try:
+        return load_tensors(_read_stored(path, stored))
+    except SafetensorError as error:
+        raise _damaged(path, f"no safetensors: {str(error)[:200]}") from error
 
 
 def _read_stored(path: Path, stored: StoredFile) -> bytes:
