@@ -465,14 +465,14 @@ CASES = [
     Case("no_label_column", "B076", "no label column 'layer'", good(),
          arguments=("--label", "layer")),
     Case("labels_all_nan", "", "", edited(nan_labels), exit_code=0, arguments=LABEL),
-    Case("label_encoding_lies", "B079", "contradict", edited(
+    Case("label_encoding_lies", "B079", "cannot read", edited(
         replaced("obs/label", np.full(N_SPOTS, np.nan))), arguments=LABEL),
-    Case("label_encoding_unknown", "B079", "encoding 'later'", edited(unknown_encoding),
+    Case("label_encoding_unknown", "B079", "cannot read", edited(unknown_encoding),
          arguments=LABEL),
     Case("labels_too_few", "B079", "5 labels for 64 spots", edited(
         replaced("obs/label", np.array([b"a"] * 5, object))), arguments=LABEL),
     Case("labels_some_nan", "", "", edited(nan_codes), exit_code=0, arguments=LABEL),
-    Case("label_code_beyond_categories", "B079", "contradict", edited(bad_codes), arguments=LABEL),
+    Case("label_code_beyond_categories", "B079", "cannot read", edited(bad_codes), arguments=LABEL),
     Case("duplicate_barcodes", "B082", "1 spot ids stand more than once", good(
         barcodes=repeated(Slice().barcodes, 2, 7))),
     Case("barcode_with_escape", "B091", "not printable", good(
