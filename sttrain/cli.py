@@ -7,6 +7,7 @@ A command body is a thin client of the library; errors become exit codes in
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -55,6 +56,72 @@ def _probe_help(name: str) -> str:
     default = field.default
     shown = ", ".join(default) if isinstance(default, tuple) else default
     return f"{field.description} \\[default: {'none' if default is None else shown}]"
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File of the vectors: .h5ad (obsm X_sttrain) or .parquet.",
+)
+@click.option(
+    "--untrained",
+    is_flag=True,
+    help="Use the run's weights before its first step: the control of every table.",
+)
+@click.option(
+    "--layer",
+    type=click.IntRange(0),
+    help="Features after this many layers. \\[default: the encoder's output]",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Patches that are encoded together.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the encoder runs.",
+)
+@_evaluation_options
+def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
+    """Write one vector per measured spot of CORPUS, from the encoder of CHECKPOINT.
+
+    CHECKPOINT is a run folder or one of its checkpoints, CORPUS an evaluation corpus over the
+    genes of the training corpus. Overlapping windows and gene draws are averaged.
+
+    Example: sttrain embed run/ eval/ -o ours.h5ad
+    """
+    from sttrain.embed import embed_checkpoint
+
+    with show_progress("embed", quiet=flags["quiet"]) as progress:
+        outcome = embed_checkpoint(
+            checkpoint,
+            corpus,
+            output,
+            **{name: flags[name] for name in ("untrained", "batch", "layer", "device")},
+            progress=progress,
+            say=lambda line: click.echo(line, err=True),
+        )
+    vectors = outcome.embeddings
+    facts = {"output": str(output), "width": vectors.width, "digest": vectors.digest()}
+    if flags["as_json"]:
+        covered = [asdict(found) for found in outcome.coverage]
+        click.echo(json.dumps(facts | {"coverage": covered, "provenance": vectors.provenance}))
+        return
+    for found in outcome.coverage:
+        click.echo(str(found))
+    n_spots = sum(found.n_spots for found in outcome.coverage)
+    click.echo(f"{output}: {n_spots:,} vectors of {vectors.width} values")
 
 
 @cli.command()

@@ -5,15 +5,19 @@ the vectors do not depend on the batch size beyond the rounding of the encoder i
 Letters: B batch, P patch side, L = P * P sites, N spots of a slice, D features.
 """
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sttrain.embeddings import Embeddings, SliceEmbedding
-from sttrain.errors import BadInputError, IntegrityError, Problem
+from stbuild.corpus.reader import open_corpus
+from sttrain.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
+from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
 from sttrain.evaluation import read_patch, require_evaluation
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from stbuild.corpus.index import SampleIndex
     from stbuild.corpus.reader import Corpus
     from stbuild.corpus.samples import Patch, WholeSlice
+    from sttrain.checkpoint import EncoderInfo
+
+_PACKAGES: Final = ("numpy", "torch")
 
 
 class SiteEncoder(Protocol):
@@ -66,11 +73,117 @@ class EmbedOutcome:
     coverage: tuple[Coverage, ...]
 
 
+def embed_checkpoint(
+    checkpoint: Path,
+    root: Path,
+    out: Path,
+    *,
+    untrained: bool = False,
+    batch: int = 32,
+    layer: int | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> EmbedOutcome:
+    """Embed an evaluation corpus with the encoder of a run and write the vectors.
+
+    Parameters
+    ----------
+    checkpoint
+        A run folder (its newest checkpoint), or one checkpoint of it.
+    root
+        Evaluation corpus; all its genes have to be known to the model.
+    out
+        File to write, ``.h5ad`` or ``.parquet``.
+    untrained
+        Use the run's weights before its first step.
+    batch, layer, progress
+        As in `embed_corpus`.
+    device
+        Torch device, or ``auto``: a GPU where there is one.
+    say
+        Hears of damaged checkpoints that were passed over.
+
+    Raises
+    ------
+    BadUsageError
+        Another suffix, a layer that the model does not have.
+    BadInputError
+        No checkpoint, a training corpus, genes unknown to the model, a spot without a vector.
+    IntegrityError
+        A damaged checkpoint or corpus.
+    """
+    require_suffix(out)
+    import torch
+
+    from sttrain.checkpoint import load_encoder
+
+    corpus = open_corpus(root)
+    require_evaluation(corpus)
+    model, info = load_encoder(checkpoint, initial=untrained, say=say)
+    if layer is not None and not 0 <= layer <= info.model.layers:
+        what = f"layer {layer}; the encoder has 0 to {info.model.layers}"
+        fix = "leave --layer out for the encoder's output"
+        raise BadUsageError(Problem(code="V21", subject="--layer", what=what, fix=fix))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    outcome = embed_corpus(
+        corpus,
+        model.to(device),
+        provenance=_provenance(info),
+        genes=gene_rows(corpus, info.genes),
+        batch=batch,
+        layer=layer,
+        device=device,
+        progress=progress,
+    )
+    write_embeddings(out, outcome.embeddings)
+    return outcome
+
+
+def gene_rows(corpus: "Corpus", known: tuple[str, ...]) -> NDArray[np.int32]:
+    """Return, for each gene of the corpus's vocabulary, its row in a model's gene table.
+
+    Raises
+    ------
+    BadInputError
+        Genes that the model does not know.
+    """
+    row = {gene: i for i, gene in enumerate(known)}
+    unknown = [gene for gene in corpus.genes if gene not in row]
+    if unknown:
+        what = (
+            f"{len(unknown):,} of {len(corpus.genes):,} genes are unknown to the model "
+            f"(first: {', '.join(unknown[:3])})"
+        )
+        fix = "build it with `stbuild shard --cover STRIDE --vocabulary TRAINING_CORPUS`"
+        subject = f"corpus '{corpus.document.name}'"
+        raise BadInputError(
+            Problem(code="V22", subject=subject, where=str(corpus.root), what=what, fix=fix)
+        )
+    return np.asarray([row[gene] for gene in corpus.genes], np.int32)
+
+
+def _provenance(info: "EncoderInfo") -> dict[str, Any]:
+    from sttrain import __version__
+
+    versions = {"sttrain": __version__, "python": platform.python_version()}
+    return {
+        "checkpoint": info.digest,
+        "steps": info.steps,
+        "epoch": info.epoch,
+        "seed": info.seed,
+        "trained_on": info.corpus_id,
+        "versions": versions | {name: version(name) for name in _PACKAGES},
+    }
+
+
 def embed_corpus(
     corpus: "Corpus",
     encoder: SiteEncoder,
     *,
     provenance: Mapping[str, Any],
+    genes: NDArray[np.int32] | None = None,
     batch: int = 32,
     layer: int | None = None,
     device: str = "cpu",
@@ -85,7 +198,9 @@ def embed_corpus(
     encoder
         The model, on `device`.
     provenance
-        JSON values about the model; corpus and coverage are added.
+        JSON values about the model; the corpus is added.
+    genes
+        Row in the model's gene table of each gene of the vocabulary; the same without it.
     batch
         Patches that are encoded together.
     layer
@@ -117,7 +232,7 @@ def embed_corpus(
             for patches in _batches(corpus, split, index, mine, batch):
                 if progress:
                     progress(done, total, slug)
-                sums.add(patches, _encode(encoder, patches, layer, device))
+                sums.add(patches, _encode(encoder, patches, genes, layer, device))
                 done += len(patches)
             matrix, seen = sums.means()
             coverage.append(_coverage(whole, seen, len(mine)))
@@ -202,13 +317,19 @@ def _batches(
 
 
 def _encode(
-    encoder: SiteEncoder, patches: "list[Patch]", layer: int | None, device: str
+    encoder: SiteEncoder,
+    patches: "list[Patch]",
+    rows: NDArray[np.int32] | None,
+    layer: int | None,
+    device: str,
 ) -> NDArray[np.float32]:
     """Return (B, L, D) float32 features."""
     import torch
 
     counts = np.stack([patch.counts.astype(np.int32) for patch in patches])
     genes = np.stack([patch.genes for patch in patches])
+    if rows is not None:
+        genes = np.where(genes >= 0, rows[genes], np.int32(-1))
     totals = np.stack([patch.totals.astype(np.int64) for patch in patches])
     with torch.inference_mode():
         features = encoder.encode(

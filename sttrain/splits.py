@@ -125,7 +125,7 @@ def assemble_split(
     """
     slugs = tuple(sorted(document.barcodes))
     problems = [
-        _problem("V18", name, what, "the corpus is damaged; get it again")
+        _problem("V11", name, what, "the corpus is damaged; get it again")
         for slug in slugs
         for what in _disagreements(document, data, slug)
     ]

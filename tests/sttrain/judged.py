@@ -1,10 +1,13 @@
-"""Small evaluation sets and splits in memory, for the tests of probes and baselines."""
+"""Small evaluation sets and splits in memory, and runs on disk, for the tests of evaluation."""
 
 import numpy as np
+import torch
 
 from stbuild.corpus.documents import SplitAssignment, SplitDocument, WholeMeta
 from stbuild.corpus.samples import WholeSlice
+from sttrain.checkpoint import save_checkpoint
 from sttrain.evaluation import EvaluationSet
+from sttrain.model import MaskedAutoencoder, ModelConfig
 from sttrain.splits import EvaluationSplit, assemble_split
 
 LABELS = ("core", "margin", "rim")
@@ -81,3 +84,23 @@ def make_split(data: EvaluationSet, document=None, n_seeds=None) -> EvaluationSp
     """The same, laid over the slices."""
     found = document or make_document(data)
     return assemble_split(found, data, name="random30@1", digest="b" * 64, n_seeds=n_seeds)
+
+
+TINY = ModelConfig(width=16, layers=2, heads=2, ffn=16, decoder_width=8, decoder_heads=2)
+
+
+def write_run(root, corpus, genes=None, order=None):
+    """A run with an untrained and a later checkpoint; `order` permutes the rows of its genes."""
+    genes = list(corpus.genes) if genes is None else genes
+    for name, seed, steps in (("initial", 1, 0), ("step-00000004", 2, 4)):
+        model = MaskedAutoencoder(TINY, len(genes), torch.Generator().manual_seed(seed))
+        if order is not None:
+            with torch.no_grad():
+                model.table.copy_(model.table[order])
+        save_checkpoint(
+            root, name, model, None if steps == 0 else {"t": torch.zeros(1)},
+            genes=tuple(genes if order is None else [genes[i] for i in order]),
+            corpus_id="9" * 64, fingerprint="8" * 64, seed=seed, epoch=0, step=steps,
+            steps_done=steps,
+        )  # fmt: skip
+    return root

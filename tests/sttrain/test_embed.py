@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from sttrain import embed
-from sttrain.embed import embed_corpus
-from sttrain.errors import BadInputError, IntegrityError
+from sttrain.embed import embed_checkpoint, embed_corpus
+from sttrain.embeddings import read_embeddings
+from sttrain.errors import BadInputError, BadUsageError, IntegrityError
 from sttrain.evaluation import read_patch
 from tests.corpora import write_corpus
+from tests.sttrain.judged import write_run
 
 
 class ToyEncoder:
@@ -153,3 +155,78 @@ def test_progress_ends_below_the_number_of_patches(corpus):
     assert {seen[1] for seen in calls} == {total}
     assert [seen[0] for seen in calls] == sorted(seen[0] for seen in calls)
     assert calls[-1][0] < total
+
+
+def test_a_run_is_embedded_into_a_file(corpus, tmp_path):
+    run_folder = write_run(tmp_path / "run", corpus)
+    outcome = embed_checkpoint(run_folder, corpus.root, tmp_path / "e.h5ad", device="cpu")
+    found = read_embeddings(tmp_path / "e.h5ad")
+    assert found.digest() == outcome.embeddings.digest()
+    assert found.width == 16
+    assert found.provenance["steps"] == 4
+    assert found.provenance["corpus_id"] == corpus.document.corpus_id
+    assert found.provenance["trained_on"] == "9" * 64
+    assert len(found.provenance["checkpoint"]) == 64
+    text = str(dict(found.provenance))
+    assert str(tmp_path) not in text
+
+
+def test_untrained_takes_the_weights_before_the_first_step(corpus, tmp_path):
+    run_folder = write_run(tmp_path / "run", corpus)
+    made = [
+        embed_checkpoint(
+            run_folder, corpus.root, tmp_path / "e.parquet", untrained=untrained, device="cpu"
+        ).embeddings
+        for untrained in (True, False)
+    ]
+    assert [vectors.provenance["steps"] for vectors in made] == [0, 4]
+    assert made[0].digest() != made[1].digest()
+
+
+def test_genes_meet_the_model_by_name_not_by_number(corpus, tmp_path):
+    plain = write_run(tmp_path / "plain", corpus)
+    shuffled = list(np.random.default_rng(0).permutation(len(corpus.genes)))
+    turned = write_run(tmp_path / "turned", corpus, order=shuffled)
+    first, second = (
+        embed_checkpoint(run, corpus.root, tmp_path / "e.parquet", device="cpu").embeddings
+        for run in (plain, turned)
+    )
+    for slug, part in first.slices.items():
+        np.testing.assert_allclose(second.slices[slug].matrix, part.matrix, atol=1e-5)
+
+
+def test_the_encoder_does_not_depend_on_the_batch(corpus, tmp_path):
+    run_folder = write_run(tmp_path / "run", corpus)
+    first, second = (
+        embed_checkpoint(
+            run_folder, corpus.root, tmp_path / "e.parquet", batch=batch, device="cpu"
+        ).embeddings
+        for batch in (1, 13)
+    )
+    for slug, part in first.slices.items():
+        np.testing.assert_allclose(second.slices[slug].matrix, part.matrix, atol=1e-5)
+
+
+def test_genes_unknown_to_the_model_are_named(corpus, tmp_path):
+    run_folder = write_run(tmp_path / "run", corpus, genes=list(corpus.genes)[2:])
+    with pytest.raises(BadInputError, match=r"2 of 24 genes are unknown.*GENE0000, GENE0001"):
+        embed_checkpoint(run_folder, corpus.root, tmp_path / "e.h5ad", device="cpu")
+    assert not (tmp_path / "e.h5ad").exists()
+
+
+def test_a_layer_beyond_the_model_is_a_usage_error(corpus, tmp_path):
+    run_folder = write_run(tmp_path / "run", corpus)
+    with pytest.raises(BadUsageError, match="the encoder has 0 to 2"):
+        embed_checkpoint(run_folder, corpus.root, tmp_path / "e.h5ad", layer=3, device="cpu")
+    bare = embed_checkpoint(run_folder, corpus.root, tmp_path / "e.h5ad", layer=0, device="cpu")
+    assert bare.embeddings.provenance["layer"] == 0
+
+
+def test_a_wrong_suffix_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(BadUsageError, match=r"not '\.npz'"):
+        embed_checkpoint(tmp_path / "no", tmp_path / "no", tmp_path / "e.npz")
+
+
+def test_a_folder_without_checkpoints_is_bad_input(corpus, tmp_path):
+    with pytest.raises(BadInputError, match="no checkpoint"):
+        embed_checkpoint(tmp_path, corpus.root, tmp_path / "e.h5ad")

@@ -7,6 +7,7 @@ from sttrain.cli import cli
 from sttrain.errors import BadUsageError
 from sttrain.probe_config import ProbeConfig
 from tests.corpora import write_corpus
+from tests.sttrain.judged import write_run
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def call(*arguments):
     return result
 
 
-@pytest.mark.parametrize("command", ["probe", "report"])
+@pytest.mark.parametrize("command", ["embed", "probe", "report"])
 def test_help_shows_an_example(command):
     assert f"Example: sttrain {command}" in call(command, "--help").stdout
 
@@ -51,6 +52,27 @@ def test_probe_then_report(corpus, tmp_path):
     )
     assert len(facts["differences"]) == 2
     assert facts["files"] == []
+
+
+def test_embed_says_what_was_covered_and_probe_reads_it(corpus, tmp_path):
+    run = write_run(tmp_path / "run", corpus)
+    shown = call("embed", run, corpus.root, "-o", tmp_path / "ours.h5ad", "--device", "cpu")
+    n_spots = sum(entry.n_spots for entry in corpus.document.slices)
+    assert f"{n_spots} of {n_spots} spots" in shown.stdout
+    facts = json.loads(
+        call("embed", run, corpus.root, "-o", tmp_path / "untrained.parquet", "--untrained",
+             "--device", "cpu", "--json").stdout
+    )  # fmt: skip
+    assert facts["width"] == 16
+    assert facts["provenance"]["steps"] == 0
+    assert facts["coverage"][0]["fewest"] >= 1
+    judged = call(
+        "probe", corpus.root, "-o", tmp_path / "r", "--split", "paper20@1", "--head", "knn",
+        "--embedding", f"ours={tmp_path / 'ours.h5ad'}",
+        "--embedding", f"untrained={tmp_path / 'untrained.parquet'}", "--json",
+    )  # fmt: skip
+    pairs = {(d["method"], d["reference"]) for d in json.loads(judged.stdout)["differences"]}
+    assert pairs == {("ours", "untrained")}
 
 
 def test_output_for_machines_stays_off_the_bar(corpus, tmp_path):
