@@ -370,17 +370,28 @@ def document_problems(
     fix: str,
 ) -> Iterable[Problem]:
     """Turn pydantic's list into ours: one problem each, with path, value and nearest name."""
-    known = list(model.model_fields)
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"]) or "(document)"
         what, advice = item["msg"], fix
         if item["type"] == "extra_forbidden":
             what = "unknown key"
+            known = _fields_at(model, item["loc"][:-1])
             near = get_close_matches(str(item["loc"][-1]), known, n=1)
             advice = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
         elif not isinstance(item["input"], dict | list):
             what = f"{what}, got {str(item['input'])[:80]!r}"
         yield Problem(code=code, subject=f"key '{path}'", where=where, what=what, fix=advice)
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the model at a path inside `model` knows."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = None if field is None else field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return list(model.model_fields)
 
 
 def as_error(problems: Iterable[Problem], kind: type[StError]) -> StError | None:
