@@ -1,0 +1,92 @@
+"""Building: from .h5ad files to finished shards, ours beside the naive Algorithm 1.
+
+Both are whole processes: interpreter, imports, reading, writing. Runs are interleaved, so that
+a change of the machine's mood meets both; medians are shown.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stbuild.corpus.reader import open_corpus
+from tests.benchmarks.measure import Cost, middle, run, tool
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """Medians of one setting."""
+
+    what: str
+    n_per_slice: int
+    n_patches: int
+    naive: Cost
+    ours: dict[str, Cost]
+    """Cost by codec."""
+    patch_bytes: dict[str, float]
+    """Bytes of a patch in the tar, headers included, by codec."""
+
+    def rows(self) -> list[str]:
+        base = self.n_patches / self.naive.cpu
+        rows = [
+            f"| {self.what} | {self.n_per_slice} | naive Algorithm 1 | {base:.0f} | 1.0 | "
+            f"{self.naive.wall:.1f} | {self.naive.peak_mb:.0f} | 526,000 |"
+        ]
+        for codec, cost in self.ours.items():
+            speed = self.n_patches / cost.cpu
+            ratio, size = f"**{speed / base:.1f}**", f"{self.patch_bytes[codec]:,.0f}"
+            rows.append(
+                f"| | | stbuild, {codec} | {speed:.0f} | {ratio} | {cost.wall:.1f} | "
+                f"{cost.peak_mb:.0f} | {size} |"
+            )
+        return rows
+
+
+HEAD = [
+    "| slices | patches a slice | builder | patches per CPU-second | times naive | wall s | "
+    "peak MB | bytes a patch |",
+    "|---|---|---|---|---|---|---|---|",
+]
+
+
+def build_ours(paths: list[Path], out: Path, n_per_slice: int, codec: str) -> Cost:
+    """Compact and shard; return what both together cost."""
+    shutil.rmtree(out, ignore_errors=True)
+    stbuild = tool("stbuild")
+    first = run([stbuild, "compact", *paths, "-o", out / "grids", "-q"])
+    config = ["--n-per-slice", str(n_per_slice), "--codec", codec, "-q"]
+    return first + run([stbuild, "shard", out / "grids", "-o", out / "corpus", *config])
+
+
+def build_naive(paths: list[Path], out: Path, n_per_slice: int) -> Cost:
+    shutil.rmtree(out, ignore_errors=True)
+    module = [sys.executable, "-m", "tests.benchmarks.naive"]
+    return run([*module, *paths, "-o", out, "--n-per-slice", str(n_per_slice)])
+
+
+def patch_bytes(corpus: Path) -> float:
+    """Return the mean size of a patch in the shards, tar headers and padding included."""
+    return float(open_corpus(corpus).index("train").size.mean())
+
+
+def measure_build(
+    what: str, paths: list[Path], out: Path, n_per_slice: int, repeats: int = 3
+) -> BuildResult:
+    """Build `repeats` times with each builder, in turns."""
+    naive: list[Cost] = []
+    ours: dict[str, list[Cost]] = {"zstd": [], "lz4": []}
+    sizes: dict[str, float] = {}
+    for _ in range(repeats):
+        naive.append(build_naive(paths, out / "naive", n_per_slice))
+        for codec, costs in ours.items():
+            folder = out / codec
+            costs.append(build_ours(paths, folder, n_per_slice, codec))
+            sizes[codec] = patch_bytes(folder / "corpus")
+    return BuildResult(
+        what,
+        n_per_slice,
+        n_per_slice * len(paths),
+        middle(naive),
+        {codec: middle(costs) for codec, costs in ours.items()},
+        sizes,
+    )

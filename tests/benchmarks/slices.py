@@ -1,0 +1,46 @@
+"""The slices that speed is measured on: real sections where they are at hand, else the sample."""
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from tests.benchmarks.measure import ROOT
+
+HER2ST = ROOT.parent / "shared" / "data" / "her2st"
+SECTIONS = ("A1", "B1", "C1", "D1", "E1", "F1")
+
+
+def real_slices() -> tuple[str, list[Path]]:
+    """Return what they are and the files: six HER2+ sections, else the bundled Visium section."""
+    paths = [HER2ST / f"{name}.h5ad" for name in SECTIONS]
+    if all(path.is_file() for path in paths):
+        return "6 HER2+ sections (legacy ST, 176-691 spots, about 15,000 genes)", paths
+    return (
+        "1 bundled Visium section (3,529 spots, 5,000 genes; ../shared/data is not at hand)",
+        [ROOT / "sample" / "Br8325_ant.h5ad"],
+    )
+
+
+def synthetic_slice(path: Path, height: int = 67, width: int = 64, n_genes: int = 20_000) -> str:
+    """Write a slice of Visium's size with overdispersed counts; return what it is."""
+    rng = np.random.default_rng(0)
+    mean = rng.lognormal(-2.4, 1.6, n_genes)
+    row, col = np.divmod(np.arange(height * width), width)
+    blocks = []
+    for start in range(0, n_genes, 2000):
+        part = mean[start : start + 2000]
+        wave = np.exp(np.sin(row[:, None] / 9 + np.arange(part.size)[None, :]))
+        rate = part * wave * rng.gamma(2, 0.5, (row.size, part.size))
+        blocks.append(sparse.csr_matrix(rng.poisson(rate).astype(np.int32)))
+    counts = sparse.csr_matrix(sparse.hstack(blocks))
+    names = [f"spot{i:05d}-1" for i in range(row.size)]
+    obs = pd.DataFrame({"array_row": row, "array_col": col}, index=names)
+    var = pd.DataFrame(index=[f"GENE{i:05d}" for i in range(n_genes)])
+    data = anndata.AnnData(counts, obs=obs, var=var)
+    data.obsm["spatial"] = np.stack([col, row], 1) * 100.0
+    data.write_h5ad(path, compression="gzip")
+    filled = counts.nnz / (row.size * n_genes)
+    return f"1 synthetic slice ({height} x {width} spots, {n_genes:,} genes, {filled:.0%} not 0)"
