@@ -35,9 +35,9 @@ def draw_index(stream: np.random.Philox, n: int) -> int:
 
 
 def draw_uniforms(stream: np.random.Philox, n: int) -> NDArray[np.float64]:
-    """Draw (n,) numbers strictly between 0 and 1, multiples of 2^-53 plus half of that."""
-    raw = stream.random_raw(n) >> np.uint64(11)
-    return (raw.astype(np.float64) + 0.5) * 2.0**-53
+    """Draw (n,) numbers strictly between 0 and 1: odd multiples of 2^-33, from half a word each."""
+    words = stream.random_raw((n + 1) // 2).astype("<u8", copy=False).view("<u4")[:n]
+    return (words + 0.5) * 2.0**-32
 
 
 def hashed_order(purpose: str, seed: int, ids: list[str]) -> list[int]:
@@ -53,9 +53,21 @@ def smallest_keys(keys: NDArray[np.float64], m: int) -> NDArray[np.int64]:
     logarithm, which differ between processors, decide nothing; ties go to the lower position.
     """
     fixed = np.ascontiguousarray(keys, np.float64).view(np.int64) >> 20
-    if m >= fixed.size:
-        return np.arange(fixed.size)
-    cut = np.partition(fixed, m - 1)[m - 1]
-    below = np.flatnonzero(fixed < cut)
-    ties = np.flatnonzero(fixed == cut)[: m - below.size]
+    if m <= 0 or m >= fixed.size:
+        return np.arange(fixed.size if m > 0 else 0)
+    candidates = _below_guess(fixed, m)
+    cut = np.partition(fixed[candidates], m - 1)[m - 1]
+    below = candidates[fixed[candidates] < cut]
+    ties = candidates[fixed[candidates] == cut][: m - below.size]
     return np.sort(np.concatenate([below, ties]), kind="stable")
+
+
+def _below_guess(fixed: NDArray[np.int64], m: int) -> NDArray[np.int64]:
+    """Return ascending positions that surely hold the m smallest, ties included, and few others.
+
+    A sample tells roughly where the cut lies; halves the time of the partition.
+    """
+    sample = np.sort(fixed[::16], kind="stable")
+    guess = sample[min(m // 8 + 16, sample.size - 1)]
+    positions = np.flatnonzero(fixed <= guess)
+    return positions if positions.size >= m else np.arange(fixed.size)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,14 @@ class Vocabulary:
 
     genes: tuple[str, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over each id and a newline, in order."""
         return lines_digest(self.genes)
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {gene: i for i, gene in enumerate(self.genes)}
 
     def locate(self, genes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Find a slice's genes in the vocabulary.
@@ -39,7 +44,7 @@ class Vocabulary:
             (G,) positions in `genes` that are in the vocabulary, ascending, and their (G,)
             vocabulary indices, ascending too, since both lists are sorted alike.
         """
-        position = {gene: i for i, gene in enumerate(self.genes)}
+        position = self._position
         found = [(i, position[gene]) for i, gene in enumerate(genes) if gene in position]
         pairs = np.asarray(found, np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1].astype(np.int32)

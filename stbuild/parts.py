@@ -4,10 +4,11 @@ A shard mixes many slices, so slices are read once into parts and shards are gat
 A part is a pure function of grid, vocabulary and configuration; its record is written last.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, Self
 
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
@@ -23,6 +24,7 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import IntegrityError, Problem
+from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.samples import encode_patch, encode_whole
 from stbuild.corpus.tar import pack_sample
 from stbuild.genes import Vocabulary
@@ -107,7 +109,8 @@ def cut_part(task: PartTask) -> bool:
             return False
     grid = read_grid(task.grid)
     samples: list[PartSample] = []
-    size, digest = write_durable(task.data, _encode(grid, task, samples))
+    # Scratch is not read back here: every sample's digest is checked when a shard takes it.
+    size, digest = write_durable(task.data, _encode(grid, task, samples), read_back=False)
     record = PartRecord(
         fingerprint=task.fingerprint,
         slug=task.slug,
@@ -115,7 +118,7 @@ def cut_part(task: PartTask) -> bool:
         sha256=digest,
         samples=tuple(samples),
     )
-    write_durable(task.record, record.to_bytes())
+    write_durable(task.record, dump_canonical(record.model_dump(mode="json")))
     return True
 
 
@@ -180,26 +183,50 @@ def _encode(grid: Grid, task: PartTask, samples: list[PartSample]) -> Iterator[b
         yield blocks
 
 
-def read_blocks(folder: Path, slug: str, sample: PartSample) -> bytes:
-    """Read the tar blocks of one sample from its part and check their digest.
+class PartReader:
+    """Reads samples from parts, keeping their files open; use it in a ``with`` statement.
 
-    Raises
-    ------
-    IntegrityError
-        The part changed since it was written.
+    Parameters
+    ----------
+    folder
+        Scratch folder of the parts.
     """
-    path = folder / f"{slug}.bin"
-    with path.open("rb") as file:
-        file.seek(sample.offset)
-        blocks = file.read(sample.size)
-    if sha256_bytes(blocks) != sample.sha256:
-        raise IntegrityError(
-            Problem(
-                code="P06",
-                subject=f"sample '{sample.key}'",
-                where=str(path),
-                what="scratch bytes differ from what was written",
-                fix="check the disk, delete the .work folder beside it and run again",
+
+    _MOST_OPEN = 256
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def read(self, slug: str, sample: PartSample) -> bytes:
+        """Return the tar blocks of one sample after checking their digest.
+
+        Raises
+        ------
+        IntegrityError
+            The part changed since it was written.
+        """
+        if slug not in self._files:
+            if len(self._files) >= self._MOST_OPEN:
+                self.__exit__()
+            self._files[slug] = (self._folder / f"{slug}.bin").open("rb", buffering=0)
+        blocks = os.pread(self._files[slug].fileno(), sample.size, sample.offset)
+        if sha256_bytes(blocks) != sample.sha256:
+            raise IntegrityError(
+                Problem(
+                    code="P06",
+                    subject=f"sample '{sample.key}'",
+                    where=str(self._folder / f"{slug}.bin"),
+                    what="scratch bytes differ from what was written",
+                    fix="check the disk, delete the .work folder beside it and run again",
+                )
             )
-        )
-    return blocks
+        return blocks

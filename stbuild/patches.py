@@ -168,20 +168,18 @@ def choose_genes(
     numpy.ndarray
         Positions in 0..G-1.
     """
-    seen = np.flatnonzero(first > 0)
-    if config.select != "random":
-        # 2^-64 keeps a gene without variance drawable, last, when epsilon is 0.
-        epsilon = config.epsilon + 2.0**-64
-        weights = variance_weights(first[seen], second[seen], n_sites, epsilon)
     if config.select == "hvg":
-        keys = 1.0 / weights
+        keys = np.ones(first.size)
     else:
         stream = keyed_stream(purpose, config.seed, content, number)
         uniforms = draw_uniforms(stream, int(slots[-1]) + 1 if slots.size else 0)
-        keys = -np.log(uniforms[slots[seen]])
-        if config.select == "weighted":
-            keys /= weights
-    return seen[smallest_keys(keys, config.genes)]
+        keys = -np.log(uniforms if slots.size == uniforms.size else uniforms[slots])
+    if config.select != "random":
+        # 2^-64 keeps a gene without variance drawable, last, when epsilon is 0.
+        keys /= variance_weights(first, second, n_sites, config.epsilon + 2.0**-64)
+    seen = first > 0
+    keys[~seen] = np.inf
+    return smallest_keys(keys, min(config.genes, int(np.count_nonzero(seen))))
 
 
 def _crop(

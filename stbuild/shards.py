@@ -15,7 +15,7 @@ from stbuild.corpus.documents import Document, Kind, Sha256, ShardConfig, ShardE
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.tar import END
 from stbuild.draws import hashed_order
-from stbuild.parts import PartRecord, PartSample, read_blocks
+from stbuild.parts import PartReader, PartRecord, PartSample
 
 _PATCHES_PER_SLICE_SAMPLE = 64
 """A whole slice weighs about as much as this many patches."""
@@ -148,6 +148,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
 
 
 def _blocks(task: ShardTask) -> Iterator[bytes]:
-    for slug, sample in task.plan.samples:
-        yield read_blocks(task.work / "parts", slug, sample)
+    with PartReader(task.work / "parts") as reader:
+        for slug, sample in task.plan.samples:
+            yield reader.read(slug, sample)
     yield END

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from stbuild.build import build_corpus
 from stbuild.compact import compact
@@ -13,6 +14,10 @@ from stbuild.inputs import gather_inputs
 from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
 from tests.slices import Spec, write_slice
+
+# The same examples every run, and no deadline: the machine may be busy with other things.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 """Real slices for development; a stranger's clone has none."""

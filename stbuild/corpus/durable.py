@@ -35,7 +35,9 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_durable(path: Path, blocks: bytes | Iterable[bytes]) -> tuple[int, str]:
+def write_durable(
+    path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool = True
+) -> tuple[int, str]:
     """Write a file so that it appears whole or not at all.
 
     Parameters
@@ -44,6 +46,8 @@ def write_durable(path: Path, blocks: bytes | Iterable[bytes]) -> tuple[int, str
         Final name; its directory is made if needed, an existing file is replaced.
     blocks
         The bytes, or an iterable of them.
+    read_back
+        Whether to read the file and compare its digest before it gets its name.
 
     Returns
     -------
@@ -57,10 +61,10 @@ def write_durable(path: Path, blocks: bytes | Iterable[bytes]) -> tuple[int, str
     ResourceError
         The disk is full, read-only, or otherwise refuses.
     """
-    return guard_disk(path, lambda: _write(path, blocks))
+    return guard_disk(path, lambda: _write(path, blocks, read_back=read_back))
 
 
-def _write(path: Path, blocks: bytes | Iterable[bytes]) -> tuple[int, str]:
+def _write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> tuple[int, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = partial_name(path)
     digest, size = sha256(), 0
@@ -74,7 +78,7 @@ def _write(path: Path, blocks: bytes | Iterable[bytes]) -> tuple[int, str]:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        if sha256_file(temporary) != digest.hexdigest():
+        if read_back and sha256_file(temporary) != digest.hexdigest():
             problem = Problem(
                 code="P06",
                 subject=f"file '{path.name}'",

@@ -170,7 +170,9 @@ def _element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - an array o
     try:
         return read_elem(node)
     except Exception as error:  # noqa: BLE001 - a foreign file can make anndata raise anything
-        what = f"anndata cannot read it: {str(error).splitlines()[0][:120]}"
+        what = (
+            f"anndata cannot read it: {(str(error) or type(error).__name__).splitlines()[0][:120]}"
+        )
         fix = "mend the column and write the file again with anndata"
         raise SourceFaultError("B079", node.name, what, fix) from None
 

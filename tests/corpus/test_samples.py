@@ -116,7 +116,7 @@ def test_encoded_bytes_are_golden_in_a_process_without_zarr():
         check=True,
     )
     assert done.stdout.split("\n") == [
-        "zstd 1 f7bd6ac9090ce4a17f4d1d33458fbab820dee6f03cdf5e038287b19b969963ab",
+        "zstd 1 6acd306ef10d8c85e27b9227c4d89162143c83a013910224f5ad317f993e3c96",
         "lz4 1 aaec965b9bfcefa61e66352d1f0fd96c7e0d5019ff7e7e135fe15006ea2a3145",
         "none 1 102699804c14058600400baa1e9f04ce1f024e9b167dc2ef31ae570dedfd6200",
         "",
