@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stbuild.corpus.reader import open_corpus
 from sttrain.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
-from sttrain.evaluation import read_patch, require_evaluation
+from sttrain.evaluation import decode_barcodes, read_patch, require_evaluation, require_sound
 
 if TYPE_CHECKING:
     import torch
@@ -226,6 +226,7 @@ def embed_corpus(
         index = corpus.index(split)
         positions = _positions_by_slice(index)
         for whole in corpus.whole_slices(split):
+            require_sound(whole, len(corpus.document.labels))
             slug = whole.meta.slice
             mine = positions.get(slug, [])
             sums = _SpotSums(whole)
@@ -256,7 +257,7 @@ class _SpotSums:
 
     def __init__(self, whole: "WholeSlice") -> None:
         self.slug = whole.meta.slice
-        self.barcodes = tuple(raw.decode() for raw in whole.barcodes.tolist())
+        self.barcodes = decode_barcodes(whole)
         self.seen = np.zeros(len(self.barcodes), np.int64)
         self.total: NDArray[np.float64] | None = None
 

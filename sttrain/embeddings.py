@@ -243,6 +243,9 @@ def _read_h5ad(file: "h5py.File", path: Path, key: str | None) -> Embeddings:
     obs = anndata.io.read_elem(file["obs"])
     barcodes = [str(v) for v in obs.get("barcode", obs.index)]
     owner = [str(v) for v in obs["slice"]] if "slice" in obs else [""] * len(barcodes)
+    if matrix.shape[0] != len(barcodes):
+        what = f"{matrix.shape[0]:,} vectors for {len(barcodes):,} rows of obs"
+        raise _refused(path, what, "write the file again with one vector per spot")
     provenance: Any = None
     if "uns" in file and "sttrain" in file["uns"]:
         provenance = anndata.io.read_elem(file["uns/sttrain"])
@@ -330,13 +333,12 @@ def _group(
 ) -> Embeddings:
     """Cut a long table into slices; a slice may be named by its slug or by its own id."""
     rows: dict[str, list[int]] = {}
+    slugs = {name: slugify(name) if name else "" for name in set(owner)}
     for i, name in enumerate(owner):
-        rows.setdefault(name, []).append(i)
+        rows.setdefault(slugs[name], []).append(i)
     slices = {
-        slugify(name) if name else "": SliceEmbedding(
-            barcodes=tuple(barcodes[i] for i in members), matrix=matrix[members]
-        )
-        for name, members in rows.items()
+        slug: SliceEmbedding(barcodes=tuple(barcodes[i] for i in members), matrix=matrix[members])
+        for slug, members in rows.items()
     }
     return Embeddings(slices=slices, provenance=provenance)
 

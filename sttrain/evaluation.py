@@ -67,6 +67,8 @@ def read_evaluation_set(corpus: Corpus) -> EvaluationSet:
     found = [
         whole for split in corpus.document.splits("slice") for whole in corpus.whole_slices(split)
     ]
+    for whole in found:
+        require_sound(whole, len(corpus.document.labels))
     slices = {whole.meta.slice: whole for whole in sorted(found, key=lambda w: w.meta.slice)}
     genes = drawn_genes(corpus)
     for whole in slices.values():
@@ -85,6 +87,41 @@ def read_evaluation_set(corpus: Corpus) -> EvaluationSet:
         slices=slices,
         genes=genes,
     )
+
+
+def require_sound(whole: WholeSlice, n_labels: int) -> None:
+    """Refuse a slice whose values make no sense, whatever its digests say.
+
+    Raises
+    ------
+    IntegrityError
+        Every problem at once: empty spots, positions that are not finite, labels without a
+        name, barcodes that are no text or stand twice.
+    """
+    faults: list[str] = []
+    if not bool(np.all(whole.totals > 0)):
+        faults.append("a spot with library size 0")
+    if not bool(np.all(np.isfinite(whole.xy))):
+        faults.append("a position that is not finite")
+    if (
+        whole.labels.size
+        and not -1 <= int(whole.labels.min()) <= int(whole.labels.max()) < n_labels
+    ):
+        faults.append(f"a label code outside the {n_labels} names of the corpus")
+    try:
+        twice = len(set(decode_barcodes(whole))) != len(whole.barcodes)
+    except UnicodeDecodeError:
+        faults.append("a barcode that is not UTF-8")
+    else:
+        faults += ["a barcode that stands twice"] if twice else []
+    fix = "run `stbuild verify` on the corpus and get it again"
+    if faults:
+        raise IntegrityError(
+            *(
+                Problem(code="L11", subject=f"slice '{whole.meta.slice}'", what=what, fix=fix)
+                for what in faults
+            )
+        )
 
 
 def require_evaluation(corpus: Corpus) -> None:

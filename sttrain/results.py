@@ -210,8 +210,14 @@ class ResultStore:
     def summarise(self) -> list[ResultRow]:
         """Write all rows together as ``results.parquet`` and ``results.csv`` and return them."""
         rows = self.rows()
-        write_durable(self.root / "results.parquet", _to_parquet(_rows_table(rows)))
-        write_durable(self.root / "results.csv", rows_csv(asdict(row) for row in rows))
+        tables = {
+            "results.parquet": _to_parquet(_rows_table(rows)),
+            "results.csv": rows_csv(asdict(row) for row in rows),
+        }
+        for name, content in tables.items():
+            path = self.root / name
+            if not path.is_file() or path.read_bytes() != content:
+                write_durable(path, content)
         return rows
 
 

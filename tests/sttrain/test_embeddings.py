@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from anndata import AnnData, read_h5ad
+from anndata.io import write_elem
 
 from sttrain.embeddings import (
     Embeddings,
@@ -223,3 +224,37 @@ def test_numbers_beyond_float32_are_not_finite(tmp_path):
     found = read_embeddings(path)
     with pytest.raises(BadInputError, match="7 vectors are not finite in float32"):
         align_embeddings(found, {"one": [f"AC-{i}" for i in range(7)]}, "x")
+
+
+def test_vectors_and_rows_of_different_number_are_refused(tmp_path):
+    path = foreign(tmp_path, {"a": np.ones((7, 3))})
+    with h5py.File(path, "r+") as file:
+        del file["obsm/a"]
+        file["obsm/a"] = np.ones((9, 3))
+    with pytest.raises(BadInputError, match="9 vectors for 7 rows"):
+        read_embeddings(path)
+
+
+def test_two_names_of_one_slug_are_one_slice_and_no_row_is_lost(tmp_path):
+    path = foreign(tmp_path, {"a": np.ones((7, 3))}, slice=["S 1"] * 3 + ["s-1"] * 4)
+    assert len(read_embeddings(path).slices["s-1"].barcodes) == 7
+
+
+def test_provenance_that_is_not_ours_is_passed_over(tmp_path):
+    path = foreign(tmp_path, {"a": np.ones((7, 3))})
+    with h5py.File(path, "r+") as file:
+        write_elem(file.require_group("uns"), "sttrain", "not JSON")
+    assert read_embeddings(path).provenance == {}
+
+
+def test_a_table_of_one_slice_needs_no_slice_column(tmp_path):
+    pq.write_table(pa.table({"barcode": ["a", "b"], "e0": [1.0, None]}), tmp_path / "t.parquet")
+    found = read_embeddings(tmp_path / "t.parquet")
+    with pytest.raises(BadInputError, match=r"1 vectors are not finite in float32 \(first: b\)"):
+        align_embeddings(found, {"one": ["a", "b"]}, "x")
+
+
+def test_vectors_of_no_value_are_refused():
+    part = SliceEmbedding(barcodes=("a",), matrix=np.zeros((1, 0), np.float32))
+    with pytest.raises(BadInputError, match="vectors of no value"):
+        align_embeddings(Embeddings(slices={"one": part}, provenance={}), {"one": ["a"]}, "x")

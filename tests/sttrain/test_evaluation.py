@@ -5,7 +5,8 @@ import pytest
 
 from stbuild.corpus.reader import open_corpus
 from sttrain.errors import BadInputError, IntegrityError
-from sttrain.evaluation import drawn_genes, read_evaluation_set, read_patch
+from sttrain.evaluation import drawn_genes, read_evaluation_set, read_patch, require_sound
+from tests.sttrain.judged import make_whole
 
 
 def test_reads_every_slice_with_its_labels(eval_corpus):
@@ -46,3 +47,22 @@ def test_a_flipped_byte_of_a_patch_is_found(eval_corpus, tmp_path):
     path.write_bytes(raw)
     with pytest.raises(IntegrityError, match="SHA-256"):
         read_patch(corpus, "test", index, 0)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [
+        ("totals", 0, "library size 0"),
+        ("xy", np.nan, "not finite"),
+        ("labels", 3, "outside the 3 names"),
+        ("labels", -2, "outside the 3 names"),
+        ("barcodes", b"\xff\xfe", "not UTF-8"),
+        ("barcodes", b"one-0001", "stands twice"),
+    ],
+)
+def test_slices_whose_values_make_no_sense_are_refused(member, value, words):
+    whole = make_whole()
+    require_sound(whole, 3)
+    getattr(whole, member)[0] = value
+    with pytest.raises(IntegrityError, match=words):
+        require_sound(whole, 3)

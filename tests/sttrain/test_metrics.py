@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
 
@@ -38,6 +38,7 @@ def test_a_predicted_class_outside_the_judged_spots_adds_no_class():
     assert scores.macro_f1 == pytest.approx((2 / 3 + 1) / 2)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=2, max_size=60))
 def test_scores_equal_those_of_scikit_learn(pairs):
     truth, predicted = (codes(*values) for values in zip(*pairs, strict=True))

@@ -111,6 +111,7 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr("sttrain.probes.compute_baseline", refuse)
+    monkeypatch.setattr("sttrain.results.write_durable", refuse)
     third = run(corpus, tmp_path / "r", "raw", "coords")
     assert (third.n_computed, third.n_reused) == (0, 8)
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 from statistics import stdev
 
 import pytest
+from rich.console import Console
 
 from stbuild.corpus.errors import PlatformError
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.probe_config import ProbeConfig
 from sttrain.probes import probe_corpus
+from sttrain.progress import show_progress
 from sttrain.report import Column, build_report, write_report
 from sttrain.results import ResultRow, open_store
 from sttrain.tables import format_cell, report_markdown, terminal_tables
@@ -130,6 +132,43 @@ def test_the_epochs_stand_in_the_table():
     assert "MLP (50 epochs)" in report_markdown(report, [])
     (table,) = terminal_tables(report)
     assert any("MLP (50 epochs)" in str(column.header) for column in table.columns)
+
+
+def test_differences_stand_in_text_and_markdown():
+    rows = [
+        *rows_of("raw", 0.1, 0.2),
+        *rows_of("ours", 0.4, 0.7, source="embedding"),
+        *rows_of("theirs", 0.3, source="embedding", head="MLP (50 epochs)", epochs=50),
+    ]
+    report = build_report(rows, metrics=["accuracy"], against=["raw", "ours"])
+    text = report_markdown(report, [])
+    assert "| ours | raw | paper20@1 | kNN (k=10) | accuracy | +0.400 ± 0.100 | 2 |" in text
+    assert "| theirs | 0.300 | - |" in text
+    shown = io.StringIO()
+    console = Console(width=160, file=shown)
+    for table in terminal_tables(report):
+        console.print(table)
+    assert "+0.400 ± 0.100" in shown.getvalue()
+
+
+def test_a_single_seed_has_a_difference_without_error():
+    rows = rows_of("raw", 0.1) + rows_of("ours", 0.4, source="embedding")
+    text = report_markdown(build_report(rows, metrics=["accuracy"]), [])
+    assert "| accuracy | +0.300 | 1 |" in text
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_for_terminals(monkeypatch, capsys, is_terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal, raising=False)
+    with show_progress("probe", quiet=False) as report:
+        assert (report is not None) == is_terminal
+        if report:
+            report(1, 4, "raw [bold]")
+    with show_progress("probe", quiet=True) as report:
+        assert report is None
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("probe" in shown.err) == is_terminal
 
 
 @pytest.fixture(scope="module")
