@@ -20,6 +20,10 @@ INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came: stop as on an interrupt, but exit with a code of its own."""
+
+
 class UsageError(Protocol):
     """What the command-line library raises for a wrong flag."""
 
@@ -45,26 +49,26 @@ def run_program(
         Exception into which the library turns an interrupt.
     """
     arguments = sys.argv[1:]
-    signals: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        signals.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, _terminate)
 
     def action() -> None:
         try:
             invoke(arguments)
-        except aborted:
-            raise KeyboardInterrupt from None
+        except aborted as error:
+            # The library hides what it caught, but Python remembers.
+            cause = error.__context__
+            raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from None
 
     flags = {"as_json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
         code = run_guarded(action, passing=(usage,), **flags)
     except usage as error:
         code = _show_usage(error)
-    sys.exit(TERMINATED if code == INTERRUPTED and signals else code)
+    sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedError
 
 
 def _show_usage(error: Exception) -> int:
@@ -109,7 +113,7 @@ def run_guarded(
         return error.exit_code
     except passing:
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         problem = Problem(
             code="P08",
             subject="run",
@@ -117,7 +121,7 @@ def run_guarded(
             fix="run the same command again to resume",
         )
         report_error(StError(problem), as_json=as_json)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, TerminatedError) else INTERRUPTED
     except MemoryError as error:
         if debug:
             raise
