@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from sttrain.heads import KnnHead, MajorityHead, MlpHead, common_scale
+from sttrain.heads import KnnHead, MajorityHead, MlpHead, _differentiate, _new_layers, common_scale
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,25 @@ def test_mlp_equals_the_obvious_network():
     found = MlpHead(epochs=5).fit_predict(features, labels, train, seed=7)
     expected = plain_mlp(features, labels, train, seed=7, epochs=5)
     assert np.mean(found == expected) > 0.99
+
+
+def test_gradients_by_hand_are_those_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    layers = _new_layers(6, 3, generator)
+    inputs = torch.randn(20, 6, generator=generator)
+    targets = torch.randint(0, 3, (20,), generator=generator)
+    _differentiate(layers, inputs, targets)
+    found = [tensor.grad for layer in layers for tensor in layer]
+    free = [(w.clone().requires_grad_(), b.clone().requires_grad_()) for w, b in layers]
+    hidden = inputs
+    for weight, bias in free[:-1]:
+        hidden = torch.relu(hidden @ weight + bias)
+    scores = hidden @ free[-1][0] + free[-1][1]
+    loss = torch.nn.functional.cross_entropy(scores, targets)
+    expected = torch.autograd.grad(loss, [tensor for layer in free for tensor in layer])
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine is not None
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_mlp_repeats_itself_and_depends_on_the_seed():
