@@ -16,6 +16,7 @@ import rich_click as click
 from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import read_config
 from sttrain import __version__
+from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.probe_config import ProbeConfig
 from sttrain.progress import show_progress
 from sttrain.report import ALL_METRICS, REFERENCES, SHOWN
@@ -35,6 +36,58 @@ def cli() -> None:
 
 
 # --- fit ------------------------------------------------------------------------------------
+
+
+def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
+    """Make the flag of a field of the run's configuration or options."""
+    field = {**RunConfig.model_fields, **FitOptions.model_fields}[name]
+    text = f"{field.description} \\[default: {'none' if field.default is None else field.default}]"
+    return click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=text)
+
+
+@cli.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option("-c", "--config", type=click.Path(path_type=Path),
+              help="Recipe, such as manifests/runs/small.toml. \\[default: the defaults]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("run"),
+              show_default=True, help="Run folder; an existing run of these settings goes on.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="Any key of the recipe, such as optimizer.lr=3e-4. Repeatable.")
+@_fit_option("epochs", int)
+@_fit_option("batch", int)
+@_fit_option("seed", int)
+@_fit_option("split", str)
+@_fit_option("workers", int)
+@_fit_option("threads", int)
+@_fit_option("device", str)
+@_fit_option("checkpoint_every", int)
+@_fit_option("keep", int)
+@_fit_option("log_every", int)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
+def fit(
+    corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
+) -> None:
+    """Pretrain a masked autoencoder on CORPUS; the same command again resumes where it stopped.
+
+    Example: sttrain fit train/ -c manifests/runs/small.toml -o run/ --set optimizer.lr=3e-4
+    """
+    from sttrain.train import fit as run_fit
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    overrides = {name: given[name] for name in RunConfig.model_fields if name in given}
+    options = {name: given[name] for name in FitOptions.model_fields if name in given}
+    with show_progress("fit", quiet=flags["quiet"]) as progress:
+        summary = run_fit(
+            corpus,
+            output,
+            load_config(config, overrides | parse_settings(settings)),
+            read_config(FitOptions, options, "command line"),
+            progress=progress,
+            say=lambda text: None if flags["quiet"] else click.echo(text, err=True),
+        )
+    click.echo(json.dumps(asdict(summary), sort_keys=True) if flags["as_json"] else str(summary))
 
 
 # --- embed, probe, report -------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import embedding, gelu, scaled_dot_product_attention
 
 from stbuild.corpus.documents import Document
 
@@ -113,6 +113,11 @@ class Hidden:
     """(B, L) bool, sites that are hidden altogether; observed sites only."""
     elements: Tensor | None = None
     """(B, M, L) bool, single values that are hidden at the other sites."""
+
+    def to(self, device: torch.device) -> "Hidden":
+        """Return the same masks on a device."""
+        elements = None if self.elements is None else self.elements.to(device)
+        return Hidden(sites=self.sites.to(device), elements=elements)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +249,9 @@ class MaskedAutoencoder(nn.Module):
         values = gather_sites(sites.values, index) - self.gene_mean[sites.genes][..., None]
         scale = shown.sum(1, keepdim=True).clamp(min=1).rsqrt()
         # (B, M, V) -> (B, V, M), then times (B, M, D) -> (B, V, D)
-        mixed = torch.bmm((values * shown * scale).transpose(1, 2), self.table[sites.genes])
+        mixed = torch.bmm(
+            (values * shown * scale).transpose(1, 2), embedding(sites.genes, self.table)
+        )
         x: Tensor = self.token(mixed)
         if self.depth is not None:
             x = x + self.depth((sites.depth - self.depth_mean).gather(1, index)[..., None])
@@ -276,7 +283,7 @@ class MaskedAutoencoder(nn.Module):
             y = block(y, keys)
         rows, valid = pick(hidden.sites if hidden.elements is None else sites.observed)
         phi = self.widen(self.decoder_norm(_at(y, rows)))  # (B, T, D)
-        E = self.table[sites.genes] / math.sqrt(self.config.width)
+        E = embedding(sites.genes, self.table) / math.sqrt(self.config.width)
         # (B, M, D) x (B, D, T) -> (B, M, T)
         values = torch.bmm(E.to(phi.dtype), phi.transpose(1, 2)).float()
         values = values + self.gene_mean[sites.genes][..., None]

@@ -1,0 +1,164 @@
+"""The configuration of a training run: all that decides its weights, and what does not.
+
+A recipe is TOML with the keys of :class:`RunConfig`; flags override it. What a rerun may change
+freely (threads, workers, how often something is written) is in :class:`FitOptions` instead.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from stbuild.corpus.digests import sha256_json
+from stbuild.corpus.documents import Document, SplitName, read_config
+from sttrain.errors import BadUsageError, Problem
+from sttrain.model import ModelConfig
+from sttrain.objectives import MaskConfig
+
+
+class OptimizerConfig(Document):
+    """How weights follow gradients."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: Literal["adamw", "adam"] = "adamw"
+    """AdamW decays weights directly; Adam adds the decay to the gradient (L2)."""
+    lr: float = Field(1e-3, gt=0, le=1)
+    """Greatest learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the running means of the gradient and of its square."""
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    """Decay of the matrices; norms, biases and the gene table are left alone."""
+    warmup: float = Field(0.05, ge=0, le=1)
+    """Share of all steps over which the rate rises from 0."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after that: fall to 0 along half a cosine, or stay."""
+    clip: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
+    """Greatest norm of the gradient; longer ones are shortened to it. ``none``: never."""
+
+
+class RunConfig(Document):
+    """A training run."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of the weights, the order and the masks."""
+    split: SplitName = "train"
+    """Split of the corpus to train on."""
+    epochs: int = Field(40, ge=1, le=1_000_000)
+    """Passes over all patches."""
+    batch: int = Field(32, ge=1, le=1_000_000)
+    """Patches of a global batch."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Type of the large products. `auto` is bf16 where the device has instructions for it."""
+    statistics_patches: int = Field(2048, ge=1)
+    """Patches from which the gene means are taken before the first step."""
+    model: ModelConfig = ModelConfig()
+    """Sizes."""
+    mask: MaskConfig = MaskConfig()
+    """What is hidden."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """How weights follow gradients."""
+
+    def fingerprint(self, corpus_id: str) -> str:
+        """Return the digest of this configuration and of the corpus."""
+        return sha256_json({"config": self.model_dump(mode="json"), "corpus_id": corpus_id})
+
+
+class FitOptions(Document):
+    """What a rerun may change: none of it decides a weight, except `threads` in the last bits."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    workers: int = Field(1, ge=0, le=256)
+    """Threads that read ahead; 0 reads when a batch is needed."""
+    threads: int | None = Field(None, ge=1, le=4096)
+    """Threads of PyTorch; without it PyTorch chooses."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto is the first GPU, or the CPU."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps between checkpoints; one more is written at the end, or when the run is stopped."""
+    keep: int = Field(2, ge=2, le=1000)
+    """Checkpoints kept besides the initial one; the older of them stands in for a damaged one."""
+    log_every: int = Field(10, ge=1)
+    """Steps between lines of the log."""
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """Read a recipe and lay flags over it.
+
+    Parameters
+    ----------
+    path
+        TOML file; the defaults alone without it.
+    overrides
+        Values by dotted key, such as ``optimizer.lr``.
+
+    Raises
+    ------
+    BadUsageError
+        No readable TOML, an unknown key (the nearest one is named) or a value out of range; every
+        problem at once.
+    """
+    value: dict[str, Any] = {}
+    if path is not None:
+        try:
+            value = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            fix = "give a TOML file such as manifests/runs/small.toml"
+            raise BadUsageError(_problem(str(path), f"unreadable: {error}", fix)) from error
+    for key, item in overrides.items():
+        _assign(value, key, item)
+    return read_config(RunConfig, value, str(path) if path else "command line")
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Parse ``key=value`` texts; values are TOML, or plain text where they are not.
+
+    Raises
+    ------
+    BadUsageError
+        A text without ``=``.
+    """
+    parsed: dict[str, Any] = {}
+    for text in settings:
+        key, equals, raw = text.partition("=")
+        if not equals or not key.strip():
+            fix = "write key=value, such as optimizer.lr=3e-4 or optimizer.clip=none"
+            raise BadUsageError(_problem("--set", f"{text!r} sets nothing", fix))
+        try:
+            value = tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        parsed[key.strip()] = value
+    return parsed
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name every value in which two configurations differ, by dotted key."""
+    found = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {old}, is now {new}")
+    return found
+
+
+def _assign(value: dict[str, Any], key: str, item: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = value.setdefault(section, {})
+        if not isinstance(inner, dict):
+            fix = "give the key as section.name, such as optimizer.lr"
+            raise BadUsageError(_problem(f"key '{key}'", f"'{section}' is not a section", fix))
+        value = inner
+    value[last] = item
+
+
+def _problem(where: str, what: str, fix: str) -> Problem:
+    return Problem(code="B111", subject="config", where=where, what=what, fix=fix)

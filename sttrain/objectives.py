@@ -1,0 +1,168 @@
+"""What is hidden, and how well it is predicted (Eq. 8).
+
+A mask is a function of (seed, epoch, step, row of the global batch) and of the patch, so it depends
+on no worker and no rank. Letters: B batch, M genes, P patch side, L = P * P sites, T target sites.
+Masks read True = hidden, or True = counts.
+"""
+
+import hashlib
+import math
+from typing import Final, Literal
+
+import torch
+from pydantic import ConfigDict, Field, model_validator
+from torch import Tensor
+
+from stbuild.corpus.documents import Document
+from sttrain.model import Hidden, Reconstruction, Sites, gather_sites
+
+Kind = Literal["site", "block", "element"]
+KINDS: Final[tuple[Kind, ...]] = ("site", "block", "element")
+_SQUARES: Final = 64
+"""Squares drawn for a block mask; what they do not reach is hidden at random."""
+
+
+class MaskConfig(Document):
+    """What is hidden from the encoder."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    kind: Literal["site", "block", "element", "mix"] = "mix"
+    """Whole sites at random, whole sites in square blocks, single values, or each in turn."""
+    mix: tuple[float, float, float] = (0.4, 0.3, 0.3)
+    """Shares of steps that hide sites, blocks and elements under `mix`; one kind a step, because a
+    batch is as long as its longest patch."""
+    site_ratio: float = Field(0.75, gt=0, lt=1)
+    """Share of a patch's observed sites that is hidden by kinds `site` and `block`."""
+    element_ratio: float = Field(0.3, gt=0, lt=1)
+    """Share of values that is hidden by kind `element`."""
+    visible_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of the values of visible sites that kinds `site` and `block` hide too."""
+    block_sides: tuple[int, int] = (4, 8)
+    """Least and greatest side of a block, in sites."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "MaskConfig":
+        if min(self.mix) < 0 or not math.isclose(sum(self.mix), 1):
+            msg = f"mix {self.mix} is not three shares that add up to 1"
+            raise ValueError(msg)
+        if not 1 <= self.block_sides[0] <= self.block_sides[1] <= 64:
+            msg = f"block_sides {self.block_sides} is not a least and a greatest side from 1 to 64"
+            raise ValueError(msg)
+        return self
+
+
+def keyed_generator(purpose: str, *numbers: int) -> torch.Generator:
+    """Return a CPU generator for one draw, keyed by its purpose and any numbers.
+
+    The key is SHA-256, so that neighbouring seeds, epochs and steps share nothing.
+    """
+    text = f"sttrain/{purpose}/v1\0" + "\0".join(map(str, numbers))
+    key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    return torch.Generator().manual_seed(key >> 1)
+
+
+def draw_kind(config: MaskConfig, seed: int, epoch: int, step: int) -> Kind:
+    """Return what is hidden in a step: the same on every rank."""
+    if config.kind != "mix":
+        return config.kind
+    drawn = torch.rand((), generator=keyed_generator("kind", seed, epoch, step)).item()
+    if drawn < config.mix[0]:
+        return "site"
+    return "block" if drawn < config.mix[0] + config.mix[1] else "element"
+
+
+def draw_hidden(
+    config: MaskConfig,
+    *,
+    seed: int,
+    epoch: int,
+    step: int,
+    rows: Tensor,
+    totals: Tensor,
+    genes: int,
+) -> Hidden:
+    """Draw the masks of a batch, on the CPU.
+
+    At least one observed site of a patch stays visible, and at least one is hidden where there
+    are two or more.
+
+    Parameters
+    ----------
+    config
+        What to hide.
+    seed, epoch, step
+        Of the run.
+    rows
+        (B,) row of each patch in the global batch.
+    totals
+        (B, P, P) library sizes, 0 = unobserved.
+    genes
+        Genes of a patch, M.
+    """
+    kind = draw_kind(config, seed, epoch, step)
+    observed = totals.flatten(1) > 0
+    sites = torch.zeros_like(observed)
+    ratio = config.element_ratio if kind == "element" else config.visible_ratio
+    elements = None
+    if ratio:
+        elements = torch.empty(len(observed), genes, observed.shape[1], dtype=torch.bool)
+    for i, row in enumerate(rows.tolist()):
+        generator = keyed_generator("mask", seed, epoch, step, row)
+        if kind != "element":
+            rank = _rank_sites(config, kind, observed[i], generator)
+            sites[i] = _hide_first(rank, observed[i], config.site_ratio)
+        if elements is not None:
+            elements[i] = torch.rand(elements.shape[1:], generator=generator) < ratio
+    return Hidden(sites=sites, elements=elements)
+
+
+def _rank_sites(
+    config: MaskConfig, kind: Kind, observed: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return a number per site (L,); sites are hidden in its ascending order."""
+    noise = torch.rand(observed.shape, generator=generator)
+    if kind == "site":
+        return noise
+    P = math.isqrt(len(observed))
+    low, high = config.block_sides
+    side = torch.randint(low, high + 1, (_SQUARES,), generator=generator)
+    # A square may stick out of the patch, so that rim sites are hidden as often as others.
+    corner = (torch.rand(_SQUARES, 2, generator=generator) * (P + side[:, None] - 1)).long()
+    corner = corner - (side[:, None] - 1)
+    along = torch.arange(P)
+    inside = (along >= corner[..., None]) & (along < (corner + side[:, None])[..., None])
+    # (squares, P, 1) and (squares, 1, P) -> (squares, L)
+    covered = (inside[:, 0, :, None] & inside[:, 1, None, :]).flatten(1)
+    first = torch.where(covered.any(0), covered.to(torch.uint8).argmax(0), _SQUARES)
+    return first + noise
+
+
+def _hide_first(rank: Tensor, observed: Tensor, ratio: float) -> Tensor:
+    """Hide (L,) the share `ratio` of the observed sites, those of the lowest rank."""
+    n = int(observed.sum())
+    hide = min(max(round(ratio * n), 1), n - 1)
+    order = torch.sort(torch.where(observed, rank, math.inf), stable=True).indices
+    hidden = torch.zeros_like(observed)
+    hidden[order[: max(hide, 0)]] = True
+    return hidden
+
+
+def squared_errors(sites: Sites, hidden: Hidden, found: Reconstruction) -> tuple[Tensor, Tensor]:
+    """Return the sum of squared errors and the number of targets of each patch.
+
+    Targets are hidden values of real genes at observed sites. The loss of Eq. 8 is the sum of all
+    sums over the sum of all numbers, over the global batch.
+
+    Returns
+    -------
+    tuple
+        (B,) float32 and (B,) int64.
+    """
+    counted = hidden.sites.gather(1, found.index)[:, None, :]  # (B, 1, T)
+    if hidden.elements is not None:
+        counted = counted | gather_sites(hidden.elements, found.index)
+    counted = counted & found.valid[:, None, :] & sites.real[..., None]  # (B, M, T)
+    errors = (found.values - gather_sites(sites.values, found.index)).square()
+    # Not a product: whatever stands where nothing counts must not come in, not even as NaN.
+    return torch.where(counted, errors, 0).sum((1, 2)), counted.sum((1, 2))

@@ -1,0 +1,91 @@
+"""The optimizer, its learning rate as a function of the step, and its state as named tensors."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sttrain.config import OptimizerConfig
+from sttrain.errors import IntegrityError, Problem
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimizer; only matrices of the layers decay.
+
+    A row of the gene table is not decayed: most genes are absent from a batch, and their rows
+    would shrink without having been used.
+    """
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        (decayed if weight.ndim == 2 and name != "table" else free).append(weight)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def learning_rate(config: OptimizerConfig, done: int, total: int) -> float:
+    """Return the rate of a step.
+
+    Parameters
+    ----------
+    config
+        Greatest rate, warm-up and schedule.
+    done
+        Steps taken before this one.
+    total
+        Steps of the whole run.
+    """
+    rising = round(config.warmup * total)
+    if done < rising:
+        return config.lr * (done + 1) / rising
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (done - rising) / max(1, total - rising)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all weights."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's tensors as ``<what>/<name of the weight>``."""
+    return {
+        f"{what}/{name}": value.detach().cpu().contiguous()
+        for name, weight in model.named_parameters()
+        for what, value in optimizer.state[weight].items()
+    }
+
+
+def unpack_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put tensors that :func:`pack_state` returned into an optimizer.
+
+    Raises
+    ------
+    IntegrityError
+        They belong to other weights.
+    """
+    weights = dict(model.named_parameters())
+    for key, value in tensors.items():
+        what, _, name = key.partition("/")
+        weight = weights.get(name)
+        if weight is None or (value.ndim and value.shape != weight.shape):
+            raise IntegrityError(
+                Problem(
+                    code="T02",
+                    subject="optimizer state",
+                    what=f"'{key}' of shape {tuple(value.shape)} belongs to no weight",
+                    fix="remove this checkpoint; the run goes on from the one before",
+                )
+            )
+        # The step counter stays on the CPU, as the optimizer itself would have it.
+        place = value if value.ndim == 0 else value.to(weight.device)
+        optimizer.state[weight][what] = place.clone()

@@ -1,0 +1,179 @@
+"""A run folder: its document, its lock, and its journal.
+
+``run.json`` says what is trained on what, and stands before the first step; a second command in the
+same folder goes on with that run or is refused. ``log.jsonl`` and ``tensorboard/`` tell what
+happened; a resumed run cuts away what they say of steps that are done again.
+"""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import torch
+from filelock import FileLock, Timeout
+
+from stbuild.corpus.documents import Count, Document, Sha256, Slug, read_document
+from stbuild.corpus.durable import PARTIAL, guard_disk, write_durable
+from sttrain.config import RunConfig, differences
+from sttrain.errors import ConflictError, Problem
+
+RUN_JSON: Final = "run.json"
+LOG: Final = "log.jsonl"
+TENSORBOARD: Final = "tensorboard"
+_LOCK: Final = ".lock"
+_PACKAGES: Final = ("stcorpus", "torch", "numpy", "safetensors", "numcodecs")
+
+
+class RunDocument(Document):
+    """``run.json``: what a run is."""
+
+    format: Literal["sttrain/run"] = "sttrain/run"
+    version: Literal[1] = 1
+    config: RunConfig
+    """Resolved: recipe, flags and defaults."""
+    corpus: Slug
+    corpus_id: Sha256
+    n_patches: Count
+    """Patches of the split."""
+    steps: Count
+    """Steps of the whole run."""
+    fingerprint: Sha256
+    """Digest of configuration and corpus id."""
+    environment: dict[str, str]
+    """Versions and processor at the start; a rerun under others is not bit-identical."""
+
+
+@contextmanager
+def open_run(path: Path, document: RunDocument) -> Iterator[RunDocument]:
+    """Hold a run folder for one process, making it if there is none.
+
+    Yields
+    ------
+    RunDocument
+        What stands in the folder: `document`, or the earlier one of the same run.
+
+    Raises
+    ------
+    ConflictError
+        Another process holds the folder; it holds another run (every difference is named), or
+        something that is no run.
+    ResourceError
+        The disk refuses.
+    """
+    _refuse_foreign(path)
+    guard_disk(path, lambda: path.mkdir(parents=True, exist_ok=True))
+    lock = FileLock(path / _LOCK)
+    try:
+        guard_disk(path, lambda: lock.acquire(timeout=0))
+    except Timeout as error:
+        fix = "wait for the other `sttrain fit` to end, or give another folder with -o"
+        raise _conflict(path, "another process is training in it", fix) from error
+    try:
+        yield _enter(path, document)
+    finally:
+        lock.release()
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a folder that holds something but is no run."""
+    if path.exists() and not path.is_dir():
+        raise _conflict(path, "it is not a folder", "give another folder with -o")
+    if not path.is_dir() or (path / RUN_JSON).is_file():
+        return
+    ours = {_LOCK}
+    others = sorted(p.name for p in path.iterdir() if p.name not in ours and PARTIAL not in p.name)
+    if others:
+        what = f"it holds {len(others)} other files and no run (first: {others[0]})"
+        raise _conflict(path, what, "give a new folder with -o")
+
+
+def _enter(path: Path, document: RunDocument) -> RunDocument:
+    file = path / RUN_JSON
+    if not file.is_file():
+        write_durable(file, document.to_bytes())
+        return document
+    before = read_document(RunDocument, file.read_bytes(), str(file))
+    if before.fingerprint == document.fingerprint:
+        return before
+    found = differences(
+        before.config.model_dump(mode="json") | {"corpus_id": before.corpus_id},
+        document.config.model_dump(mode="json") | {"corpus_id": document.corpus_id},
+    )
+    what = f"it holds another run: {'; '.join(found)}"
+    raise _conflict(path, what, "repeat that run's settings, or give another folder with -o")
+
+
+def describe_environment() -> dict[str, str]:
+    """Return versions and processor features; no host name, no path."""
+    found = {name: version(name) for name in _PACKAGES}
+    found |= {"python": platform.python_version(), "machine": platform.machine()}
+    found |= {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+class Journal:
+    """The log of a run, as JSON lines and for TensorBoard.
+
+    Parameters
+    ----------
+    run
+        Run folder.
+    done
+        Steps that are done; what the log says of later ones is dropped.
+    """
+
+    def __init__(self, run: Path, done: int) -> None:
+        path = run / LOG
+        lines = _lines_until(path, done) if path.is_file() else []
+        write_durable(path, "".join(lines).encode())
+        self._file = path.open("a", encoding="utf-8")
+        self._board: Any = None
+        self._run, self._done = run, done
+
+    def __enter__(self) -> Self:
+        # Imported here: it takes a second, and a run that is refused should not wait for it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self._run / TENSORBOARD), purge_step=self._done + 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, event: str, steps: int, values: Mapping[str, Any]) -> None:
+        """Append one line, and its numbers to TensorBoard."""
+        line = {"event": event, "steps": steps, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, steps)
+
+
+def _lines_until(path: Path, done: int) -> list[str]:
+    """Return the whole lines of a log about steps that are done; a torn last line is dropped."""
+    kept = []
+    for line in path.read_text("utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            steps = json.loads(line)["steps"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if steps <= done and line.endswith("\n"):
+            kept.append(line)
+    return kept
+
+
+def _conflict(path: Path, what: str, fix: str) -> ConflictError:
+    return ConflictError(
+        Problem(code="T03", subject=f"run '{path.name}'", where=str(path), what=what, fix=fix)
+    )
