@@ -25,7 +25,7 @@ from stbuild.corpus.documents import (
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical
-from stbuild.corpus.samples import encode_patch, encode_whole
+from stbuild.corpus.samples import Patch, WholeSlice, encode_patch, encode_whole
 from stbuild.corpus.tar import pack_sample
 from stbuild.genes import Vocabulary
 from stbuild.grids import Grid
@@ -42,11 +42,11 @@ class PartSample(Document):
     size: Count
     sha256: Sha256
     content: Sha256
-    row: Count
-    col: Count
-    draw: Count
+    row: Count = 0
+    col: Count = 0
+    draw: Count = 0
+    tries: Count = 1
     observed: Count
-    tries: Count
     n_genes: Count
 
 
@@ -143,44 +143,37 @@ def _encode(grid: Grid, task: PartTask, samples: list[PartSample]) -> Iterator[b
     offset = 0
     for window, patch in crop(view, config):
         blocks = pack_sample(patch.meta.key, encode_patch(patch, config.codec))
-        samples.append(
-            PartSample(
-                key=patch.meta.key,
-                kind="patch",
-                offset=offset,
-                size=len(blocks),
-                sha256=sha256_bytes(blocks),
-                content=patch.content().hex(),
-                row=patch.meta.row,
-                col=patch.meta.col,
-                draw=patch.meta.draw,
-                observed=patch.meta.observed,
-                tries=window.tries,
-                n_genes=patch.meta.n_genes,
-            )
-        )
+        meta = patch.meta
+        place = {"row": meta.row, "col": meta.col, "draw": meta.draw, "tries": window.tries}
+        samples.append(_note(patch, "patch", blocks, offset, meta.observed, place))
         offset += len(blocks)
         yield blocks
     if config.whole_slices or config.cover is not None:
         whole = whole_sample(grid, vocabulary, task.labels)
         blocks = pack_sample(whole.meta.key, encode_whole(whole))
-        samples.append(
-            PartSample(
-                key=whole.meta.key,
-                kind="slice",
-                offset=offset,
-                size=len(blocks),
-                sha256=sha256_bytes(blocks),
-                content=whole.content().hex(),
-                row=0,
-                col=0,
-                draw=0,
-                observed=whole.meta.n_spots,
-                tries=1,
-                n_genes=whole.meta.n_genes,
-            )
-        )
+        samples.append(_note(whole, "slice", blocks, offset, whole.meta.n_spots, {}))
         yield blocks
+
+
+def _note(
+    sample: Patch | WholeSlice,
+    kind: Kind,
+    blocks: bytes,
+    offset: int,
+    observed: int,
+    place: dict[str, int],
+) -> PartSample:
+    return PartSample(
+        key=sample.meta.key,
+        kind=kind,
+        offset=offset,
+        size=len(blocks),
+        sha256=sha256_bytes(blocks),
+        content=sample.content().hex(),
+        observed=observed,
+        n_genes=sample.meta.n_genes,
+        **place,
+    )
 
 
 class PartReader:
