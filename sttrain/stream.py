@@ -301,7 +301,8 @@ def cut_members(raw: bytes, key: bytes) -> dict[bytes, memoryview]:
         size = int(raw[position + 124 : position + 135], 8)
         start = position + BLOCK
         position = start + size + (-size % BLOCK)
-        if stem != key or suffix in members or raw[start - BLOCK + 156] != ord("0"):
+        kind = raw[start - BLOCK + 156 : start - BLOCK + 157]
+        if stem != key or suffix in members or kind != b"0":
             msg = f"member {name[:60]!r} does not belong there"
             raise ValueError(msg)
         if size < 0 or position > len(raw):

@@ -45,8 +45,8 @@ class ToySlice:
 
     slug: str
     split: str
-    counts: NDArray[np.uint16]
-    """(H, W, K), 0 at unobserved cells and at genes that the slice does not measure."""
+    counts: NDArray[Any]
+    """(H, W, K) uint16 or uint32; 0 at unobserved cells and at genes that are not measured."""
     totals: NDArray[np.uint32]
     """(H, W), 0 = unobserved."""
     labels: NDArray[np.int16]
@@ -76,6 +76,7 @@ def make_slice(
     cols: int = 18,
     n_genes: int = 24,
     n_labels: int = 3,
+    wide: bool = False,
 ) -> ToySlice:
     """Draw a slice whose genes vary over the tissue in bands; every 7th gene is not measured."""
     row, col = np.mgrid[:rows, :cols]
@@ -86,6 +87,9 @@ def make_slice(
     absent = np.setdiff1d(np.arange(n_genes), measured)
     counts[..., absent] = 0
     counts[..., measured[0]] += 1  # no observed cell is empty by accident
+    if wide:
+        counts = counts.astype(np.uint32)
+        counts[..., measured[0]] += 70_000
     observed = rng.random((rows, cols)) > 0.1
     counts[~observed] = 0
     totals = (counts.sum(axis=2, dtype=np.int64) + 5 * observed).astype(np.uint32)
@@ -113,6 +117,7 @@ def write_corpus(
     n_labels: int = 3,
     rows: int = 20,
     cols: int = 18,
+    wide: bool = False,
     name: str = "toy",
 ) -> Corpus:
     """Write a finished corpus and open it.
@@ -137,12 +142,14 @@ def write_corpus(
         Label names used; 0 leaves the slices unlabelled and without evaluation splits.
     rows, cols
         Grid sides H and W.
+    wide
+        Let the first slice hold counts beyond 16 bits, so that its patches are uint32.
     """
     rng = np.random.default_rng([seed, n_slices, n_genes])
     chosen = tuple(splits or (("train",) if kind == "train" else ("test",)))
     toys = [
         make_slice(rng, i, split=chosen[i % len(chosen)], rows=rows, cols=cols, n_genes=n_genes,
-                   n_labels=n_labels)
+                   n_labels=n_labels, wide=wide and i == 0)
         for i in range(n_slices)
     ]  # fmt: skip
     cover = {"n_per_slice": None, "cover": max(1, window // 2), "draws": draws}
@@ -198,7 +205,7 @@ def crop_patch(
     """Cut one patch; past the grid's edge there is nothing observed."""
     P, M = config.window, config.genes
     inside = np.s_[row : row + P, col : col + P]
-    counts = np.zeros((M, P, P), np.uint16)
+    counts = np.zeros((M, P, P), toy.counts.dtype)
     cut = toy.counts[inside][:, :, drawn].transpose(2, 0, 1)
     counts[: drawn.size, : cut.shape[1], : cut.shape[2]] = cut
     padded = np.full(M, -1, np.int32)
@@ -211,7 +218,7 @@ def crop_patch(
         key = names.window_key(toy.slug, window)
     meta = PatchMeta(
         key=key, slice=toy.slug, row=row, col=col, window=window, draw=draw, layout="square",
-        select=config.select, seed=config.seed, shape=(M, P, P), dtype="<u2",
+        select=config.select, seed=config.seed, shape=(M, P, P), dtype=toy.counts.dtype.str,
         observed=int(np.count_nonzero(totals)), n_genes=drawn.size,
     )  # fmt: skip
     extra = spots if config.cover is not None else {}
@@ -261,7 +268,7 @@ def _whole(toy: ToySlice) -> WholeSlice:
     meta = WholeMeta(
         key=names.whole_key(toy.slug), slice=toy.slug, grid=toy.totals.shape, layout="square",
         unit="um", pitch=100.0, pitch_um=100.0, n_spots=rows.size, n_genes=toy.measured.size,
-        dtype="<u2",
+        dtype=toy.counts.dtype.str,
     )  # fmt: skip
     return WholeSlice(
         meta=meta,

@@ -1,0 +1,261 @@
+"""Reading by index: equal to strict decoding, checked first, the same for any workers and ranks."""
+
+import gzip
+import itertools
+import shutil
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stbuild.corpus.reader import Corpus, open_corpus
+from stbuild.corpus.samples import decode_patch
+from stbuild.corpus.tar import BLOCK, pack_sample, unpack_sample
+from sttrain.errors import BadInputError, IntegrityError
+from sttrain.order import Order, World
+from sttrain.stream import PatchSource, PatchStream, StreamState, cut_members
+from tests.corpora import write_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return write_corpus(tmp_path_factory.mktemp("stream") / "corpus", n_patches=15)
+
+
+@pytest.fixture
+def copy(tmp_path, corpus) -> Corpus:
+    """A corpus to damage."""
+    shutil.copytree(corpus.root, tmp_path / "copy")
+    return open_corpus(tmp_path / "copy")
+
+
+def open_stream(corpus, *, workers=0, world=None, batch=4, seed=3):
+    source = PatchSource(corpus, "train")
+    order = Order(n_samples=len(source), batch=batch, seed=seed)
+    return PatchStream(source, order, world=world, workers=workers)
+
+
+def same(one, other) -> bool:
+    arrays = ("counts", "genes", "totals", "rows")
+    return (one.epoch, one.step, one.keys) == (other.epoch, other.step, other.keys) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        pytest.param({}, np.uint16, id="zstd"),
+        pytest.param({"codec": "lz4"}, np.uint16, id="lz4"),
+        pytest.param({"codec": "none"}, np.uint16, id="plain"),
+        pytest.param({"wide": True}, np.uint32, id="some_patches_beyond_16_bits"),
+        pytest.param({"wide": True, "codec": "none"}, np.uint32, id="wide_and_plain"),
+        pytest.param({"genes": 40}, np.uint16, id="padded_genes"),
+        pytest.param({"window": 24}, np.uint16, id="window_beyond_the_grid"),
+    ],
+)
+def test_equals_strict_decoding(tmp_path, options, dtype):
+    """The fast way and the obvious one give the same integers."""
+    corpus = write_corpus(tmp_path / "c", n_patches=6, **options)
+    source = PatchSource(corpus, "train")
+    counts, genes, totals = source.read(range(len(source)))
+    assert (counts.dtype, genes.dtype, totals.dtype) == (dtype, np.int32, np.uint32)
+    for i, key in enumerate(source.index.keys):
+        path = source.paths[source.index.shard[i]]
+        start, size = int(source.index.offset[i]), int(source.index.size[i])
+        found, members = unpack_sample(path.read_bytes()[start : start + size], "x")
+        patch = decode_patch(members, "x")
+        assert found == key
+        assert np.array_equal(counts[i], patch.counts)
+        assert np.array_equal(genes[i], patch.genes)
+        assert np.array_equal(totals[i], patch.totals)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_workers_change_nothing(corpus, workers):
+    plain = open_stream(corpus).batches(StreamState(), 2)
+    ahead = open_stream(corpus, workers=workers).batches(StreamState(), 2)
+    assert all(same(a, b) for a, b in zip(plain, ahead, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumes_with_the_very_next_batch(corpus, workers):
+    """Every place of two epochs is a place to resume from."""
+    whole = list(open_stream(corpus).batches(StreamState(), 2))
+    for at, batch in enumerate(whole):
+        state = StreamState(epoch=batch.epoch, step=batch.step)
+        rest = open_stream(corpus, workers=workers).batches(state, 2)
+        assert all(same(a, b) for a, b in zip(whole[at:], rest, strict=True))
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3, 7])
+def test_ranks_share_the_global_batches(corpus, n_ranks):
+    alone = open_stream(corpus).batches(StreamState(), 1)
+    ranks = [
+        open_stream(corpus, world=World(rank=r, n_ranks=n_ranks)).batches(StreamState(), 1)
+        for r in range(n_ranks)
+    ]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        keys = dict(zip(itertools.chain(*(p.rows for p in parts)),
+                        itertools.chain(*(p.keys for p in parts)), strict=True))  # fmt: skip
+        assert tuple(keys[row] for row in sorted(keys)) == whole.keys
+        assert {part.total for part in parts} == {len(whole.keys)}
+
+
+def test_every_patch_once_an_epoch(corpus):
+    stream = open_stream(corpus)
+    keys = [key for batch in stream.batches(StreamState(), 1) for key in batch.keys]
+    assert sorted(keys) == sorted(stream.source.index.keys)
+
+
+def flip(path: Path, at: int) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("place", [0, 124, 156, BLOCK, BLOCK + 40])
+def test_one_flipped_bit_stops_before_its_batch(copy, place):
+    """In a header or in data: the sample is named and nothing of its batch comes out."""
+    stream = open_stream(copy)
+    number = int(stream.order.global_batch(0, 3)[1])
+    shard = stream.source.paths[stream.source.index.shard[number]]
+    flip(shard, int(stream.source.index.offset[number]) + place)
+    batches = stream.batches(StreamState(), 1)
+    assert len(list(itertools.islice(batches, 3))) == 3
+    with pytest.raises(IntegrityError, match="SHA-256") as caught:
+        next(batches)
+    assert caught.value.exit_code == 6
+    assert f"{shard.name}:{stream.source.index.keys[number]}" in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_cut_while_it_is_read(copy, workers):
+    stream = open_stream(copy, workers=workers)
+    batches = stream.batches(StreamState(), 1)
+    next(batches)
+    for path in stream.source.paths:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        list(batches)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(Path.unlink, "missing", id="missing_shard"),
+        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-512]), "bytes", id="truncated"),
+        pytest.param(lambda p: p.write_bytes(gzip.compress(p.read_bytes())), "bytes", id="gzipped"),
+        pytest.param(lambda p: p.write_bytes(2 * p.read_bytes()), "bytes", id="concatenated"),
+        pytest.param(lambda p: (p.rename(p.with_suffix(".x")), p.symlink_to(p.with_suffix(".x"))),
+                     "missing, or not", id="symbolic_link"),
+    ],
+)  # fmt: skip
+def test_damaged_shards_are_seen_before_the_first_read(copy, damage, words):
+    damage(copy.root / copy.document.shards_of("train")[-1].path)
+    with pytest.raises(IntegrityError, match=words) as caught:
+        PatchSource(copy, "train")
+    assert "toy-train-00002.tar" in str(caught.value)
+
+
+def test_a_changed_index_is_refused(copy):
+    flip(copy.root / "index" / "train.parquet", 200)
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        PatchSource(copy, "train")
+
+
+def test_an_unreadable_shard_names_the_sample(copy):
+    stream = open_stream(copy)
+    stream.source.paths[0] = stream.source.paths[0].with_name("gone.tar")
+    with pytest.raises(IntegrityError, match="unreadable: No such file"):
+        list(stream.batches(StreamState(), 1))
+
+
+def test_a_split_without_patches(corpus):
+    with pytest.raises(BadInputError, match=r"'test' holds 0 patches; splits with patches: train"):
+        PatchSource(corpus, "test")
+
+
+def test_a_gene_beyond_the_vocabulary(corpus):
+    source = PatchSource(corpus, "train")
+    source.n_genes = 3
+    with pytest.raises(IntegrityError, match="outside the vocabulary"):
+        source.read([0, 1])
+
+
+def resealed(source: PatchSource, raw: bytes) -> PatchSource:
+    """Let the first sample be other bytes whose digest the index vouches for."""
+    path = source.paths[0].with_name("other.tar")
+    path.write_bytes(raw)
+    source.paths[int(source.index.shard[0])] = path
+    columns = {name: getattr(source.index, name).copy() for name in ("offset", "size", "sha256")}
+    columns["offset"][0], columns["size"][0] = 0, len(raw)
+    columns["sha256"][0] = np.frombuffer(sha256(raw).digest(), np.uint8)
+    source.index = replace(source.index, **columns)
+    return source
+
+
+def rebuilt(source: PatchSource, change) -> bytes:
+    start, size = int(source.index.offset[0]), int(source.index.size[0])
+    raw = source.paths[int(source.index.shard[0])].read_bytes()[start : start + size]
+    key, members = unpack_sample(raw, "x")
+    plain = {name: bytes(data) for name, data in members.items()}
+    change(plain)
+    return pack_sample(key, plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda m: m.pop("genes.npy"), id="no_genes"),
+        pytest.param(lambda m: m.pop("counts.blosc"), id="no_counts"),
+        pytest.param(lambda m: m.update({"genes.npy": m["totals.npy"]}), id="other_type"),
+        pytest.param(lambda m: m.update({"genes.npy": m["genes.npy"] + b"\0" * 4}), id="too_long"),
+        pytest.param(lambda m: m.update({"totals.npy": m["totals.npy"][:-4]}), id="too_short"),
+        pytest.param(lambda m: m.update({"totals.npy": m["totals.npy"][:-3]}), id="half_a_number"),
+        pytest.param(lambda m: m.update({"counts.blosc": b"\2" * 40}), id="no_frame"),
+        pytest.param(lambda m: m.update({"counts.blosc": b"\2"}), id="one_byte"),
+    ],
+)
+def test_a_well_sealed_lie_is_refused(copy, change):
+    """A stranger's corpus may vouch for anything; it is refused all the same."""
+    source = PatchSource(copy, "train")
+    with pytest.raises(IntegrityError):
+        resealed(source, rebuilt(source, change)).read([0])
+
+
+def test_resealing_alone_changes_nothing(copy):
+    source = PatchSource(copy, "train")
+    expected = source.read([0])
+    found = resealed(source, rebuilt(source, lambda members: None)).read([0])
+    assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+GOOD = pack_sample("k", {"a": b"1", "b.npy": b"22"})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(pack_sample("other", {"a": b"1"}), id="another_key"),
+        pytest.param(2 * pack_sample("k", {"a": b"1"}), id="member_twice"),
+        pytest.param(GOOD[:-BLOCK], id="cut"),
+        pytest.param(GOOD[:124] + b"77777777777" + GOOD[135:], id="claims_8_gigabytes"),
+        pytest.param(GOOD[:124] + b"-0000000777" + GOOD[135:], id="negative_size"),
+        pytest.param(GOOD[:124] + b"zzzzzzzzzzz" + GOOD[135:], id="size_is_no_number"),
+        pytest.param(GOOD[:156] + b"2" + GOOD[157:], id="symbolic_link"),
+        pytest.param(GOOD[:156] + b"x" + GOOD[157:], id="pax_header"),
+        pytest.param(GOOD[:100], id="no_size"),
+        pytest.param(GOOD[:140], id="half_a_header"),
+    ],
+)
+def test_members_are_cut_strictly(raw):
+    with pytest.raises(ValueError, match=r"member|invalid|claims"):
+        cut_members(raw, b"k")
+
+
+def test_members_are_cut():
+    found = {name: bytes(data) for name, data in cut_members(GOOD, b"k").items()}
+    assert found == {b"a": b"1", b"b.npy": b"22"}
