@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -29,6 +28,8 @@ from sttrain.errors import BadInputError, IntegrityError, Problem
 from sttrain.order import Order, World
 
 _BLOSC_HEADER: Final = 16
+_NPY_HEADER: Final = 128
+"""Bytes before the data of a ``.npy`` of up to three dimensions, as NumPy pads them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +89,10 @@ class PatchSource:
         self.shape = (config.genes, config.window, config.window)
         self.n_genes = corpus.document.vocabulary.n_genes
         M, P, _ = self.shape
-        self._genes_head = npy_head("<i4", (M,))
-        self._totals_head = npy_head("<u4", (P, P))
-        self._counts_head = npy_head("<u2", self.shape)
+        # What these members look like in every patch of the corpus: no header is parsed.
+        self._genes_like = write_npy(np.empty(M, np.int32))
+        self._totals_like = write_npy(np.empty((P, P), np.uint32))
+        self._narrow = write_npy(np.empty(self.shape, np.uint16))[:_NPY_HEADER]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -120,9 +122,10 @@ class PatchSource:
         packed = []
         for i, number in enumerate(numbers):
             members = self._members(number)
-            genes[i] = self._array(number, members, "genes.npy", self._genes_head, "<i4")
-            flat = self._array(number, members, "totals.npy", self._totals_head, "<u4")
-            totals[i] = flat.reshape(P, P)
+            raw = self._array(number, members, "genes.npy", self._genes_like)
+            genes[i] = np.frombuffer(raw, "<i4")
+            raw = self._array(number, members, "totals.npy", self._totals_like)
+            totals[i] = np.frombuffer(raw, "<u4").reshape(P, P)
             packed.append(self._packed_counts(number, members))
         if genes.size and not -1 <= int(genes.min()) <= int(genes.max()) < self.n_genes:
             bad = int(((genes < -1) | (genes >= self.n_genes)).any(axis=1).argmax())
@@ -161,21 +164,13 @@ class PatchSource:
             raise self._damaged(number, f"not a sample: {error}") from error
 
     def _array(
-        self,
-        number: int,
-        members: dict[bytes, memoryview],
-        name: str,
-        head: bytes,
-        dtype: str,
-    ) -> NDArray[Any]:
-        """Return a member as a flat array; its header must be exactly the expected one."""
+        self, number: int, members: dict[bytes, memoryview], name: str, like: bytes
+    ) -> memoryview:
+        """Return the data of a member that must have the header and the length of `like`."""
         raw = members.get(name.encode(), memoryview(b""))
-        if raw[: len(head)] != head:
+        if len(raw) != len(like) or raw[:_NPY_HEADER] != like[:_NPY_HEADER]:
             raise self._damaged(number, f"{name} is missing, or of another type or shape")
-        try:
-            return np.frombuffer(raw, dtype, offset=len(head))
-        except ValueError as error:
-            raise self._damaged(number, f"{name}: {error}") from error
+        return raw[_NPY_HEADER:]
 
     def _packed_counts(
         self, number: int, members: dict[bytes, memoryview]
@@ -184,7 +179,7 @@ class PatchSource:
         if (raw := members.get(b"counts.blosc")) is not None and len(raw) >= _BLOSC_HEADER:
             return "counts.blosc", raw, raw[3]
         if (raw := members.get(b"counts.npy")) is not None:
-            narrow = raw[: len(self._counts_head)] == self._counts_head
+            narrow = raw[:_NPY_HEADER] == self._narrow
             return "counts.npy", raw, 2 if narrow else 4
         raise self._damaged(number, "it has no counts")
 
@@ -275,13 +270,6 @@ class PatchStream:
             first = start.step if epoch == start.epoch else 0
             for step in range(first, self.order.steps):
                 yield StreamState(epoch=epoch, step=step)
-
-
-@lru_cache(maxsize=64)
-def npy_head(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Return the header that ``.npy`` data of a type and shape starts with, as we write it."""
-    raw = write_npy(np.empty(shape, dtype))
-    return raw[: len(raw) - int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize]
 
 
 def cut_members(raw: bytes, key: bytes) -> dict[bytes, memoryview]:
