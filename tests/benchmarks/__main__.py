@@ -1,13 +1,14 @@
 """``python -m tests.benchmarks -o benchmarks/speed.md``: measure everything and write it down."""
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import bench_build, bench_load
+from tests.benchmarks import bench_build
 from tests.benchmarks.measure import describe_machine
-from tests.benchmarks.slices import real_slices, synthetic_slice
+from tests.benchmarks.slices import real_slices
 
 ROUNDS = 3
 
@@ -19,20 +20,23 @@ def say(text: str) -> None:
 def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
     """Return the lines of the report."""
     real, files = real_slices()
-    synthetic = synthetic_slice(work / "synthetic.h5ad")
+    # In a process of its own: a child's peak memory starts at what its parent holds.
+    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(work / "synthetic.h5ad")]
+    synthetic = subprocess.run(writer, capture_output=True, text=True, check=True).stdout.strip()
     build = list(bench_build.HEAD)
-    settings = [
-        (real, files, n_per_slice),
-        (real, files, max(n_per_slice // 10, 1)),
-        (synthetic, [work / "synthetic.h5ad"], n_per_slice),
-        (synthetic, [work / "synthetic.h5ad"], max(n_per_slice // 10, 1)),
-    ]
-    for number, (what, paths, n) in enumerate(settings):
-        say(f"building: {what}, {n} patches a slice")
-        result = bench_build.measure_build(what, paths, work / f"build{number}", n, repeats)
-        build += result.rows()
+    marginal = list(bench_build.MARGINAL_HEAD)
+    for what, paths in ((real, files), (synthetic, [work / "synthetic.h5ad"])):
+        results = []
+        for n in (n_per_slice, max(n_per_slice // 10, 1)):
+            say(f"building: {what}, {n} patches a slice")
+            folder = work / f"{paths[0].stem}-{n}"
+            results.append(bench_build.measure_build(what, paths, folder, n, repeats))
+            build += results[-1].rows()
+        marginal += bench_build.marginal_rows(*results)
     say("loading")
-    first = work / "build0"
+    from tests.benchmarks import bench_load  # late: what is loaded counts as a child's memory
+
+    first = work / f"{files[0].stem}-{n_per_slice}"
     load = bench_load.measure_load(
         first / "zstd" / "corpus", first / "lz4" / "corpus", work, repeats
     )
@@ -53,6 +57,11 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
         "is `tests/benchmarks/naive.py`. Interpreter start and imports count for both.",
         "",
         *build,
+        "",
+        "What is left when start-up and reading are taken out: the difference of the two rows of "
+        "the same slices.",
+        "",
+        *marginal,
         "",
         "## Loading: shards in the page cache to arrays, one core",
         "",

@@ -49,6 +49,23 @@ HEAD = [
 ]
 
 
+MARGINAL_HEAD = [
+    "| slices | builder | further patches per CPU-second | times naive |",
+    "|---|---|---|---|",
+]
+
+
+def marginal_rows(many: BuildResult, few: BuildResult) -> list[str]:
+    """Compare two settings of the same slices: what each further patch costs."""
+    n = many.n_patches - few.n_patches
+    base = n / (many.naive.cpu - few.naive.cpu)
+    rows = [f"| {many.what} | naive Algorithm 1 | {base:.0f} | 1.0 |"]
+    for codec, cost in many.ours.items():
+        speed = n / (cost.cpu - few.ours[codec].cpu)
+        rows.append(f"| | stbuild, {codec} | {speed:.0f} | **{speed / base:.1f}** |")
+    return rows
+
+
 def build_ours(paths: list[Path], out: Path, n_per_slice: int, codec: str) -> Cost:
     """Compact and shard; return what both together cost."""
     shutil.rmtree(out, ignore_errors=True)

@@ -1,11 +1,7 @@
 """The slices that speed is measured on: real sections where they are at hand, else the sample."""
 
+import sys
 from pathlib import Path
-
-import anndata
-import numpy as np
-import pandas as pd
-from scipy import sparse
 
 from tests.benchmarks.measure import ROOT
 
@@ -26,6 +22,11 @@ def real_slices() -> tuple[str, list[Path]]:
 
 def synthetic_slice(path: Path, height: int = 67, width: int = 64, n_genes: int = 20_000) -> str:
     """Write a slice of Visium's size with overdispersed counts; return what it is."""
+    import anndata  # here, so that whoever only lists the slices stays small
+    import numpy as np
+    import pandas as pd
+    from scipy import sparse
+
     rng = np.random.default_rng(0)
     mean = rng.lognormal(-2.4, 1.6, n_genes)
     row, col = np.divmod(np.arange(height * width), width)
@@ -44,3 +45,7 @@ def synthetic_slice(path: Path, height: int = 67, width: int = 64, n_genes: int 
     data.write_h5ad(path, compression="gzip")
     filled = counts.nnz / (row.size * n_genes)
     return f"1 synthetic slice ({height} x {width} spots, {n_genes:,} genes, {filled:.0%} not 0)"
+
+
+if __name__ == "__main__":
+    print(synthetic_slice(Path(sys.argv[1])))  # noqa: T201 - the answer to whoever started it
