@@ -30,7 +30,7 @@ class BuildResult:
         base = self.n_patches / self.naive.cpu
         rows = [
             f"| {self.what} | {self.n_per_slice} | naive Algorithm 1 | {base:.0f} | 1.0 | "
-            f"{self.naive.wall:.1f} | {self.naive.peak_mb:.0f} | 526,000 |"
+            f"{self.naive.wall:.1f} | {self.naive.peak_mb:.0f} | {self.patch_bytes['naive']:,.0f} |"
         ]
         for codec, cost in self.ours.items():
             speed = self.n_patches / cost.cpu
@@ -95,6 +95,8 @@ def measure_build(
     sizes: dict[str, float] = {}
     for _ in range(repeats):
         naive.append(build_naive(paths, out / "naive", n_per_slice))
+        total = sum(path.stat().st_size for path in sorted((out / "naive").glob("*.tar")))
+        sizes["naive"] = total / (n_per_slice * len(paths))
         for codec, costs in ours.items():
             folder = out / codec
             costs.append(build_ours(paths, folder, n_per_slice, codec))
