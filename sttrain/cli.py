@@ -47,12 +47,27 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 
 @cli.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option("-c", "--config", type=click.Path(path_type=Path),
-              help="Recipe, such as manifests/runs/small.toml. \\[default: the defaults]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("run"),
-              show_default=True, help="Run folder; an existing run of these settings goes on.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
-              help="Any key of the recipe, such as optimizer.lr=3e-4. Repeatable.")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Recipe, such as manifests/runs/small.toml. \\[default: the defaults]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("run"),
+    show_default=True,
+    help="Run folder; an existing run of these settings goes on.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of the recipe, such as optimizer.lr=3e-4. Repeatable.",
+)
 @_fit_option("epochs", int)
 @_fit_option("batch", int)
 @_fit_option("seed", int)

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import torch
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, scaled_dot_product_attention
+from torch.nn.functional import embedding
 
 from stbuild.corpus.documents import Document
+from sttrain.layers import FIRST_SLOPES, Block, distances, position_code
 
 TARGET_SUM = 1e4
 """Counts per site after normalisation (CP10K)."""
-_PERIOD = 100.0
-"""Longest wavelength of the position code over 2 pi, in sites; windows have at most 64."""
 
 
 class ModelConfig(Document):
@@ -46,6 +45,14 @@ class ModelConfig(Document):
     """Hidden width of the decoder's feed-forward layers."""
     library_size: bool = True
     """Whether a token also carries the logarithm of its site's library size."""
+    token_scale: float = Field(0.3, gt=0, le=10)
+    """Size at which site tokens start. Small ones are soon outweighed by what attention gathers
+    around a site, so that features speak of the neighbourhood more than of the site's own noise."""
+    position: bool = False
+    """Whether a token of the encoder also carries its place in the window."""
+    local: bool = True
+    """Whether attention falls with distance, by a learnt slope per head that starts between 1.5
+    and 0.05 a site. Relative, so that it says the same wherever the window was cropped."""
     centre: bool = True
     """Whether values are differences from the gene's mean over the training corpus, on the way in
     and on the way out; a token then depends little on which genes were drawn."""
@@ -132,44 +139,6 @@ class Reconstruction:
     """(B, T) bool, False where a patch has fewer than T such sites."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-    """Return the attention output (B, H, V, D / H); `keys` (B, 1, 1, V) bool may be attended to.
-
-    On a CPU in bfloat16 the fused kernel's backward pass takes four to eight times as long as
-    plain products (64 tokens: 19 ms against 2; 256 tokens: 53 against 18, one core).
-    """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not torch.is_grad_enabled():
-        return scaled_dot_product_attention(q, k, v, keys)
-    closed = torch.where(keys, 0.0, -30000.0).to(q.dtype)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + closed
-    return torch.softmax(scores, dim=-1, dtype=q.dtype) @ v
-
-
-class Block(nn.Module):
-    """A pre-norm transformer layer."""
-
-    def __init__(self, width: int, heads: int, ffn: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.up = nn.Linear(width, ffn)
-        self.down = nn.Linear(ffn, width)
-
-    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Map (B, V, D) to (B, V, D); `keys` (B, 1, 1, V) says which tokens are attended to."""
-        B, V, D = x.shape
-        # (B, V, 3 D) -> (3, B, H, V, D / H)
-        q, k, v = self.qkv(self.norm1(x)).view(B, V, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        # (B, H, V, D / H) -> (B, V, D)
-        mixed = attend(q, k, v, keys).transpose(1, 2).reshape(B, V, D)
-        x = x + self.out(mixed)
-        y: Tensor = x + self.down(gelu(self.up(self.norm2(x))))
-        return y
-
-
 class MaskedAutoencoder(nn.Module):
     """Encoder, decoder and gene table.
 
@@ -203,13 +172,13 @@ class MaskedAutoencoder(nn.Module):
             self.token = nn.Linear(D, D)
             self.depth = nn.Linear(1, D) if config.library_size else None
             self.blocks = nn.ModuleList(
-                Block(D, config.heads, config.ffn) for _ in range(config.layers)
+                Block(D, config.heads, config.ffn, local=config.local) for _ in range(config.layers)
             )
             self.norm = nn.LayerNorm(D)
             self.narrow = nn.Linear(D, E)
             self.hidden = nn.Parameter(torch.empty(E))
             self.decoder = nn.ModuleList(
-                Block(E, config.decoder_heads, config.decoder_ffn)
+                Block(E, config.decoder_heads, config.decoder_ffn, local=config.local)
                 for _ in range(config.decoder_layers)
             )
             self.decoder_norm = nn.LayerNorm(E)
@@ -224,12 +193,15 @@ class MaskedAutoencoder(nn.Module):
             for name, weight in self.named_parameters():
                 if name in {"table", "hidden"}:
                     weight.normal_(0, 1 if name == "table" else 0.02, generator=generator)
+                elif name.endswith("slopes"):
+                    weight.copy_(torch.linspace(*FIRST_SLOPES, len(weight)))
                 elif weight.ndim == 2:
                     # Xavier's uniform bound, as in the masked autoencoder for images.
                     bound = math.sqrt(6 / sum(weight.shape))
                     weight.uniform_(-bound, bound, generator=generator)
                 else:
                     weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            self.token.weight.mul_(self.config.token_scale)
             # Predictions start at the gene means instead of at noise.
             self.widen.weight.mul_(0.1)
 
@@ -279,8 +251,9 @@ class MaskedAutoencoder(nn.Module):
         y = y.scatter(1, index[..., None].expand(-1, -1, D), narrow)
         y = y + position_code(L, D, y.device)
         keys = sites.observed[:, None, None, :]
+        apart = distances(torch.arange(L, device=y.device)[None], L)
         for block in self.decoder:
-            y = block(y, keys)
+            y = block(y, keys, apart)
         rows, valid = pick(hidden.sites if hidden.elements is None else sites.observed)
         phi = self.widen(self.decoder_norm(_at(y, rows)))  # (B, T, D)
         E = embedding(sites.genes, self.table) / math.sqrt(self.config.width)
@@ -323,13 +296,16 @@ class MaskedAutoencoder(nn.Module):
         self, sites: Sites, index: Tensor, valid: Tensor, elements: Tensor | None
     ) -> list[Tensor]:
         """Return the (B, V, D) state before the first and after every layer."""
-        code = position_code(sites.observed.shape[1], self.config.width, index.device)
-        states = [self.tokens(sites, index, elements) + code[index]]
+        L = sites.observed.shape[1]
+        x = self.tokens(sites, index, elements)
+        if self.config.position:
+            x = x + position_code(L, self.config.width, index.device)[index]
+        states, apart = [x], distances(index, L)
         # A patch that shows nothing attends to one padding token, so that no softmax is empty.
         first = torch.arange(index.shape[1], device=index.device) == 0
         keys = (valid | (first & ~valid.any(1, keepdim=True)))[:, None, None, :]
         for block in self.blocks:
-            states.append(block(states[-1], keys))
+            states.append(block(states[-1], keys, apart))
         return states
 
 
@@ -354,16 +330,3 @@ def gather_sites(values: Tensor, index: Tensor) -> Tensor:
 def _at(values: Tensor, index: Tensor) -> Tensor:
     """Return the rows (B, V, X) of `values` (B, L, X) at `index` (B, V)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
-
-
-def position_code(L: int, D: int, device: torch.device) -> Tensor:
-    """Return the (L, D) sine-cosine code of a square window: half for rows, half for columns."""
-    side = torch.arange(math.isqrt(L), device=device, dtype=torch.float32)
-    n = D // 4
-    rates = _PERIOD ** -(torch.arange(n, device=device, dtype=torch.float32) / n)
-    angles = side[:, None] * rates  # (P, D / 4)
-    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (P, D / 2)
-    P = len(side)
-    rows, cols = axis[:, None].expand(P, P, -1), axis[None].expand(P, P, -1)
-    # (P, P, D) -> (L, D)
-    return torch.cat([rows, cols], dim=2).reshape(L, D)

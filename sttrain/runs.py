@@ -67,15 +67,19 @@ def open_run(path: Path, document: RunDocument) -> Iterator[RunDocument]:
     _refuse_foreign(path)
     guard_disk(path, lambda: path.mkdir(parents=True, exist_ok=True))
     lock = FileLock(path / _LOCK)
-    try:
-        guard_disk(path, lambda: lock.acquire(timeout=0))
-    except Timeout as error:
-        fix = "wait for the other `sttrain fit` to end, or give another folder with -o"
-        raise _conflict(path, "another process is training in it", fix) from error
+    guard_disk(path, lambda: _acquire(path, lock))
     try:
         yield _enter(path, document)
     finally:
         lock.release()
+
+
+def _acquire(path: Path, lock: FileLock) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:  # an OSError too, but not the disk's
+        fix = "wait for the other `sttrain fit` to end, or give another folder with -o"
+        raise _conflict(path, "another process is training in it", fix) from error
 
 
 def _refuse_foreign(path: Path) -> None:

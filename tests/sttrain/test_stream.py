@@ -61,7 +61,7 @@ def test_equals_strict_decoding(tmp_path, options, dtype):
     corpus = write_corpus(tmp_path / "c", n_patches=6, **options)
     source = PatchSource(corpus, "train")
     counts, genes, totals = source.read(range(len(source)))
-    assert (counts.dtype, genes.dtype, totals.dtype) == (dtype, np.int32, np.uint32)
+    assert [a.dtype for a in (counts, genes, totals)] == [np.dtype(t) for t in (dtype, "i4", "u4")]
     for i, key in enumerate(source.index.keys):
         path = source.paths[source.index.shard[i]]
         start, size = int(source.index.offset[i]), int(source.index.size[i])

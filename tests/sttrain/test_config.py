@@ -1,0 +1,104 @@
+"""Recipes: TOML and flags in, every problem at once out."""
+
+from pathlib import Path
+
+import pytest
+
+from sttrain.config import RunConfig, differences, load_config, parse_settings
+from sttrain.errors import BadUsageError
+
+RECIPES = sorted((Path(__file__).parents[2] / "manifests" / "runs").glob("*.toml"))
+
+
+def test_flags_override_the_file(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("seed = 3\nepochs = 7\n[optimizer]\nlr = 0.01\n[model]\nwidth = 64\n")
+    config = load_config(recipe, {"epochs": 9, "optimizer.clip": "none", "mask.kind": "site"})
+    assert (config.seed, config.epochs, config.optimizer.lr) == (3, 9, 0.01)
+    assert (config.optimizer.clip, config.mask.kind, config.model.width) == ("none", "site", 64)
+
+
+def test_settings_are_toml_or_text():
+    texts = ["optimizer.lr=3e-4", "mask.mix=[1.0, 0.0, 0.0]", "mask.kind=site", "model.local=false"]
+    assert parse_settings(texts) == {
+        "optimizer.lr": 3e-4,
+        "mask.mix": [1.0, 0.0, 0.0],
+        "mask.kind": "site",
+        "model.local": False,
+    }
+
+
+@pytest.mark.parametrize("text", ["lr", "=3"])
+def test_a_setting_that_sets_nothing(text):
+    with pytest.raises(BadUsageError, match="sets nothing"):
+        parse_settings([text])
+
+
+def test_every_problem_at_once_with_the_nearest_key(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("epochz = 7\nbatch = 0\n[optimizer]\nlearning = 1\nweight_decy = 2\n")
+    with pytest.raises(BadUsageError) as caught:
+        load_config(recipe, {})
+    text = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert len(caught.value.problems) == 4
+    for words in ("did you mean 'epochs'", "did you mean 'weight_decay'", "key 'batch'", "got '0'"):
+        assert words in text
+    assert "key 'optimizer.learning'" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param("epochs = ", "unreadable", id="broken_toml"),
+        pytest.param("optimizer = 3", "optimizer", id="a_number_for_a_section"),
+    ],
+)
+def test_bad_files(tmp_path, content, words):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(content)
+    with pytest.raises(BadUsageError, match=words):
+        load_config(recipe, {})
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(BadUsageError, match="No such file"):
+        load_config(tmp_path / "none.toml", {})
+
+
+def test_a_key_below_a_plain_value():
+    with pytest.raises(BadUsageError, match="'seed' is not a section"):
+        load_config(None, {"seed": 1, "seed.x": 2})
+
+
+def test_differences_are_named_by_dotted_key():
+    before, after = RunConfig(), RunConfig.model_validate({"seed": 1, "optimizer": {"lr": 0.5}})
+    found = differences(before.model_dump(), after.model_dump())
+    assert found == ["optimizer.lr was 0.001, is now 0.5", "seed was 0, is now 1"]
+
+
+def test_the_fingerprint_covers_corpus_and_configuration():
+    config = RunConfig()
+    prints = {
+        config.fingerprint("a"),
+        config.fingerprint("b"),
+        config.model_copy(update={"seed": 1}).fingerprint("a"),
+    }
+    assert len(prints) == 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_valid(recipe):
+    load_config(recipe, {})
+
+
+def test_the_paper_recipe_is_the_papers():
+    """Section 4.2, and nothing that it does not state."""
+    config = load_config(RECIPES[0].with_name("paper.toml"), {})
+    optimizer = config.optimizer
+    assert (optimizer.lr, optimizer.betas, optimizer.weight_decay) == (1e-4, (0.9, 0.999), 0.01)
+    assert (optimizer.name, optimizer.schedule, optimizer.warmup) == ("adam", "cosine", 0)
+    assert (config.epochs, config.batch) == (40, 32)
+    assert (config.mask.kind, config.mask.element_ratio) == ("element", 0.3)
+    assert (config.model.width, config.model.layers, config.model.heads) == (256, 6, 8)
+    assert {config.model.centre, config.model.local, config.model.library_size} == {False}

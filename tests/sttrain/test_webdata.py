@@ -1,0 +1,61 @@
+"""The plain webdataset route reads the same samples as our loader."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from sttrain.errors import BadInputError, IntegrityError
+from sttrain.stream import PatchSource
+from sttrain.webdata import open_webdataset
+from tests.corpora import write_corpus
+
+# webdataset leaves closing its files to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "none"])
+def test_equal_to_our_loader(tmp_path, codec):
+    corpus = write_corpus(tmp_path / "c", codec=codec)
+    source = PatchSource(corpus, "train")
+    counts, genes, totals = source.read(range(len(source)))
+    patches = list(open_webdataset(corpus.root))
+    assert [patch.meta.key for patch in patches] == list(source.index.keys)
+    for i, patch in enumerate(patches):
+        assert np.array_equal(patch.counts, counts[i])
+        assert np.array_equal(patch.genes, genes[i])
+        assert np.array_equal(patch.totals, totals[i])
+
+
+def test_another_decoder(tmp_path):
+    corpus = write_corpus(tmp_path / "c", n_patches=3)
+    keys = list(open_webdataset(corpus.root, decode=lambda sample: sample["__key__"]))
+    assert sorted(keys) == sorted(corpus.index("train").keys)
+
+
+def test_a_stranger_s_pickle_is_never_opened(tmp_path):
+    """A member that webdataset's own decoder would execute is refused by name."""
+    from stbuild.corpus.tar import END, pack_sample
+
+    corpus = write_corpus(tmp_path / "c", n_patches=5, n_slices=1)
+    path = corpus.shard_file(corpus.document.shards_of("train")[0])
+    extra = pack_sample("toy0_w000000", {"json": b"{}", "pyd": b"cos\nsystem\n(S'touch x'\ntR."})
+    size = path.stat().st_size
+    path.write_bytes((extra + END).ljust(size, b"\0"))
+    with pytest.raises(IntegrityError, match=r"members missing|does not know"):
+        list(open_webdataset(corpus.root))
+
+
+def test_paths_in_which_webdataset_sees_more(tmp_path):
+    corpus = write_corpus(tmp_path / "c", n_patches=2)
+    shutil.copytree(corpus.root, tmp_path / "{a,b}")
+    with pytest.raises(BadInputError, match="expands or executes"):
+        open_webdataset(tmp_path / "{a,b}")
+
+
+def test_a_split_without_patches(tmp_path):
+    corpus = write_corpus(tmp_path / "c", n_patches=2)
+    with pytest.raises(BadInputError, match="holds 0 patches; it has train"):
+        open_webdataset(corpus.root, "validation")
