@@ -87,8 +87,8 @@ def assign_cells(record: SliceRecord, st_slice: Slice, layout: Layout) -> Lattic
     return Lattice(
         layout=chosen,
         kind=kind,
-        row=row,
-        col=col,
+        row=row.astype(np.int32),
+        col=col.astype(np.int32),
         shape=shape,
         pitch=_pitch(row, col, st_slice.xy),
         evidence=evidence if layout == "auto" else f"asked for; {evidence}",
@@ -138,7 +138,7 @@ def _pitch_ratio(
 
 def _place(
     layout: str, rows: NDArray[np.int64], cols: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if layout == "rank":
         _, row = np.unique(rows, return_inverse=True)
         _, col = np.unique(cols, return_inverse=True)
@@ -149,11 +149,11 @@ def _place(
         row, col = rows - rows.min(), half - half.min()
     else:
         row, col = rows - rows.min(), cols - cols.min()
-    return row.astype(np.int32), col.astype(np.int32)
+    return row, col
 
 
 def _pitch(
-    row: NDArray[np.int32], col: NDArray[np.int32], xy: NDArray[np.float64] | None
+    row: NDArray[np.int64], col: NDArray[np.int64], xy: NDArray[np.float64] | None
 ) -> float | None:
     """Return the median distance of spots that are neighbours along a grid row."""
     if xy is None:
@@ -179,8 +179,8 @@ def _require_occupied(record: SliceRecord, n_spots: int, shape: tuple[int, int])
 
 def _require_one_each(
     record: SliceRecord,
-    row: NDArray[np.int32],
-    col: NDArray[np.int32],
+    row: NDArray[np.int64],
+    col: NDArray[np.int64],
     width: int,
     barcodes: Sequence[str],
 ) -> None:

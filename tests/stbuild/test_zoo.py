@@ -11,8 +11,6 @@ import pytest
 from stbuild import cli
 from tests.zoo.make_zoo import CANARY, CASES, Case, path_of, write_zoo
 
-PENDING = {"huge_array_row"}
-"""Cases that the reader does not refuse yet; the set is to be emptied."""
 MESSAGE = re.compile(
     r"error\[[A-Z]\d{2,3}\] (slice|inputs|manifest) ?('.*')?( \(.+\))?: .+\. fix: .+", re.ASCII
 )
@@ -39,12 +37,7 @@ def compact(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
     return int(stopped.value.code or 0), capsys.readouterr().err
 
 
-def parameter(case: Case):
-    marks = [pytest.mark.xfail(strict=False, reason="the reader does not refuse it yet")]
-    return pytest.param(case, id=case.name, marks=marks if case.name in PENDING else ())
-
-
-@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_case(case: Case, zoo, tmp_path, monkeypatch, capsys):
     path, out = path_of(case, zoo), tmp_path / "out"
     code, text = compact(monkeypatch, capsys, str(path), "-o", str(out), *case.arguments)
@@ -64,7 +57,7 @@ def test_case(case: Case, zoo, tmp_path, monkeypatch, capsys):
 
 
 def test_all_bad_files_are_named_at_once_and_the_good_ones_can_be_kept(zoo, tmp_path):
-    refused = [case for case in CASES if case.exit_code == 3 and case.name not in PENDING]
+    refused = [case for case in CASES if case.exit_code == 3]
     bad = [case for case in refused if not case.arguments and not case.file]
     fine = [case for case in CASES if case.name in ("one_spot", "beyond_16_bits")]
     paths = [path_of(case, zoo) for case in bad + fine]
