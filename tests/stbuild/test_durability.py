@@ -1,5 +1,6 @@
 """Killed anywhere, run again: the same bytes. Any number of workers: the same bytes."""
 
+import json
 import os
 import re
 import signal
@@ -78,70 +79,35 @@ def test_killed_twenty_times_a_rerun_gives_the_same_bytes(slice_files, tmp_path,
     check_kills(slice_files, tmp_path, reference, n_kills=20, seed=2)
 
 
-KILLER = """
-import os, sys
-root, last = sys.argv[1], int(sys.argv[2])
-events = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
-count = 0
-def hook(event, args):
-    global count
-    if event not in events or not args or not str(args[0]).startswith(root):
-        return
-    if event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)):
-        return
-    count += 1
-    if count == last:
-        os._exit(137)
-sys.addaudithook(hook)
-sys.argv = ["stbuild", *sys.argv[3:]]
-from stbuild.cli import main
-try:
-    main()
-finally:
-    print(count, file=sys.stderr)
-"""
-
-
-def crash_at(step, root, event):
-    """Run one command that dies at its `event`-th file-system event; return (code, events)."""
-    command = [sys.executable, "-c", KILLER, str(root), str(event), *step[3:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    counted = re.findall(r"^\d+$", done.stderr, re.M)
-    return done.returncode, int(counted[-1]) if counted else None
-
-
 def check_crash_points(files, tmp_path, reference, stride):
-    digests, _ = reference
-    totals = []
-    for which in (0, 1):
-        base = tmp_path / f"count{which}"
-        base.mkdir()
-        for number, step in enumerate(steps(files, base)):
-            if number < which:
-                subprocess.run(step, check=True, capture_output=True)
-            elif number == which:
-                code, total = crash_at(step, base, 0)
-                assert code == 0
-                totals.append(total)
-    for which, total in enumerate(totals):
-        for event in range(1, total + 1, stride):
-            root = tmp_path / f"{which}-{event}"
-            root.mkdir()
-            commands = list(steps(files, root))
-            for step in commands[:which]:
-                subprocess.run(step, check=True, capture_output=True)
-            assert crash_at(commands[which], root, event)[0] == 137
-            run_all(files, root)
-            assert tree_digests(root) == digests, (which, event)
+    commands = [step[3:] for step in steps(files, Path("{root}"))]
+    task = {
+        "root": str(tmp_path),
+        "stride": stride,
+        "commands": commands,
+        "digests": reference[0],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stbuild.crash_harness"],
+        cwd=Path(__file__).parents[2],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    return found["points"]
 
 
 def test_dying_at_sampled_file_system_events_loses_nothing(slice_files, tmp_path, reference):
-    check_crash_points(slice_files, tmp_path, reference, stride=67)
+    assert check_crash_points(slice_files, tmp_path, reference, stride=17) > 20
 
 
 @pytest.mark.slow
 def test_dying_at_every_file_system_event_loses_nothing(slice_files, tmp_path, reference):
-    check_crash_points(slice_files, tmp_path, reference, stride=1)
+    assert check_crash_points(slice_files, tmp_path, reference, stride=1) > 300
 
 
 @pytest.mark.dist
