@@ -27,6 +27,8 @@ class OptimizerConfig(Document):
     """AdamW decays weights directly; Adam adds the decay to the gradient (L2)."""
     lr: float = Field(1e-3, gt=0, le=1)
     """Greatest learning rate."""
+    table_rate: float = Field(1.0, gt=0, le=1000)
+    """Learning rate of the gene table relative to `lr`. Its entries start at 1, layers at less."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay of the running means of the gradient and of its square."""
     weight_decay: float = Field(0.01, ge=0, le=1)

@@ -16,13 +16,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     A row of the gene table is not decayed: most genes are absent from a batch, and their rows
     would shrink without having been used.
     """
+    table: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
-        (decayed if weight.ndim == 2 and name != "table" else free).append(weight)
+        (table if name == "table" else decayed if weight.ndim == 2 else free).append(weight)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay, "relative": 1.0},
+        {"params": free, "weight_decay": 0.0, "relative": 1.0},
+        {"params": table, "weight_decay": 0.0, "relative": config.table_rate},
     ]
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr, betas=config.betas, fused=True)
@@ -49,9 +51,9 @@ def learning_rate(config: OptimizerConfig, done: int, total: int) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all weights."""
+    """Set the learning rate; the gene table has its own multiple of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["relative"]
 
 
 def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

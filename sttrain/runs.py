@@ -154,11 +154,20 @@ class Journal:
         self._file.close()
         self._board.close()
 
-    def write(self, event: str, steps: int, values: Mapping[str, Any]) -> None:
-        """Append one line, and its numbers to TensorBoard."""
-        line = {"event": event, "steps": steps, **values}
-        self._file.write(json.dumps(line) + "\n")
+    def _append(self, line: str) -> None:
+        self._file.write(line)
         self._file.flush()
+
+    def write(self, event: str, steps: int, values: Mapping[str, Any]) -> None:
+        """Append one line, and its numbers to TensorBoard.
+
+        Raises
+        ------
+        ResourceError
+            The disk refuses.
+        """
+        line = json.dumps({"event": event, "steps": steps, **values}) + "\n"
+        guard_disk(self._run / LOG, lambda: self._append(line))
         for name, value in values.items():
             if isinstance(value, float):
                 self._board.add_scalar(name, value, steps)

@@ -32,6 +32,7 @@ from sttrain.checkpoint import (
     step_name,
 )
 from sttrain.config import FitOptions, RunConfig
+from sttrain.errors import ConflictError, Problem
 from sttrain.model import MaskedAutoencoder
 from sttrain.objectives import keyed_generator
 from sttrain.optimizer import learning_rate, pack_state, unpack_state
@@ -138,7 +139,7 @@ def fit(
     BadInputError
         No corpus, or a split without patches.
     ConflictError
-        The run folder is held, or holds another configuration or corpus.
+        The run folder is held, or holds another configuration, corpus or run's checkpoint.
     IntegrityError
         A shard, or every checkpoint, is damaged.
     DivergedError
@@ -198,6 +199,16 @@ def _prepare(
         facts = _facts(document, corpus, StreamState(), done=0)
         save_checkpoint(output, INITIAL, model, None, **facts)
     name, checkpoint = find_checkpoint(output, say=say)
+    if checkpoint.fingerprint != document.fingerprint:
+        raise ConflictError(
+            Problem(
+                code="T03",
+                subject=f"checkpoint '{name}'",
+                where=str(output / FOLDER),
+                what="it belongs to another run than the folder's run.json",
+                fix="remove it, or give another folder with -o",
+            )
+        )
     load_weights(model, output / FOLDER, name, checkpoint)
     trainer = Trainer(
         config=config, model=model, device=device, total=document.steps, done=checkpoint.steps_done

@@ -172,6 +172,18 @@ def test_another_corpus_is_refused(whole, tmp_path):
         fit(tmp_path / "other", whole, CONFIG, OPTIONS)
 
 
+def test_a_checkpoint_of_another_run(root, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    other = CONFIG.model_copy(update={"seed": 5})
+    (run / "run.json").unlink()
+    shutil.rmtree(run / "tensorboard")
+    fit(root, tmp_path / "other", other, OPTIONS)
+    shutil.copy(tmp_path / "other" / "run.json", run)
+    with pytest.raises(ConflictError, match="belongs to another run"):
+        fit(root, run, other, OPTIONS)
+
+
 def test_two_runs_in_one_folder(root, whole):
     with FileLock(whole / ".lock"), pytest.raises(ConflictError, match="another process"):
         fit(root, whole, CONFIG, OPTIONS)
