@@ -93,7 +93,6 @@ def build_grid(record: SliceRecord, config: GridConfig, st_slice: Slice, lattice
     """
     order = np.lexsort((lattice.col, lattice.row))
     counts = csr_array(st_slice.counts[order])
-    counts.sort_indices()
     rows, cols = lattice.row[order], lattice.col[order]
     has_xy = st_slice.xy is not None
     xy = st_slice.xy[order] if st_slice.xy is not None else _array_positions(rows, cols, lattice)

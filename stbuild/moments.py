@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from stbuild.grids import Grid
 from stbuild.windows import Window
@@ -24,20 +25,19 @@ class SliceMoments:
     ----------
     grid
         The slice.
-    columns
-        (G,) columns of the grid's counts to keep: the genes of the vocabulary.
+    counts
+        (N, G) its counts, cut to the genes of the vocabulary.
     """
 
-    def __init__(self, grid: Grid, columns: NDArray[np.int64]) -> None:
-        counts = grid.counts[:, columns]
+    def __init__(self, grid: Grid, counts: csr_array) -> None:
         per_spot = np.diff(counts.indptr)
         totals = np.repeat(grid.totals.astype(np.float64), per_spot)
-        self.n_genes = int(columns.size)
+        self.n_genes = int(counts.shape[1])
         self.shape = grid.meta.shape
         self.values = np.rint(SCALE * np.log1p(1e4 * counts.data / totals)).astype(np.int64)
         # Flat (column, gene) position within a strip; each position occurs once per grid row.
-        cols = np.repeat(grid.cols.astype(np.int64), per_spot)
-        self.flat = cols * self.n_genes + counts.indices
+        cols = np.repeat(grid.cols.astype(np.int64) * self.n_genes, per_spot)
+        self.flat = cols + counts.indices
         starts = np.searchsorted(grid.rows, np.arange(self.shape[0] + 1))
         self.row_starts = counts.indptr[starts]
 

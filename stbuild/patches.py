@@ -6,10 +6,12 @@ that are in the vocabulary and seen in the window; fewer than m are padded with 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from stbuild.corpus.documents import PatchMeta, ShardConfig, WholeMeta
 from stbuild.corpus.names import cover_key, whole_key, window_key
@@ -72,12 +74,15 @@ def view_slice(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str], P: int
         Window side; a smaller grid is padded with unobserved cells.
     """
     columns, genes = vocabulary.locate(grid.genes)
-    part = grid.counts[:, columns]
+    part = select_genes(grid, columns)
     largest = int(grid.counts.data.max(initial=0))
     H, W = max(grid.meta.shape[0], P), max(grid.meta.shape[1], P)
     dense = np.zeros((columns.size, H, W), np.uint16 if largest < 2**16 else np.uint32)
-    spot = np.repeat(np.arange(grid.meta.n_spots), np.diff(part.indptr))
-    dense[part.indices, grid.rows[spot], grid.cols[spot]] = part.data
+    starts = np.searchsorted(grid.rows, np.arange(grid.meta.shape[0] + 1))
+    for row, (first, last) in enumerate(pairwise(starts.tolist())):
+        # A grid row at a time: dense blocks are copied an order faster than single counts.
+        block = part[first:last].astype(dense.dtype).toarray()
+        dense[:, row, grid.cols[first:last]] = block.T
     cells = (grid.rows, grid.cols)
     totals = np.zeros((H, W), np.uint32)
     totals[cells] = grid.totals
@@ -93,8 +98,13 @@ def view_slice(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str], P: int
         totals=totals,
         spots=spots,
         labels=codes,
-        moments=SliceMoments(grid, columns),
+        moments=SliceMoments(grid, part),
     )
+
+
+def select_genes(grid: Grid, columns: NDArray[np.int64]) -> csr_array:
+    """Return the (N, G) counts of some columns; all of them are not copied."""
+    return grid.counts if columns.size == grid.meta.n_genes else grid.counts[:, columns]
 
 
 def translate_labels(grid: Grid, labels: Sequence[str]) -> NDArray[np.int16]:
@@ -242,7 +252,7 @@ def _crop(
 def whole_sample(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str]) -> WholeSlice:
     """Return a slice as one sample: the sparse counts of all vocabulary genes it measures."""
     columns, genes = vocabulary.locate(grid.genes)
-    part = grid.counts[:, columns]
+    part = select_genes(grid, columns)
     dtype = np.uint16 if int(part.data.max(initial=0)) < 2**16 else np.uint32
     meta = grid.meta
     encoded = [barcode.encode() for barcode in grid.barcodes]

@@ -288,8 +288,10 @@ def _assemble(
         raise BadInputError(fault.problem(record.name, record.path))
     order, n_twice = _unique_genes(genes)
     array, xy, notices = _coordinates(record, columns, kept)
-    kept_counts = csr_array(counts[kept][:, order])
-    kept_counts.sort_indices()
+    kept_counts = counts if kept.size == counts.shape[0] else csr_array(counts[kept])
+    if not np.array_equal(order, np.arange(len(genes))):
+        kept_counts = csr_array(kept_counts[:, order])
+        kept_counts.sort_indices()
     ledger = {
         "spots_read": len(barcodes),
         "spots_off_tissue": int(off.sum()),
