@@ -1,4 +1,4 @@
-"""Write the JSON Schema of every document into this folder: ``python manifests/schema/generate.py``.
+"""Write the JSON Schema of every document here: ``python manifests/schema/generate.py``.
 
 A test holds the files current.
 """
