@@ -1,5 +1,6 @@
 """The plain webdataset route reads the same samples as our loader."""
 
+import gc
 import shutil
 
 import numpy as np
@@ -14,6 +15,13 @@ from tests.corpora import write_corpus
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Let the collector close them here and not in the middle of some later test."""
+    yield
+    gc.collect()
 
 
 @pytest.mark.parametrize("codec", ["zstd", "none"])
