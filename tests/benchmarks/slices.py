@@ -6,14 +6,14 @@ from pathlib import Path
 from tests.benchmarks.measure import ROOT
 
 HER2ST = ROOT.parent / "shared" / "data" / "her2st"
-SECTIONS = ("A1", "B1", "C1", "D1", "E1", "F1")
 
 
 def real_slices() -> tuple[str, list[Path]]:
-    """Return what they are and the files: six HER2+ sections, else the bundled Visium section."""
-    paths = [HER2ST / f"{name}.h5ad" for name in SECTIONS]
-    if all(path.is_file() for path in paths):
-        return "6 HER2+ sections (legacy ST, 176-691 spots, about 15,000 genes)", paths
+    """Return what they are and the files: all HER2+ sections, else the bundled Visium section."""
+    paths = sorted(HER2ST.glob("*.h5ad"))
+    if paths:
+        spots = "176-691 spots, about 15,000 genes"
+        return f"{len(paths)} HER2+ sections (legacy ST, {spots})", paths
     return (
         "1 bundled Visium section (3,529 spots, 5,000 genes; ../shared/data is not at hand)",
         [ROOT / "sample" / "Br8325_ant.h5ad"],
