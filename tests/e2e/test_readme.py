@@ -23,7 +23,9 @@ TEXTS = {
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README)
+    # Every fence is consumed, so that the end of one block is not taken for the start of another.
+    fenced = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README)
+    return [body for name, body in fenced if name == language]
 
 
 def commands(text: str) -> list[str]:
