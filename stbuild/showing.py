@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import Kind, ShardConfig
-from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
+from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_patch, decode_whole
 from stbuild.corpus.tar import unpack_sample
@@ -61,12 +60,7 @@ def _find(corpus: Corpus, key: str) -> tuple[Kind, bytes, str]:
             continue
         i = list(index.keys).index(key)
         shard = corpus.document.shards_of(split, kind)[int(index.shard[i])]
-        path = corpus.shard_file(shard)
-        with path.open("rb") as file:
-            file.seek(int(index.offset[i]))
-            raw = file.read(int(index.size[i]))
-        if sha256_bytes(raw) != index.sha256[i].tobytes().hex():
-            raise IntegrityError(_problem(str(path), key, "its bytes fail their digest"))
+        raw = corpus.read_sample(shard, index, i)
         return kind, raw, f"{shard.path}:{key}"
     raise BadInputError(_problem(str(corpus.root), key, "the corpus has no sample of this key"))
 

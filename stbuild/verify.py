@@ -212,9 +212,10 @@ def _check_sample(
     used = sample.genes
     if used.size and int(used.max()) >= n_genes:
         raise IntegrityError(_bad(where, "a gene index outside the vocabulary"))
-    if sample.content() != index.content[i].tobytes():
+    content = sample.content()
+    if content != index.content[i].tobytes():
         raise IntegrityError(_bad(where, "its content digest is not the one in the index"))
-    return sample.content()
+    return content
 
 
 def _check_patch(corpus: Corpus, patch: Patch, where: str) -> None:

@@ -35,6 +35,17 @@ def cli() -> None:
     """Pretrain on a corpus of spatial-transcriptomics patches and judge what was learnt."""
 
 
+def _shared_options(command: Command) -> Command:
+    """Add the options that every command has."""
+    for option in (
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks."),
+    ):
+        command = option(command)
+    return command
+
+
 # --- fit ------------------------------------------------------------------------------------
 
 
@@ -78,9 +89,7 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("checkpoint_every", int)
 @_fit_option("keep", int)
 @_fit_option("log_every", int)
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
+@_shared_options
 def fit(
     corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
@@ -106,17 +115,6 @@ def fit(
 
 
 # --- embed, probe, report -------------------------------------------------------------------
-
-
-def _evaluation_options(command: Command) -> Command:
-    """Add the options that the commands of evaluation share."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
-        click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress."),
-    ):
-        command = option(command)
-    return command
 
 
 def _probe_help(name: str) -> str:
@@ -160,7 +158,7 @@ def _probe_help(name: str) -> str:
     show_default=True,
     help="Where the encoder runs.",
 )
-@_evaluation_options
+@_shared_options
 def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     """Write one vector per measured spot of CORPUS, from the encoder of CHECKPOINT.
 
@@ -235,7 +233,7 @@ def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     show_default=True,
     help="Fits at the same time; scores do not depend on it.",
 )
-@_evaluation_options
+@_shared_options
 def probe(
     corpus: Path,
     output: Path,
@@ -295,7 +293,7 @@ def probe(
 @click.option("--slice", "st_slice", help="Slice of the maps. \\[default: the most labelled one]")
 @click.option("--seed", type=int, help="Seed of the maps. \\[default: the first]")
 @click.option("--no-maps", is_flag=True, help="No pictures; matplotlib is not needed.")
-@_evaluation_options
+@_shared_options
 def report(results: Path, output: Path | None, **flags: Any) -> None:
     """Show what `sttrain probe` stored in RESULTS: table, paired differences, domain maps.
 

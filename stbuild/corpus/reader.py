@@ -112,13 +112,32 @@ class Corpus:
         shards = self.document.shards_of(split, "slice")
         for i in range(len(index)):
             shard = shards[int(index.shard[i])]
-            with self.shard_file(shard).open("rb") as file:
-                file.seek(int(index.offset[i]))
-                raw = file.read(int(index.size[i]))
             where = f"{shard.path}:{index.keys[i]}"
-            if sha256_bytes(raw) != index.sha256[i].tobytes().hex():
-                raise _damaged(self.root / shard.path, f"sample {index.keys[i]} fails its digest")
-            yield decode_whole(unpack_sample(raw, where)[1], where)
+            yield decode_whole(unpack_sample(self.read_sample(shard, index, i), where)[1], where)
+
+    def read_sample(self, shard: ShardEntry, index: SampleIndex, i: int) -> bytes:
+        """Read the tar blocks of one sample and check their digest.
+
+        Parameters
+        ----------
+        shard
+            The shard that holds it.
+        index
+            Index of the sample's split and kind.
+        i
+            Position in `index`.
+
+        Raises
+        ------
+        IntegrityError
+            The shard is missing or of another size, or the sample is damaged.
+        """
+        with self.shard_file(shard).open("rb") as file:
+            file.seek(int(index.offset[i]))
+            raw = file.read(int(index.size[i]))
+        if sha256_bytes(raw) != index.sha256[i].tobytes().hex():
+            raise _damaged(self.root / shard.path, f"sample {index.keys[i]} fails its digest")
+        return raw
 
     def file(self, path: str) -> bytes:
         """Read one of the corpus's documents or tables and check its size and digest.
