@@ -22,7 +22,7 @@ class SliceRecord:
     slug: str
     """The id in the form that keys and files use."""
     path: str
-    """File to read."""
+    """File or folder to read."""
     source_name: str
     """Path as published: relative to the manifest, or the bare file name."""
     split: str = "train"
@@ -40,6 +40,16 @@ class SliceRecord:
     """Layout for this slice alone."""
     pitch_um: float | None = None
     """Distance of neighbouring spots in micrometres."""
+    format: str | None = None
+    """Format of the source, where looking at the path is not enough."""
+    positions: str | None = None
+    """Table of coordinates that belongs to a table of counts."""
+    labels_file: str | None = None
+    """Table of labels, by barcode or by coordinates."""
+    split_by: str | None = None
+    """Column of obs that tells the sections of one file apart."""
+    part: str | None = None
+    """Value of that column: the section that this slice is."""
 
 
 @dataclass(frozen=True, kw_only=True)

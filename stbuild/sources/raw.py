@@ -1,0 +1,54 @@
+"""What a source holds of one section, as every reader hands it over: nothing dropped, all checked.
+
+Readers know file formats; which spots and genes are kept is decided in :mod:`stbuild.intake`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from stbuild.slices import Notice
+
+Unit = Literal["um", "pixel", "array"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSlice:
+    """N spots over K genes in the source's order.
+
+    Attributes are checked by the reader: one entry per spot or gene, text without control
+    characters, counts that are counts. Ids may repeat; positions may be NaN.
+    """
+
+    counts: csr_array
+    """(N, K) uint32, sorted indices, no explicit zeros, no duplicate entries."""
+    barcodes: Sequence[str]
+    """(N,) spot ids."""
+    genes: Sequence[str]
+    """(K,) gene ids: the column that was asked for, or the source's own first id."""
+    gene_names: Sequence[str] | None = None
+    """(K,) the other name of each gene where the source has two (symbol beside Ensembl id)."""
+    array: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    """Array coordinates (row, col), each (N,), maybe fractional, NaN where a spot has none."""
+    xy: NDArray[np.float64] | None = None
+    """(N, 2) position (x, y), NaN where a spot has none."""
+    unit: Unit = "pixel"
+    """Unit of `xy`; ``pixel`` is whatever the source uses, ``array`` means lattice steps."""
+    um_per_unit: float | None = None
+    """Micrometres per unit of `xy`, where the source says so."""
+    pitch_um: float | None = None
+    """Distance of neighbouring spots in micrometres, where the platform fixes it."""
+    in_tissue: NDArray[np.bool_] | None = None
+    """(N,) whether a spot lies on the tissue."""
+    labels: Sequence[str | None] | None = None
+    """(N,) label per spot, None = none; None altogether where none were asked for."""
+    files: tuple[Path, ...]
+    """Every file that was read, sorted: what the digest of the source is taken over."""
+    ledger: dict[str, int] = field(default_factory=dict)
+    """What did not match, by name, such as ``positions_without_counts``; integers only."""
+    notices: tuple[Notice, ...] = ()
