@@ -11,9 +11,7 @@ from pydantic import ConfigDict, Field
 from stbuild.corpus.documents import Document
 
 Layout = Literal["auto", "hex-offset", "quincunx-offset", "square", "rank", "px100", "bin"]
-Format = Literal[
-    "auto", "h5ad", "anndata-zarr", "spaceranger", "table", "imaging", "spatialdata"
-]
+Format = Literal["auto", "h5ad", "anndata-zarr", "spaceranger", "table", "imaging", "spatialdata"]
 
 
 class GridConfig(Document):

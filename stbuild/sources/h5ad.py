@@ -4,10 +4,10 @@ Only the paths that are needed are opened; counts are never guessed from a trans
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -20,27 +20,12 @@ from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.documents import SourceFile
 from stbuild.corpus.errors import BadInputError
 from stbuild.slices import Notice, Slice, SliceRecord
-from stbuild.sources.hdf5 import SourceFaultError, child, has, open_foreign, read_strings
+from stbuild.sources.faults import Faults, SourceFaultError
+from stbuild.sources.hdf5 import child, has, open_foreign, read_strings
 from stbuild.sources.matrices import read_counts
-
-T = TypeVar("T")
 
 _LARGEST_INDEX: Final = 2**40
 """Array indices beyond it are damage, not coordinates."""
-
-
-@dataclass
-class _Faults:
-    """Collects the faults of one file, so that the user hears of all of them."""
-
-    found: list[SourceFaultError] = field(default_factory=list)
-
-    def attempt(self, step: Callable[[], T]) -> T | None:
-        try:
-            return step()
-        except SourceFaultError as fault:
-            self.found.append(fault)
-        return None
 
 
 @dataclass(frozen=True)
@@ -76,7 +61,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig) -> Slice:
     BadInputError
         Every fault of the file: container, matrix, coordinates, labels, ids.
     """
-    faults = _Faults()
+    faults = Faults()
     with open_foreign(record.name, record.path) as file:
         missing = [f"/{name}" for name in ("obs", "var") if not has(file, name)]
         if missing or not isinstance(child(file, "obs"), h5py.Group):
@@ -92,8 +77,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig) -> Slice:
             shape = (len(barcodes), len(genes))
             counts = faults.attempt(lambda: _counts(file, matrix_path, shape))
     if faults.found or barcodes is None or genes is None or columns is None or counts is None:
-        problems = [fault.problem(record.name, record.path) for fault in faults.found]
-        raise BadInputError(*problems)
+        raise faults.error(record.name, record.path)
     return _assemble(record, config, counts, genes, barcodes, columns)
 
 

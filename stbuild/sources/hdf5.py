@@ -13,28 +13,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.errors import BadInputError
+from stbuild.sources.faults import SourceFaultError
 
 _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _FILTERS: Final = frozenset({1, 2, 3, 4, 6, 32000, 32001, 32015})
 """Allowed HDF5 filters: gzip, shuffle, fletcher32, szip, scale-offset, lzf, blosc, zstd."""
 _BOMB_BYTES: Final = 4 * 2**30
 _BOMB_RATIO: Final = 1000
-
-
-class SourceFaultError(Exception):
-    """One problem of a source file, before the reader adds which slice it belongs to."""
-
-    def __init__(self, code: str, field: str, what: str, fix: str) -> None:
-        super().__init__(what)
-        self.code, self.field, self.what, self.fix = code, field, what, fix
-
-    def problem(self, name: str, path: str) -> Problem:
-        """Return the problem as the user sees it."""
-        where = f"{path}:{self.field}" if self.field else path
-        return Problem(
-            code=self.code, subject=f"slice '{name}'", where=where, what=self.what, fix=self.fix
-        )
 
 
 @contextmanager

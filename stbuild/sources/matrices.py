@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
-from stbuild.sources.hdf5 import SourceFaultError, child
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.hdf5 import child
 
 _ROWS_AT_ONCE: Final = 64 * 2**20
 """Bytes of a dense matrix that are read at a time."""
@@ -53,7 +54,7 @@ def read_counts(node: Any, shape: tuple[int, int]) -> csr_array:  # noqa: ANN401
     is_csr = encoding == "csr_matrix"
     major, minor = shape if is_csr else shape[::-1]
     indptr, indices = _read_structure(node, major, minor)
-    values = _to_counts(child(node, "data")[:], f"{node.name}/data", indices.shape[0])
+    values = to_counts(child(node, "data")[:], f"{node.name}/data", indices.shape[0])
     matrix = (csr_array if is_csr else csc_array)((values, indices, indptr), shape=shape)
     rows = csr_array(matrix.tocsr())
     rows.sort_indices()
@@ -107,7 +108,7 @@ def _read_dense(dataset: h5py.Dataset, shape: tuple[int, int]) -> csr_array:
     lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
     for start in range(0, shape[0], n_rows):
         block = dataset[start : start + n_rows]
-        counts = _to_counts(block.ravel(), dataset.name, block.size).reshape(block.shape)
+        counts = to_counts(block.ravel(), dataset.name, block.size).reshape(block.shape)
         rows, cols = np.nonzero(counts)
         data.append(counts[rows, cols])
         indices.append(cols.astype(np.int32))
@@ -118,7 +119,7 @@ def _read_dense(dataset: h5py.Dataset, shape: tuple[int, int]) -> csr_array:
     return csr_array((values, columns, indptr), shape=shape)
 
 
-def _to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint32]:
+def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint32]:
     if values.shape != (expected,):
         what = f"{values.shape} values for {expected:,} indices"
         raise SourceFaultError("B035", name, what, "the file is damaged: write it again")
