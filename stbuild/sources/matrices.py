@@ -120,6 +120,22 @@ def _read_dense(dataset: h5py.Dataset, shape: tuple[int, int]) -> csr_array:
 
 
 def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint32]:
+    """Return values as counts, or say why they are none.
+
+    Parameters
+    ----------
+    values
+        Stored values of any type, one-dimensional.
+    name
+        Where they stand in the source, for messages.
+    expected
+        How many there must be.
+
+    Raises
+    ------
+    SourceFaultError
+        Another number of values; not numbers, not finite, negative, not whole, or above 2^31 - 1.
+    """
     if values.shape != (expected,):
         what = f"{values.shape} values for {expected:,} indices"
         raise SourceFaultError("B035", name, what, "the file is damaged: write it again")
