@@ -16,23 +16,29 @@ from stbuild.corpus.documents import (
     Kind,
     LockDocument,
     LockedGrid,
+    LockedShard,
     ShardEntry,
     SliceEntry,
     VocabularyEntry,
     compute_corpus_id,
 )
 from stbuild.corpus.durable import write_durable
-from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_slices
+from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_panels, write_slices
 from stbuild.genes import measured_in
 from stbuild.grids import GridMeta
 from stbuild.inputs import BuildInputs
 from stbuild.parts import PartRecord
 from stbuild.shards import ShardPlan, plan_digest
 from stbuild.splits import evaluation_splits
-from stbuild.store import read_grid
+from stbuild.store import StoredGrid
 
 _TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "scipy", "stcorpus")
 """Packages whose versions decide bytes; they stand in the lock."""
+
+_LOCKED: Final = (
+    "slug", "name", "split", "donor", "section", "species", "tissue", "platform", "licence",
+    "origin", "sources", "content",
+)  # fmt: skip
 
 
 def publish_corpus(
@@ -60,42 +66,9 @@ def publish_corpus(
     ResourceError
         The disk refuses.
     """
-    splits = inputs.splits()
-    slices = tuple(
-        _slice_entry(inputs, meta, part, splits)
-        for meta, part in zip(inputs.metas, parts, strict=True)
-    )
-    vocabulary = VocabularyEntry(
-        n_genes=len(inputs.vocabulary.genes), digest=inputs.vocabulary.digest
-    )
-    lock = LockDocument(
-        config=inputs.config,
-        grids=tuple(
-            LockedGrid(
-                slug=meta.slug,
-                source=meta.source,
-                config=meta.config.model_dump(mode="json"),
-                content=meta.content,
-            )
-            for meta in inputs.metas
-        ),
-        vocabulary=vocabulary,
-        plan=plan_digest(plans),
-        tools={name: version(name) for name in _TOOLS},
-    )
-    measured = measured_in(inputs.vocabulary, inputs.genes)
-    contents = {
-        names.GENES_PARQUET: write_genes(inputs.vocabulary.genes, measured),
-        names.SLICES_PARQUET: write_slices(slices),
-        names.LOCK_JSON: lock.to_bytes(),
-    }
-    contents |= _indices(plans, {entry.slug: entry.donor or "" for entry in slices})
-    if inputs.config.cover is not None and inputs.config.label_splits:
-        grids = [read_grid(inputs.grid_path(m.slug)) for m in inputs.metas if m.n_labelled]
-        for split in evaluation_splits(grids):
-            contents[names.split_path(split.task, split.task_version)] = split.to_bytes()
+    slices, vocabulary = _slice_entries(inputs, parts), _vocabulary(inputs)
     files = []
-    for path, raw in sorted(contents.items()):
+    for path, raw in sorted(make_tables(inputs, parts, plans, shards).items()):
         size, digest = write_durable(out / path, raw)
         files.append(FileEntry(path=path, bytes=size, sha256=digest))
     split_files = [file for file in files if file.path.startswith("splits/")]
@@ -110,21 +83,82 @@ def publish_corpus(
         shards=tuple(shards),
         files=tuple(files),
     )
-    raw = document.to_bytes()
-    sums = {shard.path: shard.sha256 for shard in shards}
-    sums |= {file.path: file.sha256 for file in files}
-    sums[names.CORPUS_JSON] = sha256_bytes(raw)
-    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items()))
-    write_durable(out / names.CHECKSUMS, lines.encode())
-    write_durable(out / names.CORPUS_JSON, raw)
+    write_durable(out / names.CHECKSUMS, list_checksums(document))
+    write_durable(out / names.CORPUS_JSON, document.to_bytes())
     return document
+
+
+def list_checksums(document: CorpusDocument) -> bytes:
+    """Return ``SHA256SUMS``: every file of the corpus but itself, in the form of sha256sum."""
+    sums = {shard.path: shard.sha256 for shard in document.shards}
+    sums |= {file.path: file.sha256 for file in document.files}
+    sums[names.CORPUS_JSON] = sha256_bytes(document.to_bytes())
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())).encode()
+
+
+def make_tables(
+    inputs: BuildInputs,
+    parts: Sequence[PartRecord],
+    plans: Sequence[ShardPlan],
+    shards: Sequence[ShardEntry],
+) -> dict[str, bytes]:
+    """Return every file of a corpus but its shards, its checksums and ``corpus.json``, by path.
+
+    Parameters are those of :func:`publish_corpus`.
+    """
+    slices, vocabulary = _slice_entries(inputs, parts), _vocabulary(inputs)
+    lock = LockDocument(
+        config=inputs.config,
+        grids=tuple(
+            LockedGrid(
+                **{name: getattr(meta, name) for name in _LOCKED},
+                config=meta.config.model_dump(mode="json"),
+            )
+            for meta in inputs.metas
+        ),
+        vocabulary=vocabulary,
+        vocabulary_rule=inputs.vocabulary_rule,
+        shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
+        plan=plan_digest(plans),
+        tools={name: version(name) for name in _TOOLS},
+    )
+    measured = measured_in(inputs.vocabulary, inputs.genes)
+    contents = {
+        names.GENES_PARQUET: write_genes(inputs.vocabulary.genes, measured),
+        names.SLICES_PARQUET: write_slices(slices),
+        names.PANELS_PARQUET: write_panels(
+            {
+                meta.slug: inputs.vocabulary.locate(genes)[1]
+                for meta, genes in zip(inputs.metas, inputs.genes, strict=True)
+            }
+        ),
+        names.LOCK_JSON: lock.to_bytes(),
+    }
+    contents |= _indices(plans, {entry.slug: entry.donor or "" for entry in slices})
+    if inputs.config.cover is not None and inputs.config.label_splits:
+        grids = [StoredGrid(inputs.grid_path(m.slug)).spots() for m in inputs.metas if m.n_labelled]
+        for split in evaluation_splits(grids):
+            contents[names.split_path(split.task, split.task_version)] = split.to_bytes()
+    return contents
+
+
+def _vocabulary(inputs: BuildInputs) -> VocabularyEntry:
+    return VocabularyEntry(n_genes=len(inputs.vocabulary.genes), digest=inputs.vocabulary.digest)
+
+
+def _slice_entries(inputs: BuildInputs, parts: Sequence[PartRecord]) -> tuple[SliceEntry, ...]:
+    splits = inputs.splits()
+    return tuple(
+        _slice_entry(inputs, meta, part, splits)
+        for meta, part in zip(inputs.metas, parts, strict=True)
+    )
 
 
 def _slice_entry(
     inputs: BuildInputs, meta: GridMeta, part: PartRecord, splits: dict[str, str]
 ) -> SliceEntry:
     shared = {"slug", "name", "donor", "section", "platform", "tissue", "species", "licence"}
-    shared |= {"layout", "n_spots", "n_genes", "n_labelled", "source"}
+    shared |= {"layout", "n_spots", "n_genes", "n_labelled", "sources"}
     genes = inputs.genes[inputs.metas.index(meta)]
     return SliceEntry(
         **{key: getattr(meta, key) for key in shared},

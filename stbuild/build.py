@@ -81,7 +81,7 @@ def build_corpus(
     notices = _padding(inputs)
     with hold_folder(out) as work:
         _claim(inputs, out, work)
-        parts = _cut_parts(inputs, work, runner, started)
+        parts = cut_parts(inputs, work, runner, started)
         plans = plan_shards(parts, inputs.splits(), inputs.config)
         tasks = [
             ShardTask(
@@ -177,12 +177,19 @@ def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-def _cut_parts(
+def cut_parts(
     inputs: BuildInputs,
     work: Path,
     runner: Runner,
     started: Callable[[str, int], Callable[[], None]],
 ) -> list[PartRecord]:
+    """Cut every slice into its scratch part, or find it done, and return their records.
+
+    Raises
+    ------
+    StError
+        Any problem of a slice, all at once.
+    """
     tasks = [
         PartTask(
             slug=meta.slug,

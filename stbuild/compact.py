@@ -4,22 +4,25 @@
 configuration are unchanged is left alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalogue, write_catalogue
 from stbuild.config import GridConfig
-from stbuild.corpus.digests import sha256_file
-from stbuild.corpus.documents import as_error, read_config
+from stbuild.corpus import names
+from stbuild.corpus.documents import SourceFile, as_error, read_config
 from stbuild.corpus.errors import BadInputError, Problem, StError, merge_errors
-from stbuild.grids import build_grid
+from stbuild.grids import GridMeta
+from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
 from stbuild.manifests import Manifest
 from stbuild.pipeline import Outcome, Runner
+from stbuild.placing import build_grid, placing_notices
+from stbuild.provenance import changed_files
+from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
-from stbuild.sources.h5ad import read_h5ad
 from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
 from stbuild.workspace import clear_scratch, hold_folder, refuse_difference
 
@@ -28,10 +31,14 @@ from stbuild.workspace import clear_scratch, hold_folder, refuse_difference
 class CompactTask:
     """One slice to compact."""
 
-    record: SliceRecord
-    config: GridConfig
+    read: ReadTask
     path: Path
     """The Zarr store to write."""
+
+    @property
+    def record(self) -> SliceRecord:
+        """What the user says about the slice."""
+        return self.read.record
 
     @property
     def name(self) -> str:
@@ -66,9 +73,7 @@ def slice_config(record: SliceRecord, base: GridConfig) -> GridConfig:
     BadUsageError
         A value of the sample sheet that the configuration does not allow.
     """
-    own = {key: getattr(record, key) for key in ("label", "layer", "layout", "pitch_um")}
-    value = base.model_dump() | {key: item for key, item in own.items() if item is not None}
-    return read_config(GridConfig, value, f"slice '{record.name}'")
+    return read_config(GridConfig, base.model_dump() | dict(record.grid), f"slice '{record.name}'")
 
 
 def compact_slice(task: CompactTask) -> GridReport:
@@ -85,13 +90,15 @@ def compact_slice(task: CompactTask) -> GridReport:
     """
     if (report := reuse_grid(task)) is not None:
         return report
-    record = task.record
-    st_slice = read_h5ad(record, task.config)
-    lattice = assign_cells(record, st_slice, task.config.layout)
-    grid = build_grid(record, task.config, st_slice, lattice)
-    fingerprint = _fingerprint(task, st_slice.source.sha256)
-    write_grid(task.path, grid, fingerprint)
-    return _report(task.path, fingerprint, reused=False, notices=st_slice.notices)
+    record, config = task.record, task.read.config
+    scratch = task.path.parent / names.WORK_DIR
+    with open_slice(task.read, scratch) as st_slice:
+        lattice = assign_cells(record, st_slice, config)
+        grid = build_grid(record, config, st_slice, lattice, scratch, task.read.table)
+        fingerprint = _fingerprint(task, st_slice.sources)
+        write_grid(task.path, grid, fingerprint)
+    notices = (*st_slice.notices, *placing_notices(grid.meta))
+    return _report(task.path, fingerprint, reused=False, notices=notices)
 
 
 def reuse_grid(task: CompactTask) -> GridReport | None:
@@ -103,32 +110,41 @@ def reuse_grid(task: CompactTask) -> GridReport | None:
         The grid there was made from another source or with another configuration.
     """
     inventory = read_inventory(task.path)
-    if inventory is None or not Path(task.record.path).is_file():
+    if inventory is None or not Path(task.record.path).exists():
         return None
-    fingerprint = _fingerprint(task, sha256_file(Path(task.record.path)))
-    if inventory.fingerprint != fingerprint:
-        raise refuse_difference(task.path, f"grid '{task.record.slug}'", _changes(task))
+    meta = read_meta(task.path)
+    changed = _changed(task, meta)
+    if changed or inventory.fingerprint != _fingerprint(task, meta.sources):
+        raise refuse_difference(
+            task.path, f"grid '{task.record.slug}'", changed or ["the source's name has changed"]
+        )
     if check_grid(task.path):
         return None
-    return _report(task.path, fingerprint, reused=True, notices=())
+    return _report(task.path, inventory.fingerprint, reused=True, notices=())
 
 
-def _fingerprint(task: CompactTask, source_sha256: str) -> str:
-    in_config = {"path", "label", "layer", "layout", "pitch_um"}
-    record = {k: v for k, v in asdict(task.record).items() if k not in in_config}
-    return grid_fingerprint(source_sha256, task.config.model_dump(mode="json"), record)
+def _fingerprint(task: CompactTask, sources: Sequence[SourceFile]) -> str:
+    left_out = {"path", "base", "positions", "labels_file", "grid"}
+    record = {k: v for k, v in asdict(task.record).items() if k not in left_out}
+    files = [[file.name, file.sha256] for file in sources]
+    config = task.read.config.model_dump(mode="json")
+    return grid_fingerprint(files, config, record)
 
 
-def _changes(task: CompactTask) -> Iterable[str]:
-    meta = read_meta(task.path)
-    old, new = meta.config.model_dump(), task.config.model_dump()
-    changed = [f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key]]
+def _changed(task: CompactTask, meta: GridMeta) -> list[str]:
+    old, new = meta.config.model_dump(), task.read.config.model_dump()
+    found = [f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key]]
     for key in ("name", "split", "donor", "section", "species", "tissue", "platform", "licence"):
         pair = getattr(meta, key), getattr(task.record, key)
-        changed += [f"{key}: {pair[0]} -> {pair[1]}"] if pair[0] != pair[1] else []
-    if meta.source.sha256 != sha256_file(Path(task.record.path)):
-        changed.append("the source file has changed")
-    return changed or ["the source's name has changed"]
+        found += [f"{key}: {pair[0]} -> {pair[1]}"] if pair[0] != pair[1] else []
+    record = task.record
+    named = (record.positions, record.labels_file, task.read.table)
+    others = [Path(name) for name in named if name is not None]
+    files = changed_files(record, meta.sources, others)
+    if files:
+        listed = ", ".join(files[:3])
+        found.append(f"the source file has changed ({listed})")
+    return found
 
 
 def _report(
@@ -167,6 +183,8 @@ def compact(
     out: Path,
     runner: Runner,
     *,
+    table: Path | None = None,
+    limits: Limits | None = None,
     skip_bad: bool = False,
     done: Callable[[], None] = lambda: None,
 ) -> CompactSummary:
@@ -182,6 +200,10 @@ def compact(
         Folder of the grids.
     runner
         How tasks are run.
+    table
+        Gene table, where ids are to be mapped.
+    limits
+        Read each slice in a child process with these limits; None reads in the worker itself.
     skip_bad
         Leave rejected slices out instead of stopping; they are listed in the summary.
     done
@@ -196,8 +218,9 @@ def compact(
     records = sorted(manifest.records, key=lambda record: record.slug)
     tasks = [
         CompactTask(
-            record=record,
-            config=slice_config(record, base),
+            read=ReadTask(
+                record=record, config=slice_config(record, base), table=table, limits=limits
+            ),
             path=(out / f"{record.slug}.zarr").absolute(),
         )
         for record in records

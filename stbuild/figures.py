@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import PlatformError, Problem
 from stbuild.corpus.samples import Patch
+from stbuild.cutting import cut_slice
 from stbuild.genes import Vocabulary
 from stbuild.grids import Grid
-from stbuild.patches import crop_training, view_slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +57,8 @@ def draw_slice(grid: Grid, config: ShardConfig) -> "Figure":
     config
         Window and gene choice; the patch is training window 0 under its seed.
     """
-    view = view_slice(grid, Vocabulary(tuple(grid.genes)), (), config.window)
     one = config.model_copy(update={"n_per_slice": 1, "cover": None})
-    window, patch = next(crop_training(view, one))
+    window, patch = next(cut_slice(grid, Vocabulary(tuple(grid.genes)), (), one))
     figure = _new_figure(16, 4.9)
     left, middle, right, panel = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.1])
     meta = grid.meta
@@ -69,7 +68,9 @@ def draw_slice(grid: Grid, config: ShardConfig) -> "Figure":
     left.invert_yaxis()
     _scale_bar(left, grid)
     figure.colorbar(spots, ax=left, label="log10 library size", shrink=0.7)
-    _show_sites(middle, view.totals)
+    totals = np.zeros(meta.shape, np.uint32)
+    totals[grid.rows, grid.cols] = grid.totals
+    _show_sites(middle, totals)
     middle.set_title(f"grid {meta.shape[0]} x {meta.shape[1]} ({meta.layout})")
     corner = (window.col - 0.5, window.row - 0.5)
     from matplotlib.patches import Rectangle

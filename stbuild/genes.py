@@ -1,7 +1,9 @@
 """The gene vocabulary of a corpus: sorted ids with a digest, fixed before any patch is cut."""
 
+import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.digests import lines_digest
-from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
 from stbuild.corpus.names import CORPUS_JSON
 from stbuild.corpus.reader import open_corpus
+from stbuild.gene_ids import describe_genes
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,98 @@ class Vocabulary:
 def union_vocabulary(per_slice: Iterable[Sequence[str]]) -> Vocabulary:
     """Return the union of the genes of all training slices."""
     return Vocabulary(tuple(sorted({gene for genes in per_slice for gene in genes})))
+
+
+def choose_vocabulary(per_slice: Sequence[Sequence[str]], rule: str) -> Vocabulary:
+    """Choose the genes of a corpus from those of its training slices.
+
+    Parameters
+    ----------
+    per_slice
+        Ids that each slice measures, each list without repeats.
+    rule
+        ``union``; ``intersection``; or ``share:X``, genes that at least a share X of the slices
+        measure, with X above 0 and at most 1.
+
+    Raises
+    ------
+    BadUsageError
+        Another rule.
+    BadInputError
+        No gene is left.
+    """
+    times = Counter(gene for genes in per_slice for gene in genes)
+    share = {"union": 0.0, "intersection": 1.0}.get(rule)
+    if share is None:
+        share = _read_share(rule)
+    least = max(1, math.ceil(share * len(per_slice) - 1e-9))
+    kept = tuple(sorted(gene for gene, n in times.items() if n >= least))
+    if not kept:
+        what = f"no gene is measured in {least:,} of {len(per_slice):,} slices"
+        fix = "use --vocabulary union, or map the ids to one kind with compact --gene-ids"
+        raise BadInputError(Problem(code="B068", subject="vocabulary", what=what, fix=fix))
+    return Vocabulary(kept)
+
+
+def _read_share(rule: str) -> float:
+    match = _SHARE.fullmatch(rule)
+    if not match or not 0 < float(match.group(1)) <= 1:
+        what = f"got {rule!r}"
+        fix = "give union, intersection, share:X with X above 0 and at most 1, or a file or corpus"
+        raise BadUsageError(Problem(code="B111", subject="--vocabulary", what=what, fix=fix))
+    return float(match.group(1))
+
+
+def is_rule(text: str) -> bool:
+    """Tell whether a --vocabulary is a rule and no path."""
+    return text in ("union", "intersection") or text.startswith("share:")
+
+
+def check_kinds(
+    per_slice: Mapping[str, Sequence[str]], *, mixed_ids: bool, mixed_species: bool
+) -> list[Problem]:
+    """Return what speaks against slices sharing a vocabulary: other ids, other species.
+
+    Parameters
+    ----------
+    per_slice
+        Gene ids of each slice.
+    mixed_ids, mixed_species
+        Allow it.
+    """
+    facts = {name: describe_genes(genes) for name, genes in per_slice.items()}
+    by_kind = _names_by({name: fact.kind for name, fact in facts.items()})
+    problems = []
+    if len(by_kind) > 1 and not mixed_ids:
+        what = "id types differ: " + ", ".join(
+            f"{_KINDS[kind]} in {_say(names)}" for kind, names in sorted(by_kind.items())
+        )
+        fix = "map them with `stbuild compact --gene-ids ensembl` (or symbol), or pass --mixed-ids"
+        problems.append(Problem(code="B068", subject="genes", what=what, fix=fix))
+    known = {name: " and ".join(fact.species) for name, fact in facts.items() if fact.species}
+    by_species = _names_by(known)
+    if len(by_species) > 1 and not mixed_species:
+        what = "species differ: " + ", ".join(
+            f"{species} in {_say(names)}" for species, names in sorted(by_species.items())
+        )
+        fix = "build one corpus a species, or pass --mixed-species"
+        problems.append(Problem(code="B068", subject="genes", what=what, fix=fix))
+    return problems
+
+
+_KINDS = {"ensembl": "Ensembl ids", "symbol": "symbols", "mixed": "both"}
+_SHARE = re.compile(r"share:(\d*\.?\d+)")
+
+
+def _names_by(values: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in values.items():
+        found.setdefault(value, []).append(name)
+    return found
+
+
+def _say(names: Sequence[str]) -> str:
+    return f"{len(names):,} slices ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def measured_in(vocabulary: Vocabulary, per_slice: Iterable[Sequence[str]]) -> list[int]:

@@ -9,7 +9,7 @@ from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import ShardConfig, as_error
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
-from stbuild.genes import Vocabulary, union_vocabulary
+from stbuild.genes import Vocabulary, check_kinds, choose_vocabulary
 from stbuild.grids import GridMeta
 from stbuild.store import read_genes, read_inventory, read_meta
 
@@ -27,6 +27,8 @@ class BuildInputs:
     genes: tuple[tuple[str, ...], ...]
     """Genes of each slice."""
     vocabulary: Vocabulary
+    vocabulary_rule: str
+    """How it came about: ``union``, ``intersection``, ``share:X`` or ``given``."""
     labels: tuple[str, ...]
     config: ShardConfig
     fingerprint: str
@@ -41,7 +43,14 @@ class BuildInputs:
         return self.grids / f"{slug}.zarr"
 
 
-def gather_inputs(grids: Path, config: ShardConfig, vocabulary: Vocabulary | None) -> BuildInputs:
+def gather_inputs(
+    grids: Path,
+    config: ShardConfig,
+    vocabulary: Vocabulary | str | None,
+    *,
+    mixed_ids: bool = False,
+    mixed_species: bool = False,
+) -> BuildInputs:
     """Read the catalogue and the attributes and genes of every grid.
 
     Parameters
@@ -51,8 +60,10 @@ def gather_inputs(grids: Path, config: ShardConfig, vocabulary: Vocabulary | Non
     config
         Shard configuration.
     vocabulary
-        Given genes; None takes the union over the training slices (over all slices of an
-        evaluation corpus).
+        Given genes; or a rule (``union``, ``intersection``, ``share:X``) over the training slices
+        (over all slices of an evaluation corpus); None is ``union``.
+    mixed_ids, mixed_species
+        Allow slices with Ensembl ids beside slices with symbols, human beside mouse.
 
     Raises
     ------
@@ -73,7 +84,12 @@ def gather_inputs(grids: Path, config: ShardConfig, vocabulary: Vocabulary | Non
     paths = [grids / entry.file_name for entry in catalogue.grids]
     metas = tuple(read_meta(path) for path in paths)
     genes = tuple(tuple(read_genes(path)) for path in paths)
-    if vocabulary is None:
+    per_slice = {meta.name: found for meta, found in zip(metas, genes, strict=True)}
+    kinds = check_kinds(per_slice, mixed_ids=mixed_ids, mixed_species=mixed_species)
+    if error := as_error(kinds, BadInputError):
+        raise error
+    rule = "given" if isinstance(vocabulary, Vocabulary) else vocabulary or "union"
+    if not isinstance(vocabulary, Vocabulary):
         chosen = [
             slice_genes
             for meta, slice_genes in zip(metas, genes, strict=True)
@@ -83,7 +99,7 @@ def gather_inputs(grids: Path, config: ShardConfig, vocabulary: Vocabulary | Non
             what = "no slice has split 'train', so there is no vocabulary"
             fix = "set the split of some slices to train, or give --vocabulary"
             raise BadInputError(_problem("L24", f"grids '{grids.name}'", what, fix))
-        vocabulary = union_vocabulary(chosen)
+        vocabulary = choose_vocabulary(chosen, rule)
     labels = tuple(sorted({name for meta in metas for name in meta.label_names}))
     identity = {
         "config": config.model_dump(mode="json"),
@@ -97,6 +113,7 @@ def gather_inputs(grids: Path, config: ShardConfig, vocabulary: Vocabulary | Non
         metas=metas,
         genes=genes,
         vocabulary=vocabulary,
+        vocabulary_rule=rule,
         labels=labels,
         config=config,
         fingerprint=sha256_json(identity),

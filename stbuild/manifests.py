@@ -8,13 +8,14 @@ import io
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
+from stbuild.config import GridConfig
 from stbuild.corpus.documents import Document, SplitName, as_error, read_config
 from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
 from stbuild.corpus.names import slugify
@@ -38,7 +39,10 @@ class ManifestDocument(Document):
 
 
 class SampleRow(Document):
-    """One row of a sample sheet; an empty cell is None."""
+    """One row of a sample sheet; an empty cell is None.
+
+    Besides these columns, every key of the grid configuration may be one.
+    """
 
     slice: str = Field(min_length=1)
     path: str = Field(min_length=1)
@@ -49,10 +53,14 @@ class SampleRow(Document):
     tissue: str | None = None
     platform: str | None = None
     licence: str | None = None
-    label: str | None = None
-    layer: str | None = None
-    layout: str | None = None
-    pitch_um: float | None = Field(None, gt=0)
+    positions: str | None = None
+    """Table of coordinates, relative to the sheet."""
+    labels_file: str | None = None
+    """Table of labels, relative to the sheet."""
+    split_by: str | None = None
+    """Column of obs that tells the sections of the file apart: each becomes a slice."""
+    part: str | None = None
+    """The one section of the file that this row is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,7 @@ def read_inputs(inputs: Sequence[str]) -> Manifest:
             code="B022",
             subject="inputs",
             what="no slices: the list or the sample sheet is empty",
-            fix="name at least one .h5ad file or one row",
+            fix="name at least one file or folder, or one row",
         )
         raise BadInputError(problem)
     if error := as_error(_clashes(manifest.records), BadInputError):
@@ -101,14 +109,25 @@ def read_inputs(inputs: Sequence[str]) -> Manifest:
 def _from_files(paths: Sequence[str]) -> Manifest:
     records = tuple(
         SliceRecord(
-            name=Path(path).stem,
-            slug=slugify(Path(path).stem),
+            name=(name := _slice_name(path)),
+            slug=slugify(name),
             path=path,
-            source_name=Path(path).name,
+            source_name=Path(path).absolute().name,
         )
         for path in paths
     )
     return Manifest(name="corpus", records=records)
+
+
+def _slice_name(path: str) -> str:
+    """Return the id of a slice given by its path alone: the name without its endings."""
+    given = Path(path).absolute()
+    if given.name == "outs":  # Space Ranger's results stand in <sample>/outs
+        given = given.parent
+    if given.is_dir() and given.suffix not in (".zarr", ".h5ad"):
+        return given.name
+    name = given.name.removesuffix(".gz")
+    return name.rsplit(".", 1)[0] if "." in name.lstrip(".") else name
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -154,14 +173,14 @@ def _read_sheet(sheet: Path) -> tuple[tuple[SliceRecord, ...], list[Problem]]:
             continue
         cells = {k: v.strip() for k, v in zip(header, row, strict=True) if v.strip()}
         try:
-            records.append(_to_record(read_config(SampleRow, cells, where), sheet.parent))
+            records.append(_read_row(cells, where, sheet.parent))
         except BadUsageError as error:
             problems += error.problems
     return tuple(records), problems
 
 
 def _header_problems(header: list[str], sheet: Path) -> Iterable[Problem]:
-    known = list(SampleRow.model_fields)
+    known = [*SampleRow.model_fields, *GridConfig.model_fields]
     for name, times in Counter(header).items():
         if times > 1:
             yield _problem("B022", f"column '{name}'", sheet, f"stands {times} times", "keep one")
@@ -174,14 +193,35 @@ def _header_problems(header: list[str], sheet: Path) -> Iterable[Problem]:
             yield _problem("B022", f"column '{name}'", sheet, "missing", "add it; it is required")
 
 
+def _read_row(cells: dict[str, str], where: str, base: Path) -> SliceRecord:
+    """Return the record of one row; the problems of its two kinds of columns come together."""
+    in_config = {name: text for name, text in cells.items() if name in GridConfig.model_fields}
+    others = {name: text for name, text in cells.items() if name not in in_config}
+    problems: list[Problem] = []
+    models: list[Document] = []
+    for model, values in ((SampleRow, others), (GridConfig, in_config)):
+        try:
+            models.append(read_config(model, values, where))
+        except BadUsageError as error:
+            problems += error.problems
+    if problems:
+        raise BadUsageError(*problems)
+    row, config = models
+    grid = {name: getattr(config, name) for name in in_config}
+    return replace(_to_record(cast(SampleRow, row), base), grid=grid)
+
+
 def _to_record(row: SampleRow, base: Path) -> SliceRecord:
-    values = row.model_dump(exclude={"slice", "path"})
+    beside = ("positions", "labels_file")
+    values = row.model_dump(exclude={"slice", "path", *beside})
+    values |= {key: str(base / name) for key in beside if (name := getattr(row, key)) is not None}
     is_absolute = Path(row.path).is_absolute()
     return SliceRecord(
         name=row.slice,
         slug=slugify(row.slice),
         path=str(base / row.path),
         source_name=Path(row.path).name if is_absolute else row.path,
+        base=str(base),
         **values,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from stbuild.grids import Grid
+from stbuild.grids import Region
 from stbuild.windows import Window
 
 SCALE = 2.0**16
@@ -19,30 +19,30 @@ SCALE = 2.0**16
 
 
 class SliceMoments:
-    """Quantised values of a slice and their sums over windows.
+    """Quantised values of a region and their sums over windows inside it.
 
     Parameters
     ----------
-    grid
-        The slice.
+    region
+        Observed spots of a part of a slice, or of all of it.
     counts
-        (N, G) its counts, cut to the genes of the vocabulary.
+        (n, G) their counts, cut to the genes of the vocabulary.
     """
 
-    def __init__(self, grid: Grid, counts: csr_array) -> None:
+    def __init__(self, region: Region, counts: csr_array) -> None:
         per_spot = np.diff(counts.indptr)
-        totals = np.repeat(grid.totals.astype(np.float64), per_spot)
+        totals = np.repeat(region.totals.astype(np.float64), per_spot)
         self.n_genes = int(counts.shape[1])
-        self.shape = grid.meta.shape
+        self.box = region.box
         self.values = np.rint(SCALE * np.log1p(1e4 * counts.data / totals)).astype(np.int64)
         # Flat (column, gene) position within a strip; each position occurs once per grid row.
-        cols = np.repeat(grid.cols.astype(np.int64) * self.n_genes, per_spot)
+        cols = np.repeat(region.cols.astype(np.int64) * self.n_genes, per_spot)
         self.flat = cols + counts.indices
-        starts = np.searchsorted(grid.rows, np.arange(self.shape[0] + 1))
+        starts = np.searchsorted(region.rows, np.arange(self.box.shape[0] + 1))
         self.row_starts = counts.indptr[starts]
 
     def whole(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the sums of q and q^2 over the whole slice, both (G,)."""
+        """Return the sums of q and q^2 over all spots of the region, both (G,)."""
         gene = self.flat % self.n_genes
         # Float weights are exact here: sums of q stay below 2^53 for any slice up to 2^33 spots.
         first = np.bincount(gene, self.values, self.n_genes).astype(np.int64)
@@ -57,7 +57,7 @@ class SliceMoments:
 
         The order is by row, then by number; sums of an unobserved site are zero.
         """
-        H, W = self.shape
+        (H, W), (top_row, left_col) = self.box.shape, (self.box.top, self.box.left)
         first = np.zeros((W, self.n_genes), np.int64)
         second = np.zeros((W, self.n_genes), np.int64)
         prefix = np.zeros((W + 1, self.n_genes), np.int64)
@@ -66,19 +66,20 @@ class SliceMoments:
         by_row = sorted(windows, key=lambda window: (window.row, window.number))
         current = None
         for window in by_row:
-            if window.row != current:
-                current = window.row
-                while top < min(window.row, H):
+            row, col = window.row - top_row, window.col - left_col
+            if row != current:
+                current = row
+                while top < min(row, H):
                     if top < bottom:
                         self._add(first, second, top, -1)
                     top += 1
                 bottom = max(bottom, top)
-                while bottom < min(window.row + P, H):
+                while bottom < min(row + P, H):
                     self._add(first, second, bottom, 1)
                     bottom += 1
                 np.cumsum(first, axis=0, out=prefix[1:])
                 np.cumsum(second, axis=0, out=prefix2[1:])
-            left, right = window.col, min(window.col + P, W)
+            left, right = col, min(col + P, W)
             yield window, prefix[right] - prefix[left], prefix2[right] - prefix2[left]
 
     def _add(

@@ -27,10 +27,10 @@ from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.samples import Patch, WholeSlice, encode_patch, encode_whole
 from stbuild.corpus.tar import pack_sample
+from stbuild.cutting import cut_slice
 from stbuild.genes import Vocabulary
-from stbuild.grids import Grid
-from stbuild.patches import crop_cover, crop_training, view_slice, whole_sample
-from stbuild.store import read_grid
+from stbuild.patches import whole_sample
+from stbuild.store import StoredGrid
 
 
 class PartSample(Document):
@@ -107,7 +107,7 @@ def cut_part(task: PartTask) -> bool:
         known = read_part(task.record)
         if known.fingerprint == task.fingerprint and _is_whole(task.data, known):
             return False
-    grid = read_grid(task.grid)
+    grid = StoredGrid(task.grid)
     samples: list[PartSample] = []
     # Scratch is not read back here: every sample's digest is checked when a shard takes it.
     size, digest = write_durable(task.data, _encode(grid, task, samples), read_back=False)
@@ -135,13 +135,11 @@ def _is_whole(data: Path, record: PartRecord) -> bool:
     )
 
 
-def _encode(grid: Grid, task: PartTask, samples: list[PartSample]) -> Iterator[bytes]:
+def _encode(grid: StoredGrid, task: PartTask, samples: list[PartSample]) -> Iterator[bytes]:
     """Yield the tar blocks of every sample and note each in `samples`."""
     config, vocabulary = task.config, Vocabulary(task.genes)
-    view = view_slice(grid, vocabulary, task.labels, config.window)
-    crop = crop_training if config.cover is None else crop_cover
     offset = 0
-    for window, patch in crop(view, config):
+    for window, patch in cut_slice(grid, vocabulary, task.labels, config):
         blocks = pack_sample(patch.meta.key, encode_patch(patch, config.codec))
         meta = patch.meta
         place = {"row": meta.row, "col": meta.col, "draw": meta.draw, "tries": window.tries}
@@ -149,7 +147,7 @@ def _encode(grid: Grid, task: PartTask, samples: list[PartSample]) -> Iterator[b
         offset += len(blocks)
         yield blocks
     if config.whole_slices or config.cover is not None:
-        whole = whole_sample(grid, vocabulary, task.labels)
+        whole = whole_sample(grid.whole(), vocabulary, task.labels)
         blocks = pack_sample(whole.meta.key, encode_whole(whole))
         samples.append(_note(whole, "slice", blocks, offset, whole.meta.n_spots, {}))
         yield blocks

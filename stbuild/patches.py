@@ -18,28 +18,28 @@ from stbuild.corpus.names import cover_key, whole_key, window_key
 from stbuild.corpus.samples import Patch, WholeSlice
 from stbuild.draws import draw_uniforms, keyed_stream, smallest_keys
 from stbuild.genes import Vocabulary
-from stbuild.grids import Grid
+from stbuild.grids import Grid, GridMeta, Region
 from stbuild.moments import SliceMoments, variance_weights
-from stbuild.windows import Window, plan_cover, plan_training
+from stbuild.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceView:
-    """A grid seen through a vocabulary: its dense gene-major counts and moments."""
+    """A part of a grid seen through a vocabulary: its dense gene-major counts and moments."""
 
-    grid: Grid
+    region: Region
     columns: NDArray[np.int64]
     """(G,) columns of the grid that are in the vocabulary, in vocabulary order."""
     genes: NDArray[np.int32]
     """(G,) their vocabulary indices, ascending."""
     dense: NDArray[np.uint16] | NDArray[np.uint32]
-    """(G, H', W') counts, padded to at least the window."""
+    """(G, h, w) counts of the region, padded to at least the window."""
     totals: NDArray[np.uint32]
-    """(H', W') library sizes, 0 = unobserved."""
+    """(h, w) library sizes, 0 = unobserved."""
     spots: NDArray[np.int32]
-    """(H', W') spot number, -1 = none."""
+    """(h, w) spot number within the whole grid, -1 = none."""
     labels: NDArray[np.int16]
-    """(H', W') label code of the corpus, -1 = none."""
+    """(h, w) label code of the corpus, -1 = none."""
     moments: SliceMoments
 
     def crop_counts(self, chosen: NDArray[np.int64], row: int, col: int, P: int) -> NDArray[Any]:
@@ -59,66 +59,79 @@ class SliceView:
         return gathered.view(self.dense.dtype).reshape(chosen.size, P, P)
 
 
-def view_slice(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str], P: int) -> SliceView:
-    """Lay a grid out for cropping.
+def view_region(region: Region, vocabulary: Vocabulary, labels: Sequence[str], P: int) -> SliceView:
+    """Lay a part of a grid out for cropping.
 
     Parameters
     ----------
-    grid
-        The slice.
+    region
+        The part; all of a slice, or what some windows see of it.
     vocabulary
         Genes of the corpus.
     labels
         Label names of the corpus, sorted; the grid's codes are translated to it.
     P
-        Window side; a smaller grid is padded with unobserved cells.
+        Window side; a smaller region is padded with unobserved cells.
     """
-    columns, genes = vocabulary.locate(grid.genes)
-    part = select_genes(grid, columns)
-    largest = int(grid.counts.data.max(initial=0))
-    H, W = max(grid.meta.shape[0], P), max(grid.meta.shape[1], P)
-    dense = np.zeros((columns.size, H, W), np.uint16 if largest < 2**16 else np.uint32)
-    starts = np.searchsorted(grid.rows, np.arange(grid.meta.shape[0] + 1))
+    columns, genes = vocabulary.locate(region.genes)
+    part = select_genes(region.counts, columns)
+    height, width = region.box.shape
+    H, W = max(height, P), max(width, P)
+    dense = np.zeros(
+        (columns.size, H, W), np.uint16 if region.meta.max_count < 2**16 else np.uint32
+    )
+    starts = np.searchsorted(region.rows, np.arange(height + 1))
     for row, (first, last) in enumerate(pairwise(starts.tolist())):
         # A grid row at a time: dense blocks are copied an order faster than single counts.
         block = part[first:last].astype(dense.dtype).toarray()
-        dense[:, row, grid.cols[first:last]] = block.T
-    cells = (grid.rows, grid.cols)
+        dense[:, row, region.cols[first:last]] = block.T
+    cells = (region.rows, region.cols)
     totals = np.zeros((H, W), np.uint32)
-    totals[cells] = grid.totals
+    totals[cells] = region.totals
     spots = np.full((H, W), -1, np.int32)
-    spots[cells] = np.arange(grid.meta.n_spots)
+    spots[cells] = region.numbers
     codes = np.full((H, W), -1, np.int16)
-    codes[cells] = translate_labels(grid, labels)
+    codes[cells] = translate_labels(region.labels, region.meta.label_names, labels)
     return SliceView(
-        grid=grid,
+        region=region,
         columns=columns,
         genes=genes,
         dense=dense,
         totals=totals,
         spots=spots,
         labels=codes,
-        moments=SliceMoments(grid, part),
+        moments=SliceMoments(region, part),
     )
 
 
-def select_genes(grid: Grid, columns: NDArray[np.int64]) -> csr_array:
+def select_genes(counts: csr_array, columns: NDArray[np.int64]) -> csr_array:
     """Return the (N, G) counts of some columns; all of them are not copied."""
-    return grid.counts if columns.size == grid.meta.n_genes else grid.counts[:, columns]
+    return counts if columns.size == counts.shape[1] else counts[:, columns]
 
 
-def translate_labels(grid: Grid, labels: Sequence[str]) -> NDArray[np.int16]:
-    """Return (N,) label codes of the corpus; a name outside `labels` becomes -1."""
+def translate_labels(
+    codes: NDArray[np.int16], own: Sequence[str], labels: Sequence[str]
+) -> NDArray[np.int16]:
+    """Return (N,) label codes of the corpus; a name outside `labels` becomes -1.
+
+    Parameters
+    ----------
+    codes
+        (N,) codes of the grid.
+    own, labels
+        Label names of the grid and of the corpus.
+    """
     code = {name: i for i, name in enumerate(labels)}
     # The extra last entry is what code -1 selects: no label stays no label.
-    table = np.asarray([code.get(name, -1) for name in grid.meta.label_names] + [-1], np.int16)
-    return table[grid.labels]
+    table = np.asarray([code.get(name, -1) for name in own] + [-1], np.int16)
+    return table[codes]
 
 
-def crop_training(view: SliceView, config: ShardConfig) -> Iterator[tuple[Window, Patch]]:
-    """Yield the training patches of a slice, window rows ascending (Algorithm 1)."""
-    meta = view.grid.meta
-    windows = plan_training(view.grid.occupied(), meta.counts_digest, config)
+def crop_training(
+    view: SliceView, config: ShardConfig, windows: Sequence[Window]
+) -> Iterator[tuple[Window, Patch]]:
+    """Yield the training patches of some windows of a slice, rows ascending (Algorithm 1)."""
+    meta = view.region.meta
     for window, first, second in view.moments.windows(windows, config.window):
         chosen = choose_genes(
             first,
@@ -134,29 +147,53 @@ def crop_training(view: SliceView, config: ShardConfig) -> Iterator[tuple[Window
         yield window, _crop(view, config, window, chosen, key, draw=0, numbered=True)
 
 
-def crop_cover(view: SliceView, config: ShardConfig) -> Iterator[tuple[Window, Patch]]:
-    """Yield the evaluation patches of a slice: every covering window under every gene draw.
+def crop_cover(
+    view: SliceView,
+    config: ShardConfig,
+    windows: Sequence[Window],
+    draws: Sequence[NDArray[np.int64]],
+) -> Iterator[tuple[Window, Patch]]:
+    """Yield the evaluation patches of a slice: every covering window under every gene draw."""
+    for draw, chosen in enumerate(draws):
+        for window in windows:
+            key = cover_key(view.region.meta.slug, window.row, window.col, draw)
+            yield window, _crop(view, config, window, chosen, key, draw=draw, numbered=False)
+
+
+def choose_draws(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    meta: GridMeta,
+    config: ShardConfig,
+) -> list[NDArray[np.int64]]:
+    """Choose the genes of every evaluation draw of a slice.
 
     A draw is one gene set for the whole slice, so that all its spots are comparable.
+
+    Parameters
+    ----------
+    first, second
+        (G,) sums of q and q^2 over the whole slice.
+    columns
+        (G,) position of each gene within the slice's own sorted genes.
+    meta, config
+        The slice and the configuration.
     """
-    meta = view.grid.meta
-    windows = plan_cover(view.grid.occupied(), config)
-    first, second = view.moments.whole()
     n_sites = meta.n_spots if config.holes == "ignore" else meta.shape[0] * meta.shape[1]
-    for draw in range(config.draws):
-        chosen = choose_genes(
+    return [
+        choose_genes(
             first,
             second,
             n_sites=n_sites,
             purpose="draw",
             content=meta.counts_digest,
             number=draw,
-            slots=view.columns,
+            slots=columns,
             config=config,
         )
-        for window in windows:
-            key = cover_key(meta.slug, window.row, window.col, draw)
-            yield window, _crop(view, config, window, chosen, key, draw=draw, numbered=False)
+        for draw in range(config.draws)
+    ]
 
 
 def choose_genes(
@@ -220,21 +257,23 @@ def _crop(
     numbered: bool,
 ) -> Patch:
     P, m = config.window, config.genes
-    box = np.s_[window.row : window.row + P, window.col : window.col + P]
+    meta, row, col = view.region.meta, window.row - view.region.box.top, window.col
+    col -= view.region.box.left
+    box = np.s_[row : row + P, col : col + P]
     genes = np.full(m, -1, np.int32)
     genes[: chosen.size] = view.genes[chosen]
-    counts = view.crop_counts(chosen, window.row, window.col, P)
+    counts = view.crop_counts(chosen, row, col, P)
     if chosen.size < m:
         padding = np.zeros((m - chosen.size, P, P), counts.dtype)
         counts = np.concatenate([counts, padding])
-    meta = PatchMeta(
+    described = PatchMeta(
         key=key,
-        slice=view.grid.meta.slug,
+        slice=meta.slug,
         row=window.row,
         col=window.col,
         window=window.number if numbered else None,
         draw=draw,
-        layout=view.grid.meta.layout,
+        layout=meta.layout,
         select=config.select,
         seed=config.seed,
         shape=(m, P, P),
@@ -244,18 +283,19 @@ def _crop(
     )
     totals = np.ascontiguousarray(view.totals[box])
     if numbered:
-        return Patch(meta=meta, counts=counts, genes=genes, totals=totals)
+        return Patch(meta=described, counts=counts, genes=genes, totals=totals)
     spots, labels = view.spots[box].copy(), view.labels[box].copy()
-    return Patch(meta=meta, counts=counts, genes=genes, totals=totals, spots=spots, labels=labels)
+    return Patch(
+        meta=described, counts=counts, genes=genes, totals=totals, spots=spots, labels=labels
+    )
 
 
 def whole_sample(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str]) -> WholeSlice:
     """Return a slice as one sample: the sparse counts of all vocabulary genes it measures."""
     columns, genes = vocabulary.locate(grid.genes)
-    part = select_genes(grid, columns)
+    part = select_genes(grid.counts, columns)
     dtype = np.uint16 if int(part.data.max(initial=0)) < 2**16 else np.uint32
     meta = grid.meta
-    encoded = [barcode.encode() for barcode in grid.barcodes]
     return WholeSlice(
         meta=WholeMeta(
             key=whole_key(meta.slug),
@@ -277,6 +317,13 @@ def whole_sample(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str]) -> W
         rows=grid.rows,
         cols=grid.cols,
         xy=grid.xy,
-        labels=translate_labels(grid, labels),
-        barcodes=np.asarray(encoded, f"S{max(map(len, encoded), default=1)}"),
+        labels=translate_labels(grid.labels, meta.label_names, labels),
+        barcodes=_pack_ids(grid.barcodes),
+        members=None if grid.members is None else _pack_ids(grid.members.barcodes),
+        member_spots=None if grid.members is None else grid.members.spots,
     )
+
+
+def _pack_ids(ids: Sequence[str]) -> NDArray[np.bytes_]:
+    encoded = [text.encode() for text in ids]
+    return np.asarray(encoded, f"S{max(map(len, encoded), default=1)}")

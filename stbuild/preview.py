@@ -1,24 +1,41 @@
 """``plan``: what would be built from each slice, and what would be refused, before any work.
 
-Files are read and placed on their grids in memory; nothing is written.
+Files are read and placed on their grids in memory; a few patches are cut to measure their size
+and time. Nothing is written but, on request, a page for people.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from stbuild.compact import slice_config
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
-from stbuild.grids import build_grid
+from stbuild.corpus.samples import encode_patch, encode_whole
+from stbuild.corpus.tar import pack_sample
+from stbuild.cutting import PART_BYTES, cut_slice, plan_windows
+from stbuild.genes import Vocabulary
+from stbuild.grids import Grid
+from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
 from stbuild.manifests import Manifest
-from stbuild.slices import Notice, SliceRecord
-from stbuild.sources.h5ad import read_h5ad
+from stbuild.patches import whole_sample
+from stbuild.pictures import SlicePicture, picture_of
+from stbuild.placing import build_grid, placing_notices
+from stbuild.reading import ReadTask, open_slice
+from stbuild.slices import Notice
 from stbuild.windows import window_fill
 
-_BYTES_PER_COUNT = 0.21
-"""Compressed bytes per site and gene channel of a patch, measured on her2st and DLPFC."""
+_SAMPLED: Final = 24
+"""Patches that are cut to tell the size of all."""
+_GRID_BYTES_PER_SECOND: Final = 250e6
+"""Dense counts that are encoded into a grid, hashed and read again, per second of one core."""
+_BASE_BYTES: Final = 250 * 2**20
+"""A worker with its libraries and nothing read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,42 +48,70 @@ class SlicePlan:
     layout: str
     kind: str
     evidence: str
+    measures: dict[str, float]
     shape: tuple[int, int]
     occupancy: float
     median_fill: int
     """Observed sites of the median window that holds any."""
     n_spots: int
+    n_members: int
+    """Spots or cells of the source in them."""
     n_genes: int
     n_labelled: int
     median_total: int
     """Median library size of a spot."""
-    dense_bytes: int
-    """Memory of the dense counts while the slice is cut."""
+    ledger: dict[str, int]
+    """What was read, and what was left out by reason."""
+    memory_bytes: int
+    """Expected peak of a worker."""
+    seconds: float
+    """Expected time of one core for compacting and cutting."""
     n_patches: int
     shard_bytes: int
     """Expected bytes in shards."""
     genes: frozenset[str]
     notices: tuple[Notice, ...]
+    picture: SlicePicture | None = None
+    """What a page shows of it, where one is asked for."""
+
+    def as_row(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        left_out = ("genes", "notices", "picture")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTask:
     """One slice to look at."""
 
-    record: SliceRecord
-    config: GridConfig
+    read: ReadTask
     shard: ShardConfig
+    pictures: bool = False
 
     @property
     def name(self) -> str:
         """Id of the slice, for messages."""
-        return self.record.name
+        return self.read.record.name
 
 
-def plan_tasks(manifest: Manifest, grid: GridConfig, shard: ShardConfig) -> list[PlanTask]:
+def plan_tasks(
+    manifest: Manifest,
+    grid: GridConfig,
+    shard: ShardConfig,
+    *,
+    table: Path | None = None,
+    limits: Limits | None = None,
+    pictures: bool = False,
+) -> list[PlanTask]:
     """Return one task per slice, sorted by slug."""
     return [
-        PlanTask(record=record, config=slice_config(record, grid), shard=shard)
+        PlanTask(
+            read=ReadTask(
+                record=record, config=slice_config(record, grid), table=table, limits=limits
+            ),
+            shard=shard,
+            pictures=pictures,
+        )
         for record in sorted(manifest.records, key=lambda record: record.slug)
     ]
 
@@ -79,14 +124,16 @@ def plan_slice(task: PlanTask) -> SlicePlan:
     BadInputError, GateError
         The slice would be refused; the message says why.
     """
-    record, shard = task.record, task.shard
-    st_slice = read_h5ad(record, task.config)
-    lattice = assign_cells(record, st_slice, task.config.layout)
-    grid = build_grid(record, task.config, st_slice, lattice)
+    record, config, shard = task.read.record, task.read.config, task.shard
+    start = time.perf_counter()
+    with open_slice(task.read) as st_slice:
+        lattice = assign_cells(record, st_slice, config)
+        grid = build_grid(record, config, st_slice, lattice, table=task.read.table)
+    read_seconds = time.perf_counter() - start
     fill = window_fill(grid.occupied(), shard.window)
-    n_patches = shard.n_per_slice or 0
-    side = shard.window
-    itemsize = 2 if int(grid.counts.data.max(initial=0)) < 2**16 else 4
+    n_patches, shard_bytes, cut_seconds = _measure(grid, shard)
+    dense = grid.meta.n_genes * grid.counts.data.itemsize // 2 * grid.meta.shape[0]
+    dense *= grid.meta.shape[1]
     return SlicePlan(
         name=record.name,
         slug=record.slug,
@@ -94,22 +141,51 @@ def plan_slice(task: PlanTask) -> SlicePlan:
         layout=lattice.layout,
         kind=lattice.kind,
         evidence=lattice.evidence,
+        measures=lattice.measures,
         shape=lattice.shape,
         occupancy=lattice.occupancy,
         median_fill=int(np.median(fill[fill > 0])),
         n_spots=grid.meta.n_spots,
+        n_members=grid.meta.n_members,
         n_genes=grid.meta.n_genes,
         n_labelled=grid.meta.n_labelled,
         median_total=int(np.median(grid.totals)),
-        dense_bytes=itemsize * grid.meta.n_genes * lattice.shape[0] * lattice.shape[1],
+        ledger=grid.meta.ledger,
+        memory_bytes=_BASE_BYTES + 2 * min(dense, PART_BYTES) + 24 * int(grid.counts.nnz),
+        seconds=round(read_seconds + dense / _GRID_BYTES_PER_SECOND + cut_seconds, 2),
         n_patches=n_patches,
-        shard_bytes=int(n_patches * (6144 + _BYTES_PER_COUNT * side * side * shard.genes)),
+        shard_bytes=shard_bytes,
         genes=frozenset(grid.genes),
-        notices=st_slice.notices,
+        notices=(*st_slice.notices, *placing_notices(grid.meta)),
+        picture=picture_of(grid) if task.pictures else None,
     )
 
 
-def shared_genes(plans: list[SlicePlan]) -> tuple[int, int]:
+def _measure(grid: Grid, config: ShardConfig) -> tuple[int, int, float]:
+    """Return the number of patches, their expected bytes in shards, and the seconds to cut them.
+
+    Some patches, evenly spread over all, are cut and encoded; the rest is taken to be like them.
+    """
+    vocabulary = Vocabulary(tuple(grid.genes))
+    start = time.perf_counter()
+    windows = plan_windows(grid, config)
+    draws = 1 if config.cover is None else config.draws
+    step = max(1, len(windows) * draws // _SAMPLED)
+    some = windows[step // 2 :: step]
+    fixed = time.perf_counter() - start
+    sizes, start = [], time.perf_counter()
+    for _, patch in cut_slice(grid, vocabulary, grid.meta.label_names, config, windows=some):
+        sizes.append(len(pack_sample(patch.meta.key, encode_patch(patch, config.codec))))
+    seconds = time.perf_counter() - start
+    n_patches = len(windows) * draws
+    n_bytes = round(n_patches * float(np.mean(sizes))) if sizes else 0
+    if config.whole_slices or config.cover is not None:
+        whole = whole_sample(grid, vocabulary, grid.meta.label_names)
+        n_bytes += len(pack_sample(whole.meta.key, encode_whole(whole)))
+    return n_patches, n_bytes, fixed + seconds * n_patches / max(1, len(sizes))
+
+
+def shared_genes(plans: Sequence[SlicePlan]) -> tuple[int, int]:
     """Return the size of the union and of the intersection of the slices' genes."""
     if not plans:
         return 0, 0

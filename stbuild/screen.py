@@ -53,6 +53,11 @@ class Screen:
             if n > 5:
                 self.err.print(f"warning[{code}] and {n - 5} more of this kind", style="yellow")
 
+    def say(self, line: str) -> None:
+        """Print one line for people on stderr."""
+        if not self.quiet:
+            self.err.print(line, markup=False)
+
     def seconds(self) -> float:
         """Return the time since the command began."""
         return monotonic() - self.began

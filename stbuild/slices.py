@@ -3,14 +3,17 @@
 Nothing here knows file formats or grids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from stbuild.corpus.documents import SourceFile
+
+Unit = Literal["um", "pixel", "array"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,8 @@ class SliceRecord:
     """File or folder to read."""
     source_name: str
     """Path as published: relative to the manifest, or the bare file name."""
+    base: str = ""
+    """Folder that published paths are relative to; empty, bare names are published."""
     split: str = "train"
     donor: str | None = None
     section: str | None = None
@@ -32,16 +37,6 @@ class SliceRecord:
     tissue: str | None = None
     platform: str | None = None
     licence: str | None = None
-    label: str | None = None
-    """Column of ``obs`` that holds the labels."""
-    layer: str | None = None
-    """Where the counts are: None for ``X``, ``raw``, or a key of ``layers``."""
-    layout: str | None = None
-    """Layout for this slice alone."""
-    pitch_um: float | None = None
-    """Distance of neighbouring spots in micrometres."""
-    format: str | None = None
-    """Format of the source, where looking at the path is not enough."""
     positions: str | None = None
     """Table of coordinates that belongs to a table of counts."""
     labels_file: str | None = None
@@ -50,6 +45,8 @@ class SliceRecord:
     """Column of obs that tells the sections of one file apart."""
     part: str | None = None
     """Value of that column: the section that this slice is."""
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the grid configuration for this slice alone, such as its layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +69,7 @@ class Slice:
     """
 
     counts: csr_array
-    """(N, K) uint32, sorted indices, no explicit zeros."""
+    """(N, K) uint32, sorted indices, no explicit zeros; maybe mapped from a scratch file."""
     genes: Sequence[str]
     """(K,) gene ids, sorted."""
     totals: NDArray[np.int64]
@@ -83,10 +80,17 @@ class Slice:
     """(N,) array row, where the source has integer array coordinates."""
     array_col: NDArray[np.int64] | None
     xy: NDArray[np.float64] | None
-    """(N, 2) position (x, y) in the source's unit, where it has one for every spot."""
+    """(N, 2) position (x, y) in `unit`, NaN where a spot has none; None where none has."""
+    unit: Unit = "pixel"
+    """``pixel`` is whatever the source uses; ``array`` means lattice steps."""
+    um_per_unit: float | None = None
+    """Micrometres per unit of `xy`, where known."""
+    pitch_um: float | None = None
+    """Distance of neighbouring spots in micrometres, where the platform fixes it."""
     labels: Sequence[str | None] | None
     """(N,) label per spot, None = none; None altogether where no column was asked for."""
-    source: SourceFile
+    sources: tuple[SourceFile, ...]
+    """Every file that was read."""
     ledger: dict[str, int] = field(default_factory=dict)
     """Spots and molecules of the source, and each that was dropped, by reason."""
     notices: tuple[Notice, ...] = ()

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,13 +25,16 @@ from stbuild.corpus.documents import Document, FileEntry, Sha256, read_document
 from stbuild.corpus.durable import PARTIAL, guard_disk, sync_directory
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical, load_strict
-from stbuild.grids import Grid, GridMeta
+from stbuild.counts import as_csr
+from stbuild.grids import Box, Grid, GridMeta, Members, Region
 
 INVENTORY: Final = "inventory.json"
 _CHUNK: Final = 8
 """Sites per side of a chunk of counts; all genes of a site lie in one chunk."""
-_SHARD_BYTES: Final = 512 * 2**20
-"""Largest decoded Zarr shard: one per slice up to this size, bands of rows beyond it."""
+_SHARD_BYTES: Final = 128 * 2**20
+"""Largest decoded Zarr shard: one per slice up to this size, squarish blocks beyond it."""
+_READ_BYTES: Final = 64 * 2**20
+"""Dense counts that are decoded at a time."""
 
 
 class Inventory(Document):
@@ -108,16 +112,14 @@ def _write_arrays(path: Path, grid: Grid) -> None:
     K = grid.meta.n_genes
     attributes: dict[str, Any] = {"stcorpus": grid.meta.model_dump(mode="json")}
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
-    largest = int(grid.counts.data.max(initial=0))
-    dtype = np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
-    band = _rows_per_shard(W, K, dtype.itemsize, H)
-    width = -(-W // _CHUNK) * _CHUNK
+    dtype = np.dtype(np.uint16 if grid.meta.max_count <= np.iinfo(np.uint16).max else np.uint32)
+    height, width = _shard_shape(H, W, K * dtype.itemsize)
     counts = group.create_array(
         "counts",
         shape=(H, W, K),
         dtype=dtype,
         chunks=(_CHUNK, _CHUNK, K),
-        shards=(band, width, K),
+        shards=(height, width, K),
         compressors=[
             BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="bitshuffle"),
             Crc32cCodec(),
@@ -126,8 +128,10 @@ def _write_arrays(path: Path, grid: Grid) -> None:
         dimension_names=("row", "col", "gene"),
         config={"write_empty_chunks": True},
     )
-    for start in range(0, H, band):
-        counts[start : start + band] = _dense_rows(grid, start, min(start + band, H), dtype)
+    for top in range(0, H, height):
+        for left in range(0, W, width):
+            box = Box(top, min(top + height, H), left, min(left + width, W))
+            counts[box.top : box.bottom, box.left : box.right] = _dense(grid, box, dtype)
     cells = {
         "total": (grid.totals, np.uint32, 0),
         "spot": (np.arange(len(grid.barcodes)), np.int32, -1),
@@ -140,20 +144,31 @@ def _write_arrays(path: Path, grid: Grid) -> None:
     _small_array(group, "xy", grid.xy, ("spot", "axis"))
     _small_array(group, "barcodes", _pack_text(grid.barcodes), ("byte",))
     _small_array(group, "genes", _pack_text(grid.genes), ("byte",))
+    if grid.members is not None:
+        _small_array(group, "members", _pack_text(grid.members.barcodes), ("byte",))
+        _small_array(group, "member_spots", grid.members.spots, ("member",))
 
 
-def _rows_per_shard(W: int, K: int, itemsize: int, H: int) -> int:
-    row_bytes = max(1, W * K * itemsize)
-    rows = min(H, max(1, _SHARD_BYTES // row_bytes))
-    return -(-rows // _CHUNK) * _CHUNK if rows == H else max(_CHUNK, rows // _CHUNK * _CHUNK)
+def _shard_shape(H: int, W: int, cell_bytes: int) -> tuple[int, int]:
+    """Return rows and columns of a Zarr shard: the whole grid, or squarish blocks of it."""
+    cells = max(_CHUNK * _CHUNK, _SHARD_BYTES // max(1, cell_bytes))
+    height, width = -(-H // _CHUNK) * _CHUNK, -(-W // _CHUNK) * _CHUNK
+    if height * width > cells:
+        side = max(_CHUNK, int(cells**0.5) // _CHUNK * _CHUNK)
+        width = min(width, side)
+        height = min(height, max(_CHUNK, cells // width // _CHUNK * _CHUNK))
+    return height, width
 
 
-def _dense_rows(grid: Grid, start: int, stop: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return grid rows `start` to `stop` as a dense (stop - start, W, K) array."""
-    first, last = np.searchsorted(grid.rows, [start, stop])
-    dense = np.zeros((stop - start, grid.meta.shape[1], grid.meta.n_genes), dtype)
-    cells = grid.rows[first:last] - start, grid.cols[first:last]
-    dense[cells] = grid.counts[first:last].astype(dtype).toarray()
+def _dense(grid: Grid, box: Box, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the counts of a part of the grid as a dense (rows, columns, K) array."""
+    dense = np.zeros((*box.shape, grid.meta.n_genes), dtype)
+    for row in range(box.top, box.bottom):
+        # A grid row at a time: no copy of more than one row of spots is made.
+        first, last = np.searchsorted(grid.rows, [row, row + 1])
+        first, last = first + np.searchsorted(grid.cols[first:last], [box.left, box.right])
+        part = grid.counts[first:last].astype(dtype).toarray()
+        dense[row - box.top, grid.cols[first:last] - box.left] = part
     return dense
 
 
@@ -233,34 +248,107 @@ def read_meta(path: Path) -> GridMeta:
     return read_document(GridMeta, raw, f"{file}:/attributes/stcorpus")
 
 
-def read_grid(path: Path) -> Grid:
-    """Read a grid after checking every file of it against the inventory.
+class StoredGrid:
+    """A grid on disk that is read part by part; every file of it was checked when it was opened.
+
+    Parameters
+    ----------
+    path
+        The Zarr store.
 
     Raises
     ------
     IntegrityError
         A missing, extra or changed file, each by name; or arrays that contradict each other.
     """
-    if problems := check_grid(path):
-        raise IntegrityError(*problems)
-    meta = read_meta(path)
-    group = zarr.open_group(path, mode="r", zarr_format=3)
-    spot = _array(group, "spot")[...]
-    rows, cols = np.nonzero(spot >= 0)
-    # Grid order is row by row, so the spot numbers must simply count up.
-    if not np.array_equal(spot[rows, cols], np.arange(meta.n_spots)):
-        raise IntegrityError(_problem(path, "spot numbers are not in grid order"))
-    return Grid(
-        meta=meta,
-        counts=_read_counts(_array(group, "counts"), spot, meta),
-        genes=_unpack_text(_array(group, "genes")[...]),
-        totals=_array(group, "total")[...][rows, cols],
-        rows=rows.astype(np.int32),
-        cols=cols.astype(np.int32),
-        xy=_array(group, "xy")[...],
-        labels=_array(group, "label")[...][rows, cols],
-        barcodes=_unpack_text(_array(group, "barcodes")[...]),
-    )
+
+    def __init__(self, path: Path) -> None:
+        if problems := check_grid(path):
+            raise IntegrityError(*problems)
+        self.meta = read_meta(path)
+        self._group = zarr.open_group(path, mode="r", zarr_format=3)
+        self._spot = _array(self._group, "spot")[...]
+        self._total = _array(self._group, "total")[...]
+        self._label = _array(self._group, "label")[...]
+        rows, cols = np.nonzero(self._spot >= 0)
+        # Grid order is row by row, so the spot numbers must simply count up.
+        if not np.array_equal(self._spot[rows, cols], np.arange(self.meta.n_spots)):
+            raise IntegrityError(_problem(path, "spot numbers are not in grid order"))
+        self.genes: Sequence[str] = _unpack_text(_array(self._group, "genes")[...])
+
+    def occupied(self) -> NDArray[np.bool_]:
+        """Return the (H, W) mask of observed cells."""
+        return np.asarray(self._spot >= 0)
+
+    def whole_box(self) -> Box:
+        """Return the box of all cells."""
+        return Box(0, self.meta.shape[0], 0, self.meta.shape[1])
+
+    def cells(self, box: Box) -> Region:
+        """Read the observed spots of a part of the grid.
+
+        Raises
+        ------
+        IntegrityError
+            Counts outside the observed cells.
+        """
+        part = np.s_[box.top : box.bottom, box.left : box.right]
+        spot = self._spot[part]
+        rows, cols = np.nonzero(spot >= 0)
+        return Region(
+            meta=self.meta,
+            box=box,
+            counts=_read_counts(_array(self._group, "counts"), spot, box, self.meta),
+            genes=self.genes,
+            totals=self._total[part][rows, cols],
+            rows=rows.astype(np.int32),
+            cols=cols.astype(np.int32),
+            labels=self._label[part][rows, cols],
+            numbers=spot[rows, cols],
+        )
+
+    def spots(self) -> Grid:
+        """Read ids, cells, positions and labels; the counts are left out: all are zero."""
+        nothing = np.zeros(0, np.uint32)
+        starts = np.zeros(self.meta.n_spots + 1, np.int32)
+        shape = (self.meta.n_spots, self.meta.n_genes)
+        return self._gather(as_csr(nothing, nothing.astype(np.int32), starts, shape))
+
+    def whole(self) -> Grid:
+        """Read all of it, ids and positions included."""
+        return self._gather(self.cells(self.whole_box()).counts)
+
+    def _gather(self, counts: csr_array) -> Grid:
+        rows, cols = np.nonzero(self._spot >= 0)
+        members = None
+        if "members" in self._group:
+            members = Members(
+                barcodes=_unpack_text(_array(self._group, "members")[...]),
+                spots=_array(self._group, "member_spots")[...],
+            )
+        return Grid(
+            meta=self.meta,
+            counts=counts,
+            genes=self.genes,
+            totals=self._total[rows, cols],
+            rows=rows.astype(np.int32),
+            cols=cols.astype(np.int32),
+            xy=_array(self._group, "xy")[...],
+            labels=self._label[rows, cols],
+            barcodes=_unpack_text(_array(self._group, "barcodes")[...]),
+            members=members,
+        )
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a whole grid after checking every file of it against the inventory.
+
+    Raises
+    ------
+    IntegrityError
+        A missing, extra or changed file, each by name; or arrays that contradict each other.
+    """
+    return StoredGrid(path).whole()
 
 
 def read_genes(path: Path) -> list[str]:
@@ -273,32 +361,41 @@ def _array(group: zarr.Group, name: str) -> Any:  # noqa: ANN401 - zarr's indexi
     return group[name]
 
 
-def _read_counts(array: Any, spot: NDArray[np.int32], meta: GridMeta) -> csr_array:  # noqa: ANN401
+def _read_counts(
+    array: Any,  # noqa: ANN401 - zarr's indexing is loosely typed
+    spot: NDArray[np.int32],
+    box: Box,
+    meta: GridMeta,
+) -> csr_array:
     K = meta.n_genes
-    band = array.shards[0]
+    step = max(1, _READ_BYTES // max(1, box.shape[1] * K * array.dtype.itemsize) // _CHUNK) * _CHUNK
     data: list[NDArray[np.uint32]] = []
     indices: list[NDArray[np.int32]] = []
     lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-    for start in range(0, meta.shape[0], band):
-        dense = array[start : start + band].reshape(-1, K)
+    # Blocks end with the chunks, so that no chunk is decoded twice.
+    edges = sorted(
+        {box.top, *range(-(-(box.top + 1) // step) * step, box.bottom, step), box.bottom}
+    )
+    for top, bottom in pairwise(edges):
+        dense = array[top:bottom, box.left : box.right].reshape(-1, K)
         per_cell = np.count_nonzero(dense, axis=1)
         flat = np.flatnonzero(dense)
         # A gene is what is left of a flat position after its cell; cheaper than a division.
         indices.append((flat - np.repeat(np.arange(len(dense)) * K, per_cell)).astype(np.int32))
         data.append(dense.reshape(-1)[flat].astype(np.uint32))
-        observed = np.flatnonzero(spot[start : start + band].ravel() >= 0)
+        observed = np.flatnonzero(spot[top - box.top : bottom - box.top].ravel() >= 0)
         lengths.append(per_cell[observed])
     indptr = np.cumsum(np.concatenate(lengths))
     if int(indptr[-1]) != sum(part.size for part in data):
         raise IntegrityError(_problem(Path(meta.slug), "counts outside the observed cells"))
-    return csr_array(
-        (np.concatenate(data), np.concatenate(indices), indptr), shape=(meta.n_spots, K)
-    )
+    return as_csr(np.concatenate(data), np.concatenate(indices), indptr, (int(indptr.size) - 1, K))
 
 
-def grid_fingerprint(source_sha256: str, config: dict[str, Any], record: dict[str, Any]) -> str:
-    """Return the digest of all that decides a grid's content: source, configuration, record."""
-    value = {"source": source_sha256, "config": config, "record": record, "version": names.VERSION}
+def grid_fingerprint(
+    sources: list[list[str]], config: dict[str, Any], record: dict[str, Any]
+) -> str:
+    """Return the digest of all that decides a grid's content: sources, configuration, record."""
+    value = {"sources": sources, "config": config, "record": record, "version": names.VERSION}
     return sha256_bytes(dump_canonical(value))
 
 

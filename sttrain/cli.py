@@ -124,6 +124,9 @@ def _probe_help(name: str) -> str:
     return f"{field.description} \\[default: {'none' if default is None else shown}]"
 
 
+_EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
+
+
 @cli.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("corpus", type=click.Path(path_type=Path))
@@ -138,6 +141,11 @@ def _probe_help(name: str) -> str:
     "--untrained",
     is_flag=True,
     help="Use the run's weights before its first step: the control of every table.",
+)
+@click.option(
+    "--per-member",
+    is_flag=True,
+    help="One row per spot or cell of the source, where several share a site (layout bin).",
 )
 @click.option(
     "--layer",
@@ -174,7 +182,7 @@ def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
             checkpoint,
             corpus,
             output,
-            **{name: flags[name] for name in ("untrained", "batch", "layer", "device")},
+            **{name: flags[name] for name in _EMBED_FLAGS},
             progress=progress,
             say=lambda line: click.echo(line, err=True),
         )

@@ -7,7 +7,7 @@ Letters: B batch, P patch side, L = P * P sites, N spots of a slice, D features.
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,6 +19,7 @@ from stbuild.corpus.reader import open_corpus
 from sttrain.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
 from sttrain.evaluation import decode_barcodes, read_patch, require_evaluation, require_sound
+from sttrain.members import spread_to_members
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,7 @@ def embed_checkpoint(
     out: Path,
     *,
     untrained: bool = False,
+    per_member: bool = False,
     batch: int = 32,
     layer: int | None = None,
     device: str = "auto",
@@ -97,6 +99,8 @@ def embed_checkpoint(
         File to write, ``.h5ad`` or ``.parquet``.
     untrained
         Use the run's weights before its first step.
+    per_member
+        Write one row per spot or cell of the source, where several share a site.
     batch, layer, progress
         As in `embed_corpus`.
     device
@@ -137,6 +141,9 @@ def embed_checkpoint(
         device=device,
         progress=progress,
     )
+    if per_member:
+        spread = spread_to_members(corpus, outcome.embeddings)
+        outcome = replace(outcome, embeddings=spread)
     write_embeddings(out, outcome.embeddings)
     return outcome
 

@@ -19,6 +19,8 @@ from stbuild.corpus.documents import (
     Kind,
     LockDocument,
     LockedGrid,
+    LockedShard,
+    Origin,
     PatchMeta,
     ShardConfig,
     ShardEntry,
@@ -338,10 +340,26 @@ def _publish(
     lock = LockDocument(
         config=config,
         grids=tuple(
-            LockedGrid(slug=e.slug, source=e.source, config={}, content=e.grid_content)
+            LockedGrid(
+                slug=e.slug,
+                name=e.name,
+                split=e.split,
+                donor=e.donor,
+                section=e.section,
+                species=e.species,
+                tissue=e.tissue,
+                platform=e.platform,
+                licence=e.licence,
+                origin=Origin(path=e.sources[0].name),
+                sources=e.sources,
+                config={},
+                content=e.grid_content,
+            )
             for e in entries
         ),
         vocabulary=vocabulary,
+        vocabulary_rule="union",
+        shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
         plan=fingerprint,
         tools={"numpy": "2"},
     )
@@ -423,6 +441,6 @@ def _slice_entry(toy: ToySlice, samples: dict[tuple[str, Kind], list[Sample]]) -
         layout="square", grid=toy.totals.shape, n_spots=int(np.count_nonzero(toy.totals)),
         n_genes=toy.measured.size, n_vocabulary=toy.measured.size,
         n_labelled=int(np.count_nonzero(toy.labels >= 0)), n_patches=len(patches),
-        source=SourceFile(name=f"{toy.slug}.h5ad", bytes=0, sha256=sha256_bytes(b"")),
+        sources=(SourceFile(name=f"{toy.slug}.h5ad", bytes=0, sha256=sha256_bytes(b"")),),
         grid_content=sha256_bytes(toy.counts.tobytes() + toy.totals.tobytes()),
     )  # fmt: skip

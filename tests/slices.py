@@ -11,10 +11,11 @@ from scipy import sparse
 
 from stbuild.config import GridConfig
 from stbuild.corpus.names import slugify
-from stbuild.grids import Grid, build_grid
+from stbuild.grids import Grid
 from stbuild.lattices import assign_cells
+from stbuild.placing import build_grid
+from stbuild.reading import read_here
 from stbuild.slices import SliceRecord
-from stbuild.sources.h5ad import read_h5ad
 
 
 @dataclass
@@ -82,5 +83,5 @@ def record_of(path: Path, **fields: Any) -> SliceRecord:
 def grid_of(path: Path, config: GridConfig | None = None, **fields: Any) -> Grid:
     """Read a file and place it on its grid."""
     record, config = record_of(path, **fields), config or GridConfig(label="label", pitch_um=100.0)
-    st_slice = read_h5ad(record, config)
-    return build_grid(record, config, st_slice, assign_cells(record, st_slice, config.layout))
+    st_slice = read_here(record, config)
+    return build_grid(record, config, st_slice, assign_cells(record, st_slice, config))

@@ -4,7 +4,7 @@ Every model is frozen and forbids unknown keys; reading one reports every proble
 with its path. No file is opened here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -12,8 +12,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -153,6 +155,30 @@ class SourceFile(Document):
     sha256: Sha256
 
 
+class Origin(Document):
+    """Where a slice came from, as its manifest or command line said; names as published."""
+
+    path: str
+    """File or folder."""
+    positions: str | None = None
+    """Table of coordinates."""
+    labels_file: str | None = None
+    """Table of labels."""
+    gene_table: str | None = None
+    """Table of gene ids."""
+    split_by: str | None = None
+    """Column that tells the sections of the file apart."""
+    part: str | None = None
+    """The section of the file that the slice is."""
+
+
+def sources_digest(sources: Sequence[SourceFile]) -> str:
+    """Return one digest for all files of a slice: the file's own where there is one alone."""
+    if len(sources) == 1:
+        return sources[0].sha256
+    return sha256_json([[file.name, file.sha256] for file in sources])
+
+
 class SliceEntry(Document):
     """One slice of a corpus."""
 
@@ -176,7 +202,8 @@ class SliceEntry(Document):
     """Those of them that are in the corpus vocabulary."""
     n_labelled: Count
     n_patches: Count
-    source: SourceFile
+    sources: tuple[SourceFile, ...]
+    """Every file that the slice was read from."""
     grid_content: Sha256
     """Content digest of the grid."""
 
@@ -266,9 +293,26 @@ class LockedGrid(Document):
     """What a grid was made from."""
 
     slug: Slug
-    source: SourceFile
+    name: str
+    split: SplitName
+    donor: str | None
+    section: str | None
+    species: str | None
+    tissue: str | None
+    platform: str | None
+    licence: str | None
+    origin: Origin
+    sources: tuple[SourceFile, ...]
     config: dict[str, Any]
     """Resolved grid configuration."""
+    content: Sha256
+
+
+class LockedShard(Document):
+    """What a shard must be again."""
+
+    path: ShardPath
+    sha256: Sha256
     content: Sha256
 
 
@@ -280,6 +324,10 @@ class LockDocument(Document):
     config: ShardConfig
     grids: tuple[LockedGrid, ...]
     vocabulary: VocabularyEntry
+    vocabulary_rule: str
+    """``union``, ``intersection`` or ``share:X`` of the training slices, or ``given``: then the
+    genes stand in the ``genes.parquet`` beside the lock."""
+    shards: tuple[LockedShard, ...]
     plan: Sha256
     """Digest of the shard plan: the keys of every shard, in order."""
     tools: dict[str, str]
@@ -290,9 +338,17 @@ class SplitAssignment(Document):
     """One seed of an evaluation split."""
 
     seed: Count
+    """Number of the seed, or of the group that is held out."""
+    held_out: str | None = None
+    """Donor or pair whose slices are the test; not written where no group is held out."""
     slices: dict[Slug, str]
     """One character per spot, in the order of ``barcodes``: ``T`` train, ``E`` test,
-    ``b`` dropped by the buffer, ``.`` unlabelled."""
+    ``b`` dropped by the buffer, ``x`` labelled but not scored, as its class is not in training,
+    ``.`` unlabelled."""
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "held_out", None)
 
 
 class SplitDocument(Document):
@@ -310,19 +366,34 @@ class SplitDocument(Document):
     barcodes: dict[Slug, tuple[str, ...]]
     """Barcodes per slice, in grid order."""
     assignments: tuple[SplitAssignment, ...]
+    undefined: dict[Slug, str] = Field(default_factory=dict)
+    """Labelled slices for which the rule has no answer, with the reason; they stand in no
+    assignment. Not written where there is none."""
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "undefined", {})
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         for assignment in self.assignments:
             for slug, codes in assignment.slices.items():
                 expected = len(self.barcodes.get(slug, ()))
-                if len(codes) != expected or set(codes) - set("TEb."):
+                if len(codes) != expected or set(codes) - set("TEbx."):
                     msg = (
                         f"seed {assignment.seed}, slice {slug}: {len(codes)} codes for "
-                        f"{expected} barcodes, or a code outside T, E, b and '.'"
+                        f"{expected} barcodes, or a code outside T, E, b, x and '.'"
                     )
                     raise ValueError(msg)
+        if both := sorted(set(self.undefined) & set(self.barcodes)):
+            msg = f"slice {both[0]} is undefined and has barcodes ({len(both)} such)"
+            raise ValueError(msg)
         return self
+
+
+def _without(dumped: dict[str, Any], key: str, default: object) -> dict[str, Any]:
+    """Leave out a key that holds its default: documents without it keep their bytes."""
+    return {name: value for name, value in dumped.items() if name != key or value != default}
 
 
 Model = TypeVar("Model", bound=BaseModel)

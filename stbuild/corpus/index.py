@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.corpus.documents import SliceEntry
+from stbuild.corpus.documents import SliceEntry, sources_digest
 from stbuild.corpus.errors import IntegrityError, Problem
 
 if TYPE_CHECKING:
@@ -125,17 +125,55 @@ def read_genes(raw: bytes, where: str) -> list[str]:
     return genes
 
 
+def write_panels(panels: Mapping[str, NDArray[np.int32]]) -> bytes:
+    """Return ``panels.parquet``: which genes each slice measures; others are unknown, not zero.
+
+    Parameters
+    ----------
+    panels
+        Per slug, ascending gene indices.
+    """
+    import pyarrow as pa
+
+    slugs = sorted(panels)
+    lists = pa.array([panels[slug] for slug in slugs], pa.list_(pa.int32()))
+    return _to_parquet(pa.table({"slice": pa.array(slugs, pa.string()), "genes": lists}))
+
+
+def read_panels(raw: bytes, where: str) -> dict[str, NDArray[np.int32]]:
+    """Read ``panels.parquet``.
+
+    Raises
+    ------
+    IntegrityError
+        Not Parquet, other columns, a slice that stands twice, or genes that do not ascend.
+    """
+    table = _from_parquet(raw, where, {"slice": "string"})
+    if "genes" not in table.column_names:
+        raise _refused(where, "no column ``genes``")
+    slugs = table.column("slice").to_pylist()
+    lists = table.column("genes").to_pylist()
+    panels = {s: np.asarray(genes, np.int32) for s, genes in zip(slugs, lists, strict=True)}
+    ascend = all(
+        panel.size == 0 or (panel[0] >= 0 and bool(np.all(np.diff(panel) > 0)))
+        for panel in panels.values()
+    )
+    if len(panels) < len(slugs) or not ascend:
+        raise _refused(where, "a slice stands twice, or its genes do not ascend")
+    return panels
+
+
 def write_slices(slices: Sequence[SliceEntry]) -> bytes:
     """Return ``slices.parquet``: one row per slice, for people who do not read JSON."""
     import pyarrow as pa
 
     rows = [
         {
-            **{k: v for k, v in entry.model_dump().items() if k not in {"source", "grid"}},
+            **{k: v for k, v in entry.model_dump().items() if k not in {"sources", "grid"}},
             "grid_rows": entry.grid[0],
             "grid_cols": entry.grid[1],
-            "source_name": entry.source.name,
-            "source_sha256": entry.source.sha256,
+            "source_name": ", ".join(file.name for file in entry.sources),
+            "source_sha256": sources_digest(entry.sources),
         }
         for entry in slices
     ]

@@ -23,6 +23,7 @@ LOCK_JSON: Final = "corpus.lock.json"
 CHECKSUMS: Final = "SHA256SUMS"
 GENES_PARQUET: Final = "genes.parquet"
 SLICES_PARQUET: Final = "slices.parquet"
+PANELS_PARQUET: Final = "panels.parquet"
 WORK_DIR: Final = ".work"
 """Scratch of an unfinished build, inside its output folder; gone when the corpus is done."""
 

@@ -92,10 +92,15 @@ class WholeSlice:
     """(N,) label code, -1 = none."""
     barcodes: NDArray[np.bytes_]
     """(N,) barcodes, UTF-8."""
+    members: NDArray[np.bytes_] | None = None
+    """(M,) ids of the source's spots or cells, where several share a site; by site, then id."""
+    member_spots: NDArray[np.int32] | None = None
+    """(M,) the spot that each of them lies in, ascending."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by member name."""
-        return {name: getattr(self, name) for name in _WHOLE_MEMBERS}
+        found = {name: getattr(self, name) for name in _WHOLE_MEMBERS}
+        return {name: array for name, array in found.items() if array is not None}
 
     def content(self) -> bytes:
         """Return the 32-byte content digest."""
@@ -113,7 +118,11 @@ _WHOLE_MEMBERS: Final[Mapping[str, tuple[tuple[str, ...], int]]] = {
     "xy": (("<f8",), 2),
     "labels": (("<i2",), 1),
     "barcodes": (("|S",), 1),
+    "members": (("|S",), 1),
+    "member_spots": (("<i4",), 1),
 }
+_SHARED_SITES: Final = {"members.npy", "member_spots.npy"}
+"""Members that stand only where several spots or cells share a site, both or neither."""
 _PATCH_MEMBERS: Final[Mapping[str, tuple[str, int]]] = {
     "genes": ("<i4", 1),
     "totals": ("<u4", 2),
@@ -299,6 +308,8 @@ def decode_whole(members: Mapping[str, Buffer], where: str) -> WholeSlice:
     """
     members = {name: data for name, data in members.items() if not name.startswith("__")}
     expected = {f"{name}.npy" for name in _WHOLE_MEMBERS} | {"json"}
+    if not _SHARED_SITES & set(members):
+        expected -= _SHARED_SITES
     if set(members) != expected:
         wrong = ", ".join(sorted(set(members) ^ expected))
         raise _refused(where, f"members missing or unknown: {wrong[:200]}")
@@ -306,6 +317,7 @@ def decode_whole(members: Mapping[str, Buffer], where: str) -> WholeSlice:
     arrays = {
         name: read_npy(members[f"{name}.npy"], f"{where}.{name}.npy", dtypes, ndim)
         for name, (dtypes, ndim) in _WHOLE_MEMBERS.items()
+        if f"{name}.npy" in members
     }
     whole = WholeSlice(meta=meta, **arrays)
     _require_sparse(whole, where)
@@ -344,6 +356,12 @@ def _require_places(whole: WholeSlice, where: str) -> None:
         raise _refused(where, "spots outside the grid, or not in grid order")
     if bool(np.any(whole.labels < -1)) or not bool(np.all(np.isfinite(whole.xy))):
         raise _refused(where, "a label code below -1, or a position that is not finite")
+    if whole.member_spots is not None and whole.members is not None:
+        # Ascending, every spot at least once, one entry per member.
+        steps = np.diff(whole.member_spots, prepend=-1, append=whole.rows.shape[0])
+        one_each = whole.members.shape == whole.member_spots.shape
+        if not one_each or bool(np.any((steps != 0) & (steps != 1))):
+            raise _refused(where, "the ids that share sites do not match the sites")
 
 
 def _refused(where: str, what: str) -> IntegrityError:

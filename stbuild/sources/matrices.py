@@ -1,27 +1,57 @@
-"""Count matrices of an ``.h5ad`` file: structure and values checked before anything is summed.
+"""Count matrices of HDF5 files: structure and values checked before anything is summed.
 
 SciPy trusts its indices and crashes or silently miscounts on bad ones, so the structure is checked
-with plain NumPy first. Values must be counts: finite, not negative, whole.
+with plain NumPy first. Values must be counts: finite, not negative, whole. Large matrices are read
+band by band into scratch files.
 """
 
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
+from stbuild.counts import allocate, as_csr, bands
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.hdf5 import child
 
+_AT_ONCE: Final = 8 * 2**20
+"""Stored values that are read at a time."""
 _ROWS_AT_ONCE: Final = 64 * 2**20
 """Bytes of a dense matrix that are read at a time."""
 _LOG_MAXIMUM: Final = 25.0
 """Largest value that log1p of a count can plausibly reach."""
 _MAX_COUNT: Final = 2**31 - 1
+_DAMAGED: Final = "the file is damaged: get it again, or write it again"
 
 
-def read_counts(node: Any, shape: tuple[int, int]) -> csr_array:  # noqa: ANN401 - h5py is untyped
+class Stored(Protocol):
+    """A one-dimensional array on disk, of HDF5 or Zarr."""
+
+    @property
+    def shape(self) -> Any:  # noqa: ANN401 - both libraries are loosely typed
+        """Sides."""
+        ...
+
+    @property
+    def dtype(self) -> Any:  # noqa: ANN401
+        """Type of the values."""
+        ...
+
+    def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401 - both libraries are loosely typed
+        """Return some values."""
+        ...
+
+
+def read_counts(
+    node: Any,  # noqa: ANN401 - h5py is untyped
+    shape: tuple[int, int],
+    scratch: Path | None = None,
+    *,
+    sum_duplicates: bool = False,
+) -> csr_array:
     """Read a matrix of counts, stored as CSR, CSC or dense, of any integer-valued type.
 
     Parameters
@@ -30,6 +60,11 @@ def read_counts(node: Any, shape: tuple[int, int]) -> csr_array:  # noqa: ANN401
         Group (sparse) or dataset (dense).
     shape
         (n_obs, n_vars) that the rest of the file implies.
+    scratch
+        Folder for a matrix that does not fit into memory; CSC and dense ones are built there too
+        only where they are small.
+    sum_duplicates
+        Sum entries that stand twice instead of refusing them.
 
     Returns
     -------
@@ -42,7 +77,7 @@ def read_counts(node: Any, shape: tuple[int, int]) -> csr_array:  # noqa: ANN401
         A broken structure, another shape, or values that are not counts.
     """
     if isinstance(node, h5py.Dataset):
-        return _read_dense(node, shape)
+        return read_dense(node, shape, node.name)
     encoding = str(node.attrs.get("encoding-type", ""))
     if encoding not in ("csr_matrix", "csc_matrix"):
         what = f"expected a matrix (csr_matrix, csc_matrix or dense), got {encoding or 'a group'}"
@@ -50,65 +85,150 @@ def read_counts(node: Any, shape: tuple[int, int]) -> csr_array:  # noqa: ANN401
     stored = tuple(int(n) for n in node.attrs.get("shape", ()))
     if stored != shape:
         what = f"shape {stored}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
-        raise SourceFaultError("B041", node.name, what, "the file is damaged: write it again")
-    is_csr = encoding == "csr_matrix"
-    major, minor = shape if is_csr else shape[::-1]
-    indptr, indices = _read_structure(node, major, minor)
-    values = to_counts(child(node, "data")[:], f"{node.name}/data", indices.shape[0])
-    matrix = (csr_array if is_csr else csc_array)((values, indices, indptr), shape=shape)
-    rows = csr_array(matrix.tocsr())
-    rows.sort_indices()
-    _refuse_duplicates(rows, node.name)
-    rows.eliminate_zeros()
-    return rows
+        raise SourceFaultError("B041", node.name, what, _DAMAGED)
+    parts = child(node, "data"), child(node, "indices"), child(node, "indptr")
+    return read_sparse(
+        *parts,
+        shape,
+        node.name,
+        scratch,
+        by_row=encoding == "csr_matrix",
+        sum_duplicates=sum_duplicates,
+    )
 
 
-def _read_structure(
-    node: h5py.Group, major: int, minor: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    fix = "the file is damaged: get it again, or write it again with anndata"
-    pointers, columns = child(node, "indptr"), child(node, "indices")
-    if pointers.dtype.kind not in "iu" or columns.dtype.kind not in "iu":
-        raise SourceFaultError("B035", node.name, "sparse indices are not integers", fix)
-    indptr = np.asarray(pointers[:], np.int64)
-    n_stored = columns.shape[0]
-    ends = indptr.shape == (major + 1,) and indptr[0] == 0 and indptr[-1] == n_stored
-    if not ends or bool(np.any(np.diff(indptr) < 0)):
+def read_sparse(
+    data: Stored,
+    indices: Stored,
+    indptr: Stored,
+    shape: tuple[int, int],
+    name: str,
+    scratch: Path | None,
+    *,
+    by_row: bool = True,
+    sum_duplicates: bool = False,
+) -> csr_array:
+    """Read compressed sparse counts from three arrays on disk, whatever library opened them.
+
+    Parameters
+    ----------
+    data, indices, indptr
+        The arrays, one-dimensional.
+    shape
+        (n_obs, n_vars).
+    name
+        Where they stand in the source, for messages.
+    scratch
+        Folder for what does not fit into memory.
+    by_row
+        Whether `indptr` runs over spots (CSR) or over genes (CSC).
+    sum_duplicates
+        Sum entries that stand twice instead of refusing them.
+
+    Raises
+    ------
+    SourceFaultError
+        B033 to B036 and B028 to B031: the structure is broken, or values are not counts.
+    """
+    major, minor = shape if by_row else shape[::-1]
+    starts = _read_starts(indptr, indices, major, name)
+    n = int(starts[-1])
+    if data.shape != (n,):
+        what = f"{data.shape} values for {n:,} indices"
+        raise SourceFaultError("B035", f"{name}/data", what, _DAMAGED)
+    values = allocate(n, np.uint32, scratch)
+    columns = allocate(n, np.int32, scratch)
+    for start in range(0, n, _AT_ONCE):
+        part = np.s_[start : min(start + _AT_ONCE, n)]
+        columns[part] = _check_indices(indices[part], minor, f"{name}/indices", start, n)
+        block = data[part]
+        values[part] = to_counts(block, f"{name}/data", block.shape[0])
+    if by_row:
+        rows = as_csr(values, columns, starts, shape)
+    else:
+        rows = csr_array(csc_array((values, columns, starts), shape=shape).tocsr())
+    return _settle(rows, name, scratch, sum_duplicates=sum_duplicates)
+
+
+def _read_starts(indptr: Stored, indices: Stored, major: int, name: str) -> NDArray[np.int64]:
+    if indptr.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
+        raise SourceFaultError("B035", name, "sparse indices are not integers", _DAMAGED)
+    starts = np.asarray(indptr[:], np.int64)
+    n_stored = int(indices.shape[0]) if len(indices.shape) == 1 else -1
+    ends = starts.shape == (major + 1,) and starts[0] == 0 and starts[-1] == n_stored
+    if not ends or bool(np.any(np.diff(starts) < 0)):
         what = f"sparse structure invalid: row starts do not rise from 0 to {n_stored:,}"
-        raise SourceFaultError("B035", pointers.name, what, fix)
-    indices = np.asarray(columns[:], np.int64)
-    outside = np.flatnonzero((indices < 0) | (indices >= minor))
+        raise SourceFaultError("B035", f"{name}/indptr", what, _DAMAGED)
+    return starts
+
+
+def _check_indices(
+    block: NDArray[Any], minor: int, name: str, start: int, n: int
+) -> NDArray[np.int32]:
+    outside = np.flatnonzero((block < 0) | (block >= minor))
     if outside.size:
         first = int(outside[0])
         what = (
-            f"sparse structure invalid: {outside.size:,} of {n_stored:,} indices lie outside "
-            f"0..{minor - 1} (first: [{first}] = {indices[first]})"
+            f"sparse structure invalid: {outside.size:,} of {n:,} indices lie outside "
+            f"0..{minor - 1} (first: [{start + first}] = {block[first]})"
         )
-        raise SourceFaultError("B034", columns.name, what, fix)
-    return indptr, indices.astype(np.int32)
+        raise SourceFaultError("B034", name, what, _DAMAGED)
+    return block.astype(np.int32)
 
 
-def _refuse_duplicates(rows: csr_array, name: str) -> None:
+def _settle(rows: csr_array, name: str, scratch: Path | None, *, sum_duplicates: bool) -> csr_array:
+    """Sort each row, refuse or sum repeated entries, drop explicit zeros; band by band."""
+    n_twice = n_zero = 0
+    for start, stop in bands(rows.indptr):
+        part = np.s_[int(rows.indptr[start]) : int(rows.indptr[stop])]
+        # csr_array would copy; the band's arrays are views, so that sorting works in place.
+        band = csr_array(
+            (rows.data[part], rows.indices[part], rows.indptr[start : stop + 1] - part.start),
+            shape=(stop - start, rows.shape[1]),
+        )
+        if not band.has_sorted_indices:
+            band.sort_indices()
+            rows.data[part], rows.indices[part] = band.data, band.indices
+        n_twice += _count_duplicates(band)
+        n_zero += int(np.count_nonzero(band.data == 0))
+    if n_twice and not sum_duplicates:
+        what = f"{n_twice:,} duplicate entries: a spot stores a gene twice"
+        fix = "sum or drop them before writing the file, or pass --sum-duplicates"
+        raise SourceFaultError("B036", name, what, fix)
+    rows.has_sorted_indices = True
+    if n_twice:
+        rows.sum_duplicates()
+    if n_zero:
+        rows.eliminate_zeros()
+    return rows
+
+
+def _count_duplicates(rows: csr_array) -> int:
     # After sorting, a repeated column stands beside its twin within the same row.
     same = np.diff(rows.indices) == 0
     starts = rows.indptr[1:-1]
     same[starts[(starts > 0) & (starts <= same.size)] - 1] = False
-    if n := int(np.count_nonzero(same)):
-        what = f"{n:,} duplicate entries: a spot stores a gene twice"
-        raise SourceFaultError("B036", name, what, "sum or drop them before writing the file")
+    return int(np.count_nonzero(same))
 
 
-def _read_dense(dataset: h5py.Dataset, shape: tuple[int, int]) -> csr_array:
-    if dataset.shape != shape:
-        what = f"shape {dataset.shape}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
-        raise SourceFaultError("B041", dataset.name, what, "the file is damaged: write it again")
-    n_rows = max(1, _ROWS_AT_ONCE // max(1, shape[1] * dataset.dtype.itemsize))
+def read_dense(array: Stored, shape: tuple[int, int], name: str) -> csr_array:
+    """Read a dense matrix of counts by blocks of rows.
+
+    Raises
+    ------
+    SourceFaultError
+        Another shape, or values that are not counts.
+    """
+    if tuple(array.shape) != shape:
+        what = f"shape {array.shape}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
+        raise SourceFaultError("B041", name, what, _DAMAGED)
+    n_rows = max(1, _ROWS_AT_ONCE // max(1, shape[1] * array.dtype.itemsize))
     data: list[NDArray[np.uint32]] = []
     indices: list[NDArray[np.int32]] = []
     lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
     for start in range(0, shape[0], n_rows):
-        block = dataset[start : start + n_rows]
-        counts = to_counts(block.ravel(), dataset.name, block.size).reshape(block.shape)
+        block = array[start : start + n_rows]
+        counts = to_counts(block.ravel(), name, block.size).reshape(block.shape)
         rows, cols = np.nonzero(counts)
         data.append(counts[rows, cols])
         indices.append(cols.astype(np.int32))
@@ -116,7 +236,7 @@ def _read_dense(dataset: h5py.Dataset, shape: tuple[int, int]) -> csr_array:
     indptr = np.cumsum(np.concatenate(lengths))
     values = np.concatenate(data) if data else np.zeros(0, np.uint32)
     columns = np.concatenate(indices) if indices else np.zeros(0, np.int32)
-    return csr_array((values, columns, indptr), shape=shape)
+    return as_csr(values, columns, indptr, shape)
 
 
 def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint32]:
@@ -138,7 +258,7 @@ def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint
     """
     if values.shape != (expected,):
         what = f"{values.shape} values for {expected:,} indices"
-        raise SourceFaultError("B035", name, what, "the file is damaged: write it again")
+        raise SourceFaultError("B035", name, what, _DAMAGED)
     if values.dtype.kind not in "biuf":
         what = f"values of type {values.dtype}, expected counts"
         raise SourceFaultError("B033", name, what, "store integer counts")
@@ -153,7 +273,8 @@ def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint
         if not whole.all() and float(values.max(initial=0)) < _LOG_MAXIMUM:
             looks = "; looks log-normalised"
         _require(whole, values, name, "B030", f"are not whole numbers{looks}", fix)
-    _require(values <= _MAX_COUNT, values, name, "B031", f"exceed {_MAX_COUNT:,}", fix)
+    if values.dtype.itemsize >= 4:
+        _require(values <= _MAX_COUNT, values, name, "B031", f"exceed {_MAX_COUNT:,}", fix)
     return values.astype(np.uint32)
 
 

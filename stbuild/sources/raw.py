@@ -4,17 +4,15 @@ Readers know file formats; which spots and genes are kept is decided in :mod:`st
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from stbuild.slices import Notice
-
-Unit = Literal["um", "pixel", "array"]
+from stbuild.counts import gather
+from stbuild.slices import Notice, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +50,21 @@ class RawSlice:
     ledger: dict[str, int] = field(default_factory=dict)
     """What did not match, by name, such as ``positions_without_counts``; integers only."""
     notices: tuple[Notice, ...] = ()
+    sections: tuple[str, Sequence[str]] | None = None
+    """A column that may tell several sections apart and its (N,) values, where there is one."""
+
+    def take(self, rows: NDArray[np.int64], scratch: Path | None = None) -> "RawSlice":
+        """Return some spots alone, in the given order."""
+        n, numbers = len(self.barcodes), rows.tolist()
+        array, labels = self.array, self.labels
+        sections = self.sections
+        return replace(
+            self,
+            counts=gather(self.counts, rows, scratch) if rows.size < n else self.counts,
+            barcodes=[self.barcodes[i] for i in numbers],
+            array=None if array is None else (array[0][rows], array[1][rows]),
+            xy=None if self.xy is None else self.xy[rows],
+            in_tissue=None if self.in_tissue is None else self.in_tissue[rows],
+            labels=None if labels is None else [labels[i] for i in numbers],
+            sections=None if sections is None else (sections[0], [sections[1][i] for i in numbers]),
+        )

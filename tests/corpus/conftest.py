@@ -176,7 +176,7 @@ def write_corpus(root: Path, files: Mapping[str, bytes] | None = None) -> Corpus
         n_vocabulary=40,
         n_labelled=0,
         n_patches=3,
-        source=source,
+        sources=(source,),
         grid_content="0" * 64,
     )
     split = SplitDocument(

@@ -246,7 +246,9 @@ def test_no_path_or_time_of_this_machine_is_published(train_corpus, tmp_path):
     text += (train_corpus.root / "corpus.lock.json").read_text()
     assert str(tmp_path.parents[1]) not in text
     assert (
-        json.loads((train_corpus.root / "corpus.json").read_text())["slices"][0]["source"]["name"]
+        json.loads((train_corpus.root / "corpus.json").read_text())["slices"][0]["sources"][0][
+            "name"
+        ]
         == "alpha.h5ad"
     )
 

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.sources.h5ad import read_h5ad
+from stbuild.reading import read_here
 from tests.conftest import SAMPLE
 from tests.slices import Spec, grid_of, make_anndata, record_of
 
@@ -97,12 +97,12 @@ def test_dropped_spots_and_genes_are_counted_and_molecules_conserved(tmp_path):
     data.var_names = names
     path = tmp_path / "s.h5ad"
     data.write_h5ad(path)
-    st_slice = read_h5ad(record_of(path), GridConfig())
+    st_slice = read_here(record_of(path), GridConfig())
     ledger = st_slice.ledger
     assert ledger["spots_without_counts"] == 2
     assert ledger["spots_off_tissue"] == 2
-    assert ledger["genes_duplicated"] == 2
-    dropped = ledger["molecules_off_tissue"] + ledger["molecules_duplicated_genes"]
+    assert ledger["genes_dropped_duplicates"] == 2
+    dropped = ledger["molecules_off_tissue"] + ledger["molecules_dropped_duplicates"]
     assert ledger["molecules_read"] == ledger["molecules_kept"] + dropped == counts.sum()
     assert int(st_slice.counts.sum()) == ledger["molecules_kept"]
     assert int(st_slice.totals.sum()) == counts[2:].sum()
@@ -127,7 +127,7 @@ def test_every_fault_of_a_file_is_listed_at_once(tmp_path):
     path = tmp_path / "s.h5ad"
     data.write_h5ad(path)
     with pytest.raises(BadInputError) as caught:
-        read_h5ad(record_of(path), GridConfig(label="nope"))
+        read_here(record_of(path), GridConfig(label="nope"))
     assert {problem.code for problem in caught.value.problems} == {"B030", "B076", "B082"}
 
 
@@ -138,7 +138,7 @@ def test_log_values_are_recognised_and_the_counts_layer_named(tmp_path):
     path = tmp_path / "s.h5ad"
     data.write_h5ad(path)
     with pytest.raises(BadInputError, match=r"looks log-normalised.*--layer counts"):
-        read_h5ad(record_of(path), GridConfig())
+        read_here(record_of(path), GridConfig())
 
 
 @pytest.mark.parametrize("name", ["151510", "Br8325_ant"])

@@ -21,7 +21,39 @@ def test_a_sheet_gives_records_with_paths_beside_it(tmp_path):
     assert (record.name, record.slug, record.donor) == ("A.1", "a-1", "Br1")
     assert record.path == str(tmp_path / "d" / "a.h5ad")
     assert record.source_name == "d/a.h5ad"
-    assert (record.split, record.pitch_um) == ("train", 100.0)
+    assert (record.split, record.grid) == ("train", {"pitch_um": 100.0})
+
+
+def test_a_row_may_set_any_key_of_the_grid_configuration(tmp_path):
+    sheet = (
+        "slice,path,collisions,force,label,positions,split_by\n"
+        "a,d/a.h5ad,first,true,layer,d/p.csv,\nb,b.h5ad,,,,,section\n"
+    )
+    first, second = read_inputs(write(tmp_path, sheet)).records
+    assert first.grid == {"collisions": "first", "force": True, "label": "layer"}
+    assert first.positions == str(tmp_path / "d" / "p.csv")
+    assert (second.grid, second.split_by, second.positions) == ({}, "section", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("d/a.h5ad", "a"),
+        ("d/a.b.tsv.gz", "a.b"),
+        ("sample1/outs", "sample1"),
+        ("sample1/", "sample1"),
+        ("d/a.zarr", "a"),
+    ],
+)
+def test_a_path_alone_names_its_slice(tmp_path, monkeypatch, path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    if path.endswith((".h5ad", ".gz")):
+        (tmp_path / path).touch()
+    else:
+        (tmp_path / path).mkdir()
+    (record,) = read_inputs([path]).records
+    assert (record.name, record.path) == (name, path)
 
 
 def test_every_problem_of_a_sheet_is_listed_at_once(tmp_path):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.documents import ShardConfig
+from stbuild.cutting import cut_slice, plan_parts, plan_windows
 from stbuild.genes import Vocabulary, union_vocabulary
 from stbuild.moments import SCALE, SliceMoments
-from stbuild.patches import crop_cover, crop_training, view_slice, whole_sample
+from stbuild.patches import whole_sample
 from stbuild.windows import plan_training
 from tests.slices import Spec, grid_of, write_slice
 
@@ -37,7 +38,7 @@ def test_window_sums_equal_dense_sums(grid):
     config = ShardConfig(window=6, genes=8, n_per_slice=30, min_fill=0)
     windows = plan_training(grid.occupied(), grid.meta.counts_digest, config)
     values, _ = dense_values(grid)
-    moments = SliceMoments(grid, grid.counts)
+    moments = SliceMoments(grid.cells(grid.whole_box()), grid.counts)
     seen = []
     for window, first, second in moments.windows(windows, 6):
         box = values[window.row : window.row + 6, window.col : window.col + 6]
@@ -49,7 +50,7 @@ def test_window_sums_equal_dense_sums(grid):
 
 def test_whole_sums_equal_dense_sums(grid):
     values, _ = dense_values(grid)
-    first, second = SliceMoments(grid, grid.counts).whole()
+    first, second = SliceMoments(grid.cells(grid.whole_box()), grid.counts).whole()
     assert first.tolist() == values.sum((0, 1)).tolist()
     assert second.tolist() == (values**2).sum((0, 1)).tolist()
 
@@ -58,7 +59,7 @@ def test_a_crop_is_the_slice_of_the_dense_grid(grid):
     vocabulary = union_vocabulary([grid.genes])
     config = ShardConfig(window=7, genes=11, n_per_slice=9)
     dense, (_, total) = dense_counts(grid), dense_values(grid)
-    for window, patch in crop_training(view_slice(grid, vocabulary, LABELS, 7), config):
+    for window, patch in cut_slice(grid, vocabulary, LABELS, config):
         box = np.s_[window.row : window.row + 7, window.col : window.col + 7]
         assert (patch.counts == dense[box][:, :, patch.genes].transpose(2, 0, 1)).all()
         assert (patch.totals == total[box]).all()
@@ -69,7 +70,7 @@ def test_hvg_takes_the_largest_variances_over_observed_sites(grid):
     config = ShardConfig(window=6, genes=5, n_per_slice=6, select="hvg")
     values, total = dense_values(grid)
     vocabulary = union_vocabulary([grid.genes])
-    for window, patch in crop_training(view_slice(grid, vocabulary, LABELS, 6), config):
+    for window, patch in cut_slice(grid, vocabulary, LABELS, config):
         box = np.s_[window.row : window.row + 6, window.col : window.col + 6]
         spread = values[box][total[box] > 0].var(axis=0)
         best = np.sort(np.argsort(-spread, kind="stable")[:5])
@@ -78,10 +79,9 @@ def test_hvg_takes_the_largest_variances_over_observed_sites(grid):
 
 def test_holes_as_zeros_change_the_variance_as_the_paper_reads(grid):
     vocabulary = union_vocabulary([grid.genes])
-    view = view_slice(grid, vocabulary, LABELS, 6)
     values, _ = dense_values(grid)
     config = ShardConfig(window=6, genes=5, n_per_slice=6, select="hvg", holes="zero", min_fill=0)
-    for window, patch in crop_training(view, config):
+    for window, patch in cut_slice(grid, vocabulary, LABELS, config):
         box = np.s_[window.row : window.row + 6, window.col : window.col + 6]
         spread = values[box].reshape(36, -1).var(axis=0)
         seen = values[box].sum((0, 1)) > 0
@@ -91,13 +91,14 @@ def test_holes_as_zeros_change_the_variance_as_the_paper_reads(grid):
 
 def test_weighted_draws_prefer_variable_genes_and_random_ones_do_not(grid):
     vocabulary = union_vocabulary([grid.genes])
-    view = view_slice(grid, vocabulary, LABELS, 8)
     values, total = dense_values(grid)
     spread = values[total > 0].var(axis=0)
 
     def mean_spread(select):
         config = ShardConfig(window=8, genes=6, n_per_slice=120, select=select)
-        return np.mean([spread[p.genes].mean() for _, p in crop_training(view, config)])
+        return np.mean(
+            [spread[p.genes].mean() for _, p in cut_slice(grid, vocabulary, LABELS, config)]
+        )
 
     assert mean_spread("random") < mean_spread("weighted") < mean_spread("hvg")
 
@@ -105,18 +106,17 @@ def test_weighted_draws_prefer_variable_genes_and_random_ones_do_not(grid):
 def test_a_smaller_vocabulary_moves_no_draw_of_the_genes_it_keeps(grid):
     config = ShardConfig(window=8, genes=6, n_per_slice=1, select="random")
     full = Vocabulary(tuple(grid.genes))
-    _, patch = next(crop_training(view_slice(grid, full, LABELS, 8), config))
+    _, patch = next(cut_slice(grid, full, LABELS, config))
     chosen = {full.genes[i] for i in patch.genes}
     kept = Vocabulary(tuple(sorted(chosen | set(grid.genes[::2]))))
-    _, again = next(crop_training(view_slice(grid, kept, LABELS, 8), config))
+    _, again = next(cut_slice(grid, kept, LABELS, config))
     assert {kept.genes[i] for i in again.genes} == chosen
 
 
 def test_padding_marks_missing_genes_and_sites(grid):
     vocabulary = Vocabulary(tuple(sorted([*grid.genes[:5], "ZZZ"])))
-    view = view_slice(grid, vocabulary, LABELS, 30)
     config = ShardConfig(window=30, genes=9, n_per_slice=1)
-    _, patch = next(crop_training(view, config))
+    _, patch = next(cut_slice(grid, vocabulary, LABELS, config))
     H, W = grid.meta.shape
     assert patch.genes.tolist() == [0, 1, 2, 3, 4, -1, -1, -1, -1]
     assert patch.totals[H:].sum() == patch.totals[:, W:].sum() == 0
@@ -129,7 +129,7 @@ def test_cover_uses_one_gene_set_per_draw_and_maps_spots_back(grid):
     config = ShardConfig(window=8, genes=7, n_per_slice=None, cover=4, draws=3)
     sets: dict[int, set[tuple[int, ...]]] = {}
     seen = set()
-    for _, patch in crop_cover(view_slice(grid, vocabulary, LABELS, 8), config):
+    for _, patch in cut_slice(grid, vocabulary, LABELS, config):
         sets.setdefault(patch.meta.draw, set()).add(tuple(patch.genes.tolist()))
         assert patch.spots is not None
         assert patch.labels is not None
@@ -149,3 +149,33 @@ def test_whole_slice_holds_all_vocabulary_counts(grid):
     assert int(whole.data.sum()) == int(grid.counts[:, 3:20].sum())
     assert whole.genes.tolist() == list(range(1, 18))
     assert [b.decode() for b in whole.barcodes] == list(grid.barcodes)
+
+
+MODES = {
+    "training": ShardConfig(window=6, genes=9, n_per_slice=40, min_fill=0),
+    "evaluation": ShardConfig(window=6, genes=9, n_per_slice=None, cover=5, draws=2),
+    "holes_as_zeros": ShardConfig(window=7, genes=9, n_per_slice=30, holes="zero"),
+}
+
+
+@pytest.mark.parametrize("part_bytes", [1, 4_000, 12_000, 40_000])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_slice_cut_in_parts_gives_the_same_patches(grid, mode, part_bytes):
+    vocabulary, config = union_vocabulary([grid.genes]), MODES[mode]
+    whole = {p.meta.key: p.content() for _, p in cut_slice(grid, vocabulary, LABELS, config)}
+    parts = cut_slice(grid, vocabulary, LABELS, config, part_bytes=part_bytes)
+    assert {patch.meta.key: patch.content() for _, patch in parts} == whole
+
+
+@pytest.mark.parametrize("part_bytes", [1, 4_000, 12_000, 40_000])
+def test_parts_hold_every_window_once_and_stay_within_memory(grid, part_bytes):
+    config = MODES["training"]
+    windows = plan_windows(grid, config)
+    parts = plan_parts(windows, grid.meta.shape, 6, 80, part_bytes)
+    assert sorted(w.number for part in parts for w in part.windows) == list(range(40))
+    for part in parts:
+        height, width = part.box.shape
+        assert height * width * 80 <= max(part_bytes, 36 * 80) or len(part.windows) == 1
+        for window in part.windows:
+            assert part.box.top <= window.row <= part.box.bottom - 6
+            assert part.box.left <= window.col <= part.box.right - 6

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.errors import IntegrityError
-from stbuild.store import check_grid, read_grid, read_inventory, write_grid
+from stbuild.grids import Box
+from stbuild.store import StoredGrid, check_grid, read_grid, read_inventory, write_grid
 from tests.slices import Spec, grid_of, write_slice
 
 
@@ -36,18 +37,30 @@ def test_large_counts_are_stored_in_32_bits(tmp_path, grid):
     big = grid.counts.copy()
     big.data = big.data.astype(np.uint32)
     big.data[0] = 70_000
-    changed = grid.__class__(**{**vars(grid), "counts": big})
+    meta = grid.meta.model_copy(update={"max_count": 70_000})
+    changed = grid.__class__(**{**vars(grid), "counts": big, "meta": meta})
     write_grid(tmp_path / "big.zarr", changed, "0" * 64)
     assert read_grid(tmp_path / "big.zarr").counts.max() == 70_000
 
 
-def test_a_band_of_rows_a_shard_reads_back_the_same(tmp_path, grid, monkeypatch):
-    monkeypatch.setattr("stbuild.store._SHARD_BYTES", 8 * 18 * 40 * 2)
-    write_grid(tmp_path / "bands.zarr", grid, "0" * 64)
-    inventory = read_inventory(tmp_path / "bands.zarr")
+@pytest.mark.parametrize(("cells", "n_shards"), [(64, 9), (8 * 24, 3), (16 * 24, 2), (10**6, 1)])
+def test_a_grid_in_several_zarr_shards_reads_back_the_same(
+    tmp_path, grid, monkeypatch, cells, n_shards
+):
+    monkeypatch.setattr("stbuild.store._SHARD_BYTES", cells * 40 * 2)
+    monkeypatch.setattr("stbuild.store._READ_BYTES", 8 * 18 * 40 * 2)
+    path = tmp_path / "blocks.zarr"
+    write_grid(path, grid, "0" * 64)
+    inventory = read_inventory(path)
     assert inventory is not None
-    assert sum(file.path.startswith("counts/c/") for file in inventory.files) == 3
-    assert (read_grid(tmp_path / "bands.zarr").counts != grid.counts).nnz == 0
+    assert sum(file.path.startswith("counts/c/") for file in inventory.files) == n_shards
+    assert (read_grid(path).counts != grid.counts).nnz == 0
+    stored = StoredGrid(path)
+    for box in (Box(0, 20, 0, 18), Box(3, 11, 5, 18), Box(7, 9, 0, 1), Box(19, 20, 17, 18)):
+        read, kept = stored.cells(box), grid.cells(box)
+        assert (read.counts != kept.counts).nnz == 0
+        for name in ("totals", "rows", "cols", "labels", "numbers"):
+            assert np.array_equal(getattr(read, name), getattr(kept, name)), name
 
 
 def test_every_missing_file_is_named(stored):

@@ -374,7 +374,7 @@ CASES = [
         edited(removed("obs", "var", "X")),
     ),
     Case("no_obs", "B006", "missing /obs", edited(removed("obs"))),
-    Case("folder", "B008", "not a regular file", lambda path: path.mkdir()),
+    Case("folder", "B007", "no slice that a reader knows", lambda path: path.mkdir()),
     # Links and bombs.
     Case("external_link_to_X", "B015", "ExternalLink", external_link("X", "data")),
     Case("external_link_to_obs", "B015|B006", "", external_link("obs", "frame")),
@@ -436,16 +436,16 @@ CASES = [
         xy=np.where(np.arange(N_SPOTS)[:, None] == 9, np.nan, XY), array=False)),
     Case("inf_coordinates", "B048", "not finite", good(
         xy=np.where(np.arange(N_SPOTS)[:, None] == 9, np.inf, XY), array=False)),
-    Case("nan_array_row", "B048", "whole numbers", good(
+    Case("nan_array_row", "B048", "1 of 64 rows are not finite", good(
         **array_rows(np.where(np.arange(N_SPOTS) == 3, np.nan, GRID_ROWS), xy=None))),
     Case("nan_pixels_beside_an_array", "B048", "array coordinates are used", good(
         xy=np.where(np.arange(N_SPOTS)[:, None] == 9, np.nan, XY)), exit_code=0),
     Case("two_spots_in_a_cell", "B049", "share a grid cell", good(
         **array_rows(np.where(np.arange(N_SPOTS) == 8, 0, GRID_ROWS)))),
-    Case("no_lattice", "B050", "occupancy", good(**many_scattered()), exit_code=11),
+    Case("no_lattice", "B053", "on no lattice", good(**many_scattered()), exit_code=11),
     Case("huge_array_row", "B050", "occupancy", good(
         **array_rows(np.where(np.arange(N_SPOTS) == 3, 2**40, GRID_ROWS))), exit_code=11),
-    Case("array_row_beyond_int64", "B048", "whole numbers", good(
+    Case("array_row_beyond_int64", "B048", "beyond", good(
         **array_rows(np.where(np.arange(N_SPOTS) == 3, 1e300, GRID_ROWS.astype(float)), xy=None))),
     Case("offset_and_negative_array", "", "", good(
         **array_rows(GRID_ROWS + 10**9)), exit_code=0),

@@ -1,0 +1,132 @@
+"""Kinds of gene ids: what a list of them looks like, and what has been done to them.
+
+Pure functions of text; which ids are kept and what they are mapped to is decided in
+:mod:`stbuild.gene_mapping`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["ensembl", "symbol", "mixed"]
+
+ENSEMBL: Final = re.compile(r"ENS([A-Z]{0,6})G\d{11}(\.\d+)?")
+"""An Ensembl gene id: species letters (none for human), eleven digits, maybe a version."""
+CONTROLS: Final = re.compile(
+    r"(?i:NegControl(Probe|Codeword)_|NegPrb|Negative ?Control|SystemControl|antisense_"
+    r"|(Unassigned|Deprecated|Intergenic)Codeword_|Unassigned_Codeword|Blank[-_]|BLANK_)"
+    r"|ERCC-\d{5}"
+)
+"""Beginnings of probes that are no genes: platform controls and ERCC spike-ins."""
+_GENOME: Final = re.compile(r"(GRCh3\d|hg19|hg38|GRCm3\d|mm10|mm39)_{1,3}(.+)")
+_EXCEL: Final = re.compile(
+    r"\d{1,2}-(?:Mar|Sep|Dec|Oct|Apr)|(?:Mar|Sep|Dec)-\d{2}|\d{4}-\d{2}-\d{2}( 00:00:00)?"
+)
+_MANGLED: Final = re.compile(r"X\d")
+_RIKEN: Final = re.compile(r"\d{7}[A-Z]\d{2}Rik|Gm\d+|[A-Z]{1,2}\d{6}(\.\d+)?|A[CL]\d{6}\.\d+")
+_FEW: Final = 20
+"""Fewer symbols than this tell no species."""
+_CLEAR: Final = 0.75
+"""Share of symbols in one spelling that makes a list human or mouse."""
+_BOTH: Final = 0.25
+"""Share of each spelling above which a list holds both species."""
+_SPECIES: Final = {"": "human", "MUS": "mouse", "RNO": "rat", "DAR": "zebrafish", "SSC": "pig"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneFacts:
+    """What a list of gene ids looks like."""
+
+    kind: Kind
+    species: tuple[str, ...]
+    """Species that the ids point to, sorted; empty where they do not tell."""
+    n_ensembl: int
+    n_symbols: int
+    n_versioned: int
+    """Ensembl ids that carry a version."""
+    excel: tuple[str, ...]
+    """Names that a spreadsheet has turned into dates."""
+    controls: tuple[str, ...]
+    """Control probes and spike-ins."""
+
+
+def describe_genes(ids: Sequence[str]) -> GeneFacts:
+    """Say what a list of gene ids looks like.
+
+    A list is of one kind if nine tenths of it are: a few clone ids among symbols, or a few
+    reporter genes among Ensembl ids, are normal.
+
+    Parameters
+    ----------
+    ids
+        (K,) ids, control probes included.
+    """
+    controls = tuple(name for name in ids if CONTROLS.match(name))
+    genes = [name for name in ids if not CONTROLS.match(name)]
+    found = [match for name in genes if (match := ENSEMBL.fullmatch(_strip_genome(name)))]
+    symbols = [name for name in genes if not ENSEMBL.fullmatch(_strip_genome(name))]
+    share = len(found) / max(1, len(genes))
+    kind: Kind = "ensembl" if share >= 0.9 else "symbol" if share <= 0.1 else "mixed"
+    prefixes = Counter(match.group(1) for match in found)
+    species = {_SPECIES.get(p, f"ENS{p}") for p, n in prefixes.items() if n > len(found) / 100}
+    species |= _genome_species(genes)
+    if kind != "ensembl" and not species:
+        species |= _symbol_species(symbols)
+    return GeneFacts(
+        kind=kind,
+        species=tuple(sorted(species)),
+        n_ensembl=len(found),
+        n_symbols=len(symbols),
+        n_versioned=sum(match.group(2) is not None for match in found),
+        excel=tuple(name for name in genes if _EXCEL.fullmatch(name)),
+        controls=controls,
+    )
+
+
+def _strip_genome(name: str) -> str:
+    match = _GENOME.fullmatch(name)
+    return match.group(2) if match else name
+
+
+def _genome_species(ids: Sequence[str]) -> set[str]:
+    """Return the species of 10x's genome prefixes (``GRCh38_GAPDH``, ``mm10___Gapdh``)."""
+    prefixes = {match.group(1) for name in ids if (match := _GENOME.fullmatch(name))}
+    return {"human" if p.startswith(("GRCh", "hg")) else "mouse" for p in prefixes}
+
+
+def _symbol_species(symbols: Sequence[str]) -> set[str]:
+    """Tell human from mouse symbols by their spelling: GAPDH against Gapdh."""
+    plain = [name for name in symbols if not _RIKEN.fullmatch(name)]
+    letters = [re.sub(r"[^A-Za-z]", "", name) for name in plain]
+    letters = [text for text in letters if len(text) >= 3]
+    if len(letters) < _FEW:
+        return set()
+    upper = sum(text.isupper() for text in letters) / len(letters)
+    title = sum(text[0].isupper() and text[1:].islower() for text in letters) / len(letters)
+    if upper >= _CLEAR:
+        return {"human"}
+    if title >= _CLEAR:
+        return {"mouse"}
+    return {"human", "mouse"} if min(upper, title) >= _BOTH else set()
+
+
+def strip_version(name: str) -> str:
+    """Cut the version off an Ensembl id; every other id stays (clone ids have dots too)."""
+    match = ENSEMBL.fullmatch(name)
+    return name[: match.start(2)] if match and match.group(2) else name
+
+
+def unmangled(name: str) -> tuple[str, ...]:
+    """Return what R's ``make.names`` may have made `name` from, `name` itself not included.
+
+    A leading X before a digit was added; a dot may have been a hyphen, slash or space.
+    """
+    bare = name[1:] if _MANGLED.match(name) else name
+    candidates = [bare]
+    if "." in bare:
+        candidates += [bare.replace(".", "-"), bare.replace(".", "-", 1)]
+        head, _, tail = bare.rpartition(".")
+        candidates.append(f"{head.replace('.', '-')}.{tail}")
+    return tuple(dict.fromkeys(text for text in candidates if text != name))

@@ -1,0 +1,110 @@
+"""The other side of :mod:`stbuild.jail`: a small server that forks one child per foreign file.
+
+It imports the readers once, so that a child costs milliseconds, and runs no threads, so that
+forking is safe. A child has limits of memory and time, reads one slice, and hands it over as files.
+Run as ``python -m stbuild.jail_child``; requests and replies are lines of JSON.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn, TextIO
+
+from stbuild.config import GridConfig
+from stbuild.corpus.errors import Problem, ResourceError, StError
+from stbuild.handover import save_error, save_sections, save_slice
+from stbuild.reading import list_sections, read_here
+from stbuild.slices import SliceRecord
+
+BUG: Final = "traceback.txt"
+_DONE, _REFUSED, _BUG = 0, 3, 1
+
+
+def serve(requests: TextIO, replies: TextIO) -> None:
+    """Answer every request line with the exit code (or minus the signal) of its child."""
+    for line in requests:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _run_child(request)
+        signal.signal(signal.SIGTERM, _stopper(child))
+        _, status = os.waitpid(child, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        replies.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        replies.flush()
+
+
+def _stopper(child: int) -> Any:  # noqa: ANN401 - the type of a signal handler
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os._exit(0)
+
+    return stop
+
+
+def _run_child(request: dict[str, Any]) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(request["seconds"])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What the libraries have mapped already is not the file's doing.
+    allowed = _mapped_bytes() + request["bytes"]
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    folder = Path(request["folder"])
+    try:
+        os._exit(_answer(request, folder))
+    except BaseException:  # noqa: BLE001 - the edge of a process: whatever it is, it is handed over
+        (folder / BUG).write_text(traceback.format_exc(), "utf-8")
+        os._exit(_BUG)
+
+
+def _mapped_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def _answer(request: dict[str, Any], folder: Path) -> int:
+    record = SliceRecord(**request["record"])
+    config = GridConfig(**request["config"])
+    table = request["table"]
+    try:
+        if request["list"]:
+            save_sections(list_sections(record, config), folder)
+            return _DONE
+        st_slice = read_here(record, config, None if table is None else Path(table), folder)
+    except StError as error:
+        save_error(error, folder)
+        return _REFUSED
+    except MemoryError:
+        problem = Problem(
+            code="P33",
+            subject=f"slice '{record.name}'",
+            where=record.path,
+            what=f"reading it needs more than {request['bytes'] / 2**30:.1f} GiB of memory",
+            fix="allow more with --probe-memory, if the file is what you think it is",
+        )
+        save_error(ResourceError(problem), folder)
+        return _REFUSED
+    save_slice(st_slice, folder)
+    return _DONE
+
+
+def main() -> None:
+    """Serve until the parent closes our input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries may print; only our own lines go to the parent.
+    with os.fdopen(os.dup(1), "w") as replies:
+        os.dup2(2, 1)
+        import stbuild.sources.h5ad  # noqa: F401 - imported once, before any fork
+
+        serve(sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Options of the ``stbuild`` command: made from the fields of the configuration models.
+
+A default stands in one place only, the model's field; so does the text of ``--help``.
+"""
+
+import tomllib
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import rich_click as click
+from pydantic import BaseModel
+
+from stbuild.corpus.documents import read_config
+from stbuild.corpus.errors import BadUsageError, Problem
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _option(model: type[BaseModel], name: str) -> Callable[[Command], Command]:
+    """Make the option of one configuration field; its default stays the model's."""
+    field = model.model_fields[name]
+    flag = "--" + name.replace("_", "-")
+    text = f"{field.description} \\[default: {'none' if field.default is None else field.default}]"
+    if field.annotation is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    arguments = [a for a in get_args(field.annotation) if a is not type(None)]
+    kind: Any = arguments[0] if arguments and isinstance(arguments[0], type) else field.annotation
+    if get_origin(field.annotation) is Literal:
+        kind = click.Choice([str(value) for value in get_args(field.annotation)])
+    return click.option(flag, name, type=kind, default=None, help=text)
+
+
+def model_options(model: type[BaseModel], *skip: str) -> Callable[[Command], Command]:
+    """Make the options of all fields of a configuration model, in their order."""
+    chosen = [name for name in model.model_fields if name not in skip]
+    return lambda command: reduce(
+        lambda c, name: _option(model, name)(c), reversed(chosen), command
+    )
+
+
+def shared_options(command: Command) -> Command:
+    """Add the options that every command has."""
+    for option in (
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),
+        click.option("-v", "--verbose", is_flag=True, help="Say more about each slice."),
+    ):
+        command = option(command)
+    return command
+
+
+def worker_options(command: Command) -> Command:
+    """Add the options that say where tasks run; they never change a byte."""
+    for option in (
+        click.option("--scheduler", help="Address of a running Dask scheduler, tcp://HOST:PORT."),
+        click.option(
+            "-j",
+            "--jobs",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Local worker processes; 1 is a plain loop.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _read_toml(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        problem = Problem(
+            code="B111", subject="config", where=path, what=f"unreadable: {error}",
+            fix="give a TOML file with keys such as window = 16",
+        )  # fmt: skip
+        raise BadUsageError(problem) from error
+
+
+def resolve_config(
+    model: type[BaseModel],
+    preset: dict[str, Any],
+    manifest: dict[str, Any],
+    file: str | None,
+    flags: dict[str, Any],
+) -> Any:  # noqa: ANN401 - an instance of `model`
+    """Merge defaults, preset, manifest, config file and flags; later ones win."""
+    value = preset | manifest | _read_toml(file)
+    value |= {key: item for key, item in flags.items() if item is not None}
+    if value.get("cover") is not None and "n_per_slice" not in {k for k, v in flags.items() if v}:
+        value["n_per_slice"] = None
+    return read_config(model, value, file or "command line")
+
+
+def pick_fields(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that are fields of a configuration model."""
+    return {name: flags[name] for name in model.model_fields if name in flags}
+
+
+def source_options(command: Command) -> Command:
+    """Add the options that say how foreign files are found and read."""
+    for option in (
+        click.option(
+            "--probe-memory",
+            type=click.FloatRange(min=0.1),
+            help="GiB that the reader of one file may use [default: 3/4 of the machine's].",
+        ),
+        click.option(
+            "--probe-timeout",
+            type=click.IntRange(1),
+            default=60,
+            show_default=True,
+            help="Seconds that the reader of a small file may take; 1 more per MiB.",
+        ),
+        click.option("--gene-table", type=click.Path(),
+                     help="Pairs of Ensembl ids and symbols, for --gene-ids; see `stbuild genes`."),
+        click.option("--split-by", help="Column of obs that tells the sections of one file apart: "
+                     "each becomes a slice."),
+        click.option("--labels-file", type=click.Path(),
+                     help="Table of labels, by barcode or coordinates (for one input)."),
+        click.option("--positions", type=click.Path(),
+                     help="Table of coordinates for a table of counts (for one input)."),
+    ):  # fmt: skip
+        command = option(command)
+    return command

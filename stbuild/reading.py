@@ -1,0 +1,97 @@
+"""From a path to a slice: reader, labels, intake; in this process or in a child with limits."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stbuild.config import GridConfig
+from stbuild.corpus.errors import BadInputError
+from stbuild.gene_tables import read_gene_table
+from stbuild.intake import take_in
+from stbuild.slices import Slice, SliceRecord
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.formats import read_source
+
+if TYPE_CHECKING:
+    from stbuild.jail import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTask:
+    """How one slice is read: what decides its content, and what does not."""
+
+    record: SliceRecord
+    config: GridConfig
+    table: Path | None = None
+    """Gene table, where ids are mapped; its digest stands in the sources."""
+    limits: "Limits | None" = None
+    """Read in a child process with these limits; None reads in this process."""
+
+
+def read_here(
+    record: SliceRecord,
+    config: GridConfig,
+    table: Path | None = None,
+    scratch: Path | None = None,
+) -> Slice:
+    """Read one slice in this process.
+
+    Raises
+    ------
+    BadInputError
+        Every fault of the source.
+    PlatformError
+        A package that its format needs is not installed.
+    """
+    try:
+        raw = read_source(record, config, scratch)
+        if table is None:
+            return take_in(record, config, raw, None, scratch)
+        raw = replace(raw, files=(*raw.files, table))
+        return take_in(record, config, raw, read_gene_table(table), scratch)
+    except SourceFaultError as fault:
+        raise BadInputError(fault.problem(record.name, record.path)) from None
+
+
+@contextmanager
+def open_slice(task: ReadTask, scratch: Path | None = None) -> Iterator[Slice]:
+    """Read one slice as the task says; use its counts inside the ``with`` block.
+
+    Parameters
+    ----------
+    task
+        The slice.
+    scratch
+        Folder for large counts and for what a child hands over; None takes the system's.
+    """
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    if task.limits is None:
+        yield read_here(task.record, task.config, task.table, scratch)
+        return
+    from stbuild.jail import read_jailed
+
+    place = scratch or Path(tempfile.gettempdir())
+    with read_jailed(task.record, task.config, task.table, task.limits, place) as st_slice:
+        yield st_slice
+
+
+def list_sections(record: SliceRecord, config: GridConfig) -> list[str]:
+    """Return the sections of a file that is to be split, sorted.
+
+    Raises
+    ------
+    BadInputError
+        The file cannot be read, or has no such column.
+    """
+    try:
+        raw = read_source(record, config.model_copy(update={"label": None}))
+        if raw.sections is None:
+            what = f"this format has no column '{record.split_by}' to split by"
+            raise SourceFaultError("B056", "", what, "--split-by is for AnnData files")
+    except SourceFaultError as fault:
+        raise BadInputError(fault.problem(record.name, record.path)) from None
+    return sorted(set(raw.sections[1]) - {""})

@@ -1,0 +1,261 @@
+"""What the columns of an AnnData mean: ids, coordinates, labels, sections.
+
+Shared by the readers of ``.h5ad`` and AnnData-Zarr, which hand over data frames column by column.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.slices import Notice, SliceRecord
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.raw import RawSlice
+
+_NAMES: Final = (
+    "feature_name", "gene_name", "gene_names", "gene_symbols", "gene_symbol", "symbol",
+    "gene_ids", "gene_id", "ensembl_id", "feature_id",
+)  # fmt: skip
+"""Columns of var that hold the other id of a gene, in order of preference."""
+_POSITIONS: Final = (
+    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("imagecol", "imagerow"),
+    ("x_centroid", "y_centroid"),
+    ("center_x", "center_y"),
+    ("x", "y"),
+    ("X", "Y"),
+)
+"""Pairs of obs columns that hold (x, y) where obsm has none."""
+_SECTIONS: Final = ("library_id", "section", "section_id", "slice_id", "slide_id", "sample_id")
+"""Columns of obs that usually tell sections apart."""
+
+
+class Frame(Protocol):
+    """A data frame of an AnnData file, read column by column."""
+
+    where: str
+
+    def columns(self) -> list[str]:
+        """Return the names of the columns without the index."""
+        ...
+
+    def index(self) -> list[str]:
+        """Return the index as text."""
+        ...
+
+    def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
+        """Return one column, one entry per row."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Coordinates of all N spots as they stand in the file."""
+
+    array: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    """(row, col), each (N,)."""
+    xy: NDArray[np.float64] | None
+    """(N, 2)."""
+    in_tissue: NDArray[np.bool_] | None
+
+
+def read_gene_ids(var: Frame, column: str | None) -> tuple[list[str], list[str] | None]:
+    """Return the gene ids and, where var has them, the other names of the genes.
+
+    Raises
+    ------
+    SourceFaultError
+        B074: no such column.
+    """
+    index, present = var.index(), set(var.columns())
+    if column is None:
+        ids, others = index, [name for name in _NAMES if name in present]
+    elif column in present:
+        ids, others = [str(value) for value in var.read(column)], []
+    else:
+        what = f"no column '{column}' in var; columns: {', '.join(sorted(present))}"
+        raise SourceFaultError("B074", var.where, what, "name one of them, or none")
+    if column is not None:
+        return ids, index
+    for name in others:
+        names = ["" if is_missing(value) else str(value) for value in var.read(name)]
+        if names != ids:
+            return ids, names
+    return ids, None
+
+
+def read_places(obs: Frame, positions: NDArray[np.float64] | None, n_spots: int) -> Places:
+    """Return array coordinates, positions and tissue mask, whatever of them the file has.
+
+    Parameters
+    ----------
+    obs
+        Columns of the spots.
+    positions
+        (N, 2) from obsm, or None; then pairs of columns of usual names are tried.
+    n_spots
+        N.
+
+    Raises
+    ------
+    SourceFaultError
+        B046: no coordinates at all. B047: a column that is no list of numbers.
+    """
+    present = set(obs.columns())
+    array = None
+    if {"array_row", "array_col"} <= present:
+        array = _numbers(obs, "array_row", n_spots), _numbers(obs, "array_col", n_spots)
+    if positions is None:
+        pair = next((pair for pair in _POSITIONS if set(pair) <= present), None)
+        if pair is not None:
+            positions = np.stack([_numbers(obs, name, n_spots) for name in pair], axis=1)
+    if array is None and positions is None:
+        what = "no coordinates: neither obs['array_row'], obs['array_col'] nor obsm['spatial']"
+        raise SourceFaultError("B046", "", what, "add one of them to the file")
+    in_tissue = _numbers(obs, "in_tissue", n_spots) > 0 if "in_tissue" in present else None
+    return Places(array=array, xy=positions, in_tissue=in_tissue)
+
+
+def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64]:  # noqa: ANN401
+    """Return positions as (N, 2) float64.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: not numbers, or another shape.
+    """
+    try:
+        found = np.asarray(values, np.float64)
+    except (ValueError, TypeError):
+        found = np.zeros(0)
+    if found.ndim != 2 or found.shape[0] != n_spots or found.shape[1] != 2:
+        what = f"expected {n_spots:,} rows of (x, y), got shape {found.shape}"
+        raise SourceFaultError("B047", where, what, "store x and y per spot")
+    return found
+
+
+def _numbers(obs: Frame, name: str, n_spots: int) -> NDArray[np.float64]:
+    try:
+        values = np.asarray(obs.read(name), np.float64)
+    except (ValueError, TypeError):
+        values = np.zeros(0)
+    if values.shape != (n_spots,):
+        what = f"expected {n_spots:,} numbers, one per spot"
+        raise SourceFaultError("B047", f"{obs.where}/{name}", what, "mend the column")
+    return values
+
+
+def read_labels(obs: Frame, column: str, n_spots: int) -> list[str | None]:
+    """Return one label per spot, None where there is none.
+
+    Raises
+    ------
+    SourceFaultError
+        B076: no such column. B079: another length. B080: labels of mixed types.
+    """
+    present = obs.columns()
+    if column not in present:
+        what = f"no label column '{column}'; obs has: {', '.join(present)}"
+        raise SourceFaultError("B076", "/obs", what, "name one of them with --label, or none")
+    values = list(obs.read(column))
+    if len(values) != n_spots:
+        what = f"{len(values):,} labels for {n_spots:,} spots"
+        raise SourceFaultError("B079", f"{obs.where}/{column}", what, "mend the column")
+    kinds = {type(value) for value in values if not is_missing(value)}
+    if len(kinds) > 1:
+        what = f"labels of mixed types: {', '.join(sorted(kind.__name__ for kind in kinds))}"
+        raise SourceFaultError("B080", f"{obs.where}/{column}", what, "store them all as strings")
+    return [None if is_missing(value) else to_text(value) for value in values]
+
+
+def is_missing(value: object) -> bool:
+    """Tell whether a value of a column says that there is none."""
+    is_nan = isinstance(value, float | np.floating) and bool(np.isnan(value))
+    return value is None or is_nan or str(value) in ("", "nan", "<NA>", "NaN")
+
+
+def to_text(value: object) -> str:
+    """Return a label or section as text; 3.0 becomes '3'."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, list[str]] | None:
+    """Return the column that tells sections apart with its values, or None.
+
+    Raises
+    ------
+    SourceFaultError
+        B056: the column that was asked for does not stand there.
+    """
+    present = obs.columns()
+    if split_by is not None and split_by not in present:
+        what = f"no column '{split_by}' to split by; obs has: {', '.join(present)}"
+        raise SourceFaultError("B056", "/obs", what, "name one of them with --split-by")
+    for name in (split_by,) if split_by else _SECTIONS:
+        if name not in present:
+            continue
+        values = ["" if is_missing(value) else to_text(value) for value in obs.read(name)]
+        if len(values) == n_spots and (split_by or len(set(values)) > 1):
+            return name, values
+    return None
+
+
+def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> RawSlice:
+    """Return the section that the record names, or the whole if it is one section alone.
+
+    Raises
+    ------
+    SourceFaultError
+        B056: no such section, or several sections that lie on top of each other.
+    """
+    if raw.sections is None:
+        return raw
+    column, values = raw.sections
+    found = sorted(set(values) - {""})
+    if record.part is not None:
+        rows = np.flatnonzero(np.asarray([value == record.part for value in values], bool))
+        if not rows.size:
+            what = f"no spot has {column} '{record.part}'; there are: {', '.join(found[:10])}"
+            raise SourceFaultError("B056", f"/obs/{column}", what, "name one of them")
+        return raw.take(rows, scratch)
+    if len(found) < 2 or record.split_by is not None:
+        return raw
+    named = ", ".join(found[:5])
+    fix = f"build each by itself: --split-by {column}"
+    if _overlap(raw, values):
+        what = f"{len(found)} sections ({named}) lie on top of each other in one file"
+        raise SourceFaultError("B056", f"/obs/{column}", what, fix)
+    notice = Notice(
+        code="B056",
+        subject=f"slice '{record.name}'",
+        what=f"obs['{column}'] names {len(found)} sections ({named}) side by side: windows may "
+        f"see two of them; --split-by {column} builds each by itself",
+    )
+    return replace(raw, notices=(*raw.notices, notice))
+
+
+def _overlap(raw: RawSlice, values: Sequence[str]) -> bool:
+    """Tell whether the bounding boxes of any two sections overlap."""
+    if raw.array is not None:
+        points = np.stack(raw.array, axis=1)
+    elif raw.xy is not None:
+        points = raw.xy
+    else:
+        return False
+    names = np.asarray(values)
+    boxes = []
+    for name in sorted(set(values) - {""}):
+        own = points[names == name]
+        own = own[np.isfinite(own).all(axis=1)]
+        if own.size:
+            boxes.append((own.min(axis=0), own.max(axis=0)))
+    return any(
+        bool(np.all(a[0] <= b[1]) and np.all(b[0] <= a[1]))
+        for i, a in enumerate(boxes)
+        for b in boxes[i + 1 :]
+    )

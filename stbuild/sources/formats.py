@@ -1,0 +1,126 @@
+"""Which reader a path is for: chosen by looking at it, or by name. One reader a file.
+
+Readers are imported when they are needed: a table needs no HDF5, an ``.h5ad`` no Zarr.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Final
+
+from stbuild.config import Format, GridConfig
+from stbuild.slices import SliceRecord
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.raw import RawSlice
+
+Reader = Callable[[SliceRecord, GridConfig, Path | None], RawSlice]
+
+_READERS: Final[dict[Format, str]] = {
+    "h5ad": "stbuild.sources.h5ad:read_h5ad",
+    "anndata-zarr": "stbuild.sources.anndata_zarr:read_anndata_zarr",
+    "spatialdata": "stbuild.sources.spatialdata:read_spatialdata",
+    "spaceranger": "stbuild.sources.spaceranger:read_spaceranger",
+    "imaging": "stbuild.sources.xenium:read_xenium",
+    "table": "stbuild.sources.tables:read_table",
+}
+_HDF5: Final = b"\x89HDF\r\n\x1a\n"
+
+
+def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = None) -> RawSlice:
+    """Read one section from whatever lies at the record's path.
+
+    Parameters
+    ----------
+    record
+        Path, and what belongs to it: positions, labels, the section of a file.
+    config
+        Format, layer, label, gene id column.
+    scratch
+        Folder for counts that do not fit into memory.
+
+    Raises
+    ------
+    SourceFaultError, BadInputError
+        Every fault of the source.
+    """
+    path = Path(record.path)
+    kind = config.format if config.format != "auto" else detect_format(path)
+    raw = _reader(kind, path)(record, config, scratch)
+    if record.labels_file is None:
+        return raw
+    from stbuild.sources.labels import join_labels
+
+    section = record.section or record.name
+    return join_labels(raw, Path(record.labels_file), config.label, section=section)
+
+
+def detect_format(path: Path) -> Format:
+    """Return the format of a file or folder, from names and first bytes alone.
+
+    Raises
+    ------
+    SourceFaultError
+        B001: nothing there. B008: neither file nor folder. B007: nothing that a reader knows.
+    """
+    if not path.exists():
+        fix = "check the path in the list or manifest"
+        raise SourceFaultError("B001", "", "no such file or folder", fix)
+    if path.is_dir():
+        return _detect_folder(path)
+    if not path.is_file():
+        raise SourceFaultError("B008", "", "not a regular file", "give the file itself")
+    if path.suffix == ".h5ad":
+        return "h5ad"
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except PermissionError:
+        fix = "make it readable for this user"
+        raise SourceFaultError("B011", "", "the file may not be read", fix) from None
+    if head == _HDF5:
+        return "h5ad" if _is_anndata(path) else "spaceranger"
+    from stbuild.sources.tables import looks_like_table
+
+    if looks_like_table(path):
+        return "table"
+    return "h5ad"  # its reader says what the file is instead
+
+
+def _is_anndata(path: Path) -> bool:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return "obs" in file and "var" in file
+
+
+def _detect_folder(path: Path) -> Format:
+    if any((path / name).is_file() for name in (".zgroup", "zarr.json", ".zmetadata")):
+        from stbuild.sources.spatialdata import looks_like_spatialdata
+
+        return "spatialdata" if looks_like_spatialdata(path) else "anndata-zarr"
+    from stbuild.sources.spaceranger import looks_like_spaceranger
+    from stbuild.sources.tables import looks_like_table
+    from stbuild.sources.xenium import looks_like_xenium
+
+    if looks_like_xenium(path):
+        return "imaging"
+    if looks_like_spaceranger(path):
+        return "spaceranger"
+    if looks_like_table(path):
+        return "table"
+    listed = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    fix = "give a Space Ranger folder, tables of counts and positions, .h5ad or Zarr; or --format"
+    raise SourceFaultError("B007", "", f"no slice that a reader knows; it holds: {listed}", fix)
+
+
+def _reader(kind: Format, path: Path) -> Reader:
+    if kind == "imaging":
+        kind = "imaging" if _is_xenium(path) else "table"
+    read: Reader = resolve_name(_READERS[kind])
+    return read
+
+
+def _is_xenium(path: Path) -> bool:
+    from stbuild.sources.xenium import looks_like_xenium
+
+    return looks_like_xenium(path)

@@ -1,0 +1,60 @@
+"""Checks of the ids of spots and genes and of labels, whatever format they come from."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from stbuild.sources.faults import SourceFaultError
+
+_LONGEST_ID: Final = 200
+
+
+def require_spots(barcodes: Sequence[str]) -> None:
+    """Check that there are spots and that their ids are plain and unique.
+
+    Raises
+    ------
+    SourceFaultError
+        B058: none. B091: an id that is empty, too long or not printable. B082: one stands twice.
+    """
+    if not barcodes:
+        raise SourceFaultError("B058", "", "0 spots", "drop this slice from the list")
+    if bad := [b for b in barcodes if not b or not b.isprintable() or len(b) > _LONGEST_ID]:
+        what = f"{len(bad):,} spot ids are empty, too long or not printable (first: {bad[0]!r:.80})"
+        raise SourceFaultError("B091", "", what, "give each spot a plain id")
+    twice = [name for name, times in Counter(barcodes).items() if times > 1]
+    if twice:
+        what = f"{len(twice):,} spot ids stand more than once (first: {', '.join(twice[:3])})"
+        fix = (
+            "make them unique (obs_names_make_unique), or tell the sections of one file apart "
+            "with --split-by COLUMN; embeddings are joined on the ids"
+        )
+        raise SourceFaultError("B082", "", what, fix)
+
+
+def require_genes(genes: Sequence[str]) -> None:
+    """Check that gene ids are plain.
+
+    Raises
+    ------
+    SourceFaultError
+        B074: an id that is empty, too long or not printable.
+    """
+    if bad := [g for g in genes if not g or not g.isprintable() or len(g) > _LONGEST_ID]:
+        what = f"{len(bad):,} gene ids are empty, too long or not printable (first: {bad[0]!r:.80})"
+        raise SourceFaultError("B074", "", what, "give each gene a plain id")
+
+
+def require_labels(labels: Sequence[str | None] | None) -> None:
+    """Check that labels are plain text.
+
+    Raises
+    ------
+    SourceFaultError
+        B091: a label that is too long or not printable.
+    """
+    known = {label for label in labels or () if label is not None}
+    bad = sorted(label for label in known if not label.isprintable() or len(label) > _LONGEST_ID)
+    if bad:
+        what = f"{len(bad):,} labels are too long or not printable (first: {bad[0]!r:.80})"
+        raise SourceFaultError("B091", "", what, "give each class a plain name")

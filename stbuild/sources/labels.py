@@ -1,0 +1,188 @@
+"""Labels from a table of their own, joined to the spots by id or by coordinates.
+
+A table may hold several sections; rows of the others are left alone. What finds no partner is
+counted; two different labels for one spot are refused. What the labels mean is not known here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.slices import Notice
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.raw import RawSlice
+from stbuild.sources.table_columns import Pair, find_array, find_position, fold
+from stbuild.sources.table_ids import match_ids, match_points, parse_coordinates
+from stbuild.sources.table_labels import LabelTable, read_label_table, row_ids, rows_of_section
+from stbuild.sources.table_preview import is_missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Join:
+    """One way of joining the rows to the spots."""
+
+    how: str
+    spots: NDArray[np.int64]
+    """(R,) spot of each row, -1 where there is none."""
+    placeless: NDArray[np.bool_]
+    """(R,) whether a row has no coordinates to be joined by."""
+
+    @property
+    def n_spots(self) -> int:
+        """Spots that have a row."""
+        return int(np.unique(self.spots[self.spots >= 0]).size)
+
+
+def join_labels(raw: RawSlice, path: Path, column: str | None, *, section: str | None) -> RawSlice:
+    """Return the section with labels from a table.
+
+    Rows are joined by spot id (with or without ``-1``, or as R spells it), or by array
+    coordinates, whichever finds more spots; fractional coordinates are rounded to whole numbers
+    where that brings no two spots together.
+
+    Parameters
+    ----------
+    raw
+        What a reader handed over.
+    path
+        The table.
+    column
+        Column with the labels: its name, or its number from 1 in a table without header; None
+        takes the only one that can be meant.
+    section
+        What the table calls this section, where it holds several.
+
+    Raises
+    ------
+    SourceFaultError
+        B076: no such column, or nothing matches. B081: two labels for one spot. B022, B074 and
+        others: the table is damaged or malformed.
+    """
+    table = read_label_table(path, column)
+    inside = rows_of_section(table, section)
+    join = _choose(raw, table, inside)
+    values = [None if is_missing(v) else v for v in table.columns[table.label]]
+    named = np.asarray([value is not None for value in values], bool) & inside
+    labels = _assign(raw, table, join, values, named)
+    ledger = {
+        "labels_without_spot": int(np.count_nonzero(named & ~join.placeless & (join.spots < 0))),
+        "labels_without_position": int(np.count_nonzero(named & join.placeless)),
+        "spots_without_label": sum(label is None for label in labels),
+    }
+    return replace(
+        raw,
+        labels=labels,
+        files=tuple(sorted({*raw.files, path})),
+        ledger={**raw.ledger, **ledger},
+        notices=(*raw.notices, *_notices(table, join, ledger)),
+    )
+
+
+def _choose(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> _Join:
+    """Return the way of joining that finds most spots, the earlier of equals."""
+    best = max(_ways(raw, table, inside), key=lambda join: join.n_spots, default=None)
+    if best is not None and best.n_spots:
+        return best
+    ids = row_ids(table)
+    there = ids[0] if ids else ", ".join(column[0] for column in table.columns.values())
+    what = (
+        f"none of the {int(np.count_nonzero(inside)):,} labels matches a spot (first: "
+        f"{raw.barcodes[0]!r:.60} in the slice, {there!r:.60} in the table; its columns: "
+        f"{', '.join(repr(name) for name in table.names[:12]):.300})"
+    )
+    fix = "give the labels of this section, by barcode or by array coordinates x, y"
+    raise SourceFaultError("B076", table.preview.path.name, what, fix)
+
+
+def _ways(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> Iterator[_Join]:
+    ids = row_ids(table)
+    if ids is not None:
+        rows = np.flatnonzero(inside)
+        spots = np.full(table.n_rows, -1, np.int64)
+        spots[rows] = match_ids([ids[i] for i in rows.tolist()], raw.barcodes)
+        nowhere = np.zeros(table.n_rows, bool)
+        yield _Join(how="id", spots=spots, placeless=nowhere)
+        own = parse_coordinates(ids)
+        if own is not None and raw.array is not None:
+            values = own.xy
+            values[~inside] = np.nan
+            spots, _ = match_points(np.stack(raw.array[::-1], axis=1), values)
+            yield _Join(how="coordinates in the ids", spots=spots, placeless=nowhere)
+    if table.preview.names is None:
+        return
+    for pair, points, how in _point_pairs(raw, table):
+        values = table.numbers(pair)
+        values[~inside] = np.nan
+        spots, rounded = match_points(points, values)
+        if rounded and how == "positions":
+            continue
+        said = f"{how}, rounded to whole numbers" if rounded else how
+        placeless = inside & ~np.isfinite(values).all(axis=1)
+        yield _Join(how=said, spots=spots, placeless=placeless)
+
+
+def _point_pairs(
+    raw: RawSlice, table: LabelTable
+) -> Iterator[tuple[Pair, NDArray[np.float64], str]]:
+    """Yield columns of the table with the coordinates of the spots that they may equal."""
+    names = fold(table.names)
+    plain = None
+    if {"x", "y"} <= set(names):
+        plain = Pair(x=names.index("x"), y=names.index("y"), unit="array", name="x")
+    array, position = find_array(table.names), find_position(table.names)
+    if raw.array is not None:
+        points = np.stack(raw.array[::-1], axis=1)
+        for pair in (array, plain):
+            if pair is not None:
+                yield pair, points, "array coordinates"
+    if raw.xy is not None:
+        how = "array coordinates" if raw.unit == "array" else "positions"
+        for pair in (plain, position):
+            if pair is not None:
+                yield pair, raw.xy, how
+
+
+def _assign(
+    raw: RawSlice,
+    table: LabelTable,
+    join: _Join,
+    values: Sequence[str | None],
+    named: NDArray[np.bool_],
+) -> list[str | None]:
+    """Return one label per spot; two different ones for a spot are refused."""
+    labels: list[str | None] = [None] * len(raw.barcodes)
+    twice: dict[int, str] = {}
+    for row in np.flatnonzero(named & (join.spots >= 0)).tolist():
+        spot, value = int(join.spots[row]), values[row]
+        if labels[spot] is None:
+            labels[spot] = value
+        elif labels[spot] != value:
+            twice.setdefault(spot, f"{labels[spot]!r:.60} and {value!r:.60}")
+    if not twice:
+        return labels
+    spot, both = next(iter(twice.items()))
+    what = (
+        f"{len(twice):,} spots have two different labels (first: {raw.barcodes[spot]!r:.60}, "
+        f"{both}; joined by {join.how})"
+    )
+    fix = (
+        "keep one row per spot; where the table holds several sections, name this one in column "
+        "`section` of the manifest"
+    )
+    raise SourceFaultError("B081", table.preview.path.name, what, fix)
+
+
+def _notices(table: LabelTable, join: _Join, ledger: dict[str, int]) -> Iterator[Notice]:
+    """Say how labels were joined wherever it did not go without remainder."""
+    lost = ledger["labels_without_spot"] + ledger["labels_without_position"]
+    bare = ledger["spots_without_label"]
+    if not lost and not bare and "rounded" not in join.how:
+        return
+    what = (
+        f"labels of column {table.names[table.label]!r:.60} joined by {join.how}: "
+        f"{lost:,} match no spot, {bare:,} spots have none"
+    )
+    yield Notice(code="B077", subject=f"labels '{table.preview.path.name}'", what=what)

@@ -1,0 +1,165 @@
+"""A table of labels: which column holds them, which name the spots and the sections.
+
+Nothing is known of spots here; they are joined in :mod:`stbuild.sources.labels`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.table_columns import (
+    LABELS,
+    SECTIONS,
+    Pair,
+    find,
+    find_composite,
+    find_id,
+    fold,
+    known_columns,
+)
+from stbuild.sources.table_positions import join_ids, read_columns, to_numbers
+from stbuild.sources.table_preview import Preview, read_preview
+
+_MOST_COLUMNS: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """The label table, all of it as text."""
+
+    preview: Preview
+    names: tuple[str, ...]
+    """Names of the columns; ``column 1`` and so on where there is no header."""
+    columns: dict[int, list[str]]
+    label: int
+    """The column with the labels."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        return len(self.columns[self.label])
+
+    def numbers(self, pair: Pair) -> NDArray[np.float64]:
+        """Return two columns as (R, 2) numbers, NaN where a row has none."""
+        path = self.preview.path
+        return np.stack(
+            [to_numbers(self.columns[i], self.names[i], path) for i in (pair.x, pair.y)], axis=1
+        )
+
+
+def read_label_table(path: Path, column: str | None) -> LabelTable:
+    """Read a table of labels.
+
+    Parameters
+    ----------
+    path
+        The table.
+    column
+        Column with the labels, as in :func:`stbuild.sources.labels.join_labels`.
+
+    Raises
+    ------
+    SourceFaultError
+        B076: no such column, or several that may be meant. Damage of the file.
+    """
+    preview = read_preview(path)
+    n = preview.n_fields
+    if n > _MOST_COLUMNS:
+        what = f"{n:,} columns are no table of labels"
+        raise SourceFaultError("B076", path.name, what, "give a table of ids and labels")
+    names = preview.names or tuple(f"column {i + 1}" for i in range(n))
+    columns = read_columns(preview, range(n))
+    if not columns[0]:
+        what = "the table has a header and nothing else"
+        raise SourceFaultError("B076", path.name, what, "give a table of ids and labels")
+    label = _label_column(preview, names, column)
+    return LabelTable(preview=preview, names=names, columns=columns, label=label)
+
+
+def _label_column(preview: Preview, names: Sequence[str], column: str | None) -> int:
+    """Return the column with the labels: the one that was named, or the only one it can be."""
+    if column is not None and preview.names is not None:
+        if names.count(column) == 1:
+            return names.index(column)
+        times = "twice" if column in names else "not"
+        raise _which(preview, names, f"label column {column!r:.60} stands {times} in the table")
+    if column is not None and column.isdecimal() and 1 <= int(column) <= len(names):
+        return int(column) - 1
+    plain = find(names, LABELS[:2])
+    if plain is not None:
+        return plain
+    usual = [i for i, name in enumerate(fold(names)) if name in LABELS]
+    others = _others(preview, names)
+    text = [i for i in others if not preview.numeric(i)]
+    for found in [usual] if usual else [text, others]:
+        if len(found) == 1:
+            return found[0]
+    if preview.names is None and others:
+        return others[-1]
+    raise _which(preview, names, "cannot tell which column holds the labels")
+
+
+def _others(preview: Preview, names: Sequence[str]) -> list[int]:
+    """Return the columns that are neither ids, coordinates nor sections."""
+    own = find_id(names)
+    taken = {0 if own is None else own, *known_columns(names)}
+    if preview.names is not None:
+        taken |= {i for i, name in enumerate(fold(names)) if name in SECTIONS}
+    return [i for i in range(len(names)) if i not in taken]
+
+
+def _which(preview: Preview, names: Sequence[str], what: str) -> SourceFaultError:
+    listed = ", ".join(repr(name) for name in names[:12])
+    fix = "name one with --label; by its number from 1 where the table has no header"
+    return SourceFaultError("B076", preview.path.name, f"{what}; columns: {listed:.400}", fix)
+
+
+def rows_of_section(table: LabelTable, section: str | None) -> NDArray[np.bool_]:
+    """Return which rows belong to the section: all of them where no column tells.
+
+    Raises
+    ------
+    SourceFaultError
+        B076: the table tells sections apart by a column, but has not this one.
+    """
+    everything = np.ones(table.n_rows, bool)
+    if section is None:
+        return everything
+    folded = fold(table.names)
+    known = known_columns(table.names) | {table.label}
+    for i, values in table.columns.items():
+        if i not in known and section in values and (folded[i] in SECTIONS or i > 0):
+            return np.asarray([value == section for value in values], bool)
+    named = find(table.names, SECTIONS)
+    if named is None or named == table.label or not _ids_repeat(table):
+        return everything
+    found = sorted(set(table.columns[named]))
+    what = (
+        f"no rows of section {section!r:.60}; column {table.names[named]!r:.60} has "
+        f"{len(found):,}: {', '.join(repr(value) for value in found[:8]):.300}"
+    )
+    fix = "name the section as the table does: column `section` of the manifest"
+    raise SourceFaultError("B076", table.preview.path.name, what, fix)
+
+
+def _ids_repeat(table: LabelTable) -> bool:
+    ids = row_ids(table)
+    return ids is not None and len(set(ids)) < len(ids)
+
+
+def row_ids(table: LabelTable) -> list[str] | None:
+    """Return the ids of the rows, where the table has any."""
+    names = table.names
+    composite = find_composite(names)
+    if composite is not None and table.preview.names is not None:
+        return join_ids([table.columns[i] for i in composite])
+    own = find_id(names) if table.preview.names is not None else None
+    if own is None:
+        free = [i for i in range(len(names)) if i not in known_columns(names) | {table.label}]
+        own = free[0] if free else None
+    return None if own is None else table.columns[own]

@@ -1,0 +1,221 @@
+"""Tables of coordinates: selection and alignment tables of ST, cell tables, lists of positions.
+
+What a column means is told by its name, or in a table without header by the number of columns.
+Which row belongs to which spot is decided in :mod:`stbuild.sources.table_places`.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.slices import Unit
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.table_columns import (
+    TISSUE,
+    Pair,
+    find,
+    find_array,
+    find_composite,
+    find_id,
+    find_keys,
+    find_position,
+    known_columns,
+)
+from stbuild.sources.table_preview import Preview, is_missing, split_fields
+from stbuild.sources.table_text import decode, read_lines
+
+_TRUTH: Final = {"true": 1.0, "false": 0.0, "t": 1.0, "f": 0.0}
+_SPACERANGER: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """R rows of coordinates, NaN where a row has none."""
+
+    path: Path
+    n_rows: int
+    ids: list[str] | None = None
+    """(R,) ids of the spots, where the table has them."""
+    keys: NDArray[np.float64] | None = None
+    """(R, 2) array coordinates (x = column, y = row) that name a spot."""
+    array: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    """(row, col), each (R,)."""
+    xy: NDArray[np.float64] | None = None
+    """(R, 2) positions."""
+    unit: Unit = "pixel"
+    in_tissue: NDArray[np.bool_] | None = None
+    """(R,) whether a spot lies on the tissue, where the table says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Roles:
+    """Which columns of a table of positions mean what."""
+
+    ids: tuple[int, ...] = ()
+    keys: Pair | None = None
+    array: Pair | None = None
+    xy: Pair | None = None
+    tissue: int | None = None
+
+    def wanted(self) -> list[int]:
+        """Return the columns to read, ascending."""
+        pairs = [pair for pair in (self.keys, self.array, self.xy) if pair is not None]
+        tissue = () if self.tissue is None else (self.tissue,)
+        return sorted({*self.ids, *tissue, *(i for pair in pairs for i in (pair.x, pair.y))})
+
+
+def read_columns(preview: Preview, wanted: Sequence[int]) -> dict[int, list[str]]:
+    """Read some columns of a table as text.
+
+    Raises
+    ------
+    SourceFaultError
+        B022: a row of another length. B074: not UTF-8. Damage of the file.
+    """
+    columns: dict[int, list[str]] = {i: [] for i in wanted}
+    with closing(read_lines(preview.path)) as lines:
+        for number, line in enumerate(lines, 1):
+            if number <= preview.n_header or not line.strip():
+                continue
+            fields = split_fields(decode(line, preview.path, number), preview.delimiter)
+            if len(fields) != preview.n_fields:
+                what = f"line {number:,} has {len(fields)} fields, expected {preview.n_fields}"
+                raise SourceFaultError("B022", preview.path.name, what, "mend that line")
+            for i, column in columns.items():
+                column.append(fields[i].strip())
+    return columns
+
+
+def to_numbers(values: Sequence[str], name: str, path: Path) -> NDArray[np.float64]:
+    """Return a column as numbers, NaN where a value is missing.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: a value that is no number.
+    """
+    found = np.full(len(values), np.nan)
+    for i, value in enumerate(values):
+        try:
+            found[i] = float(value)
+        except ValueError:
+            if is_missing(value):
+                continue
+            what = f"column {name!r:.60}: {value!r:.60} in row {i + 1:,} is no number"
+            raise SourceFaultError("B047", path.name, what, "mend the column") from None
+    # An infinite coordinate is no place either.
+    found[np.isinf(found)] = np.nan
+    return found
+
+
+def read_positions(preview: Preview) -> Positions:
+    """Read a table of positions.
+
+    Raises
+    ------
+    SourceFaultError
+        B046: no columns of coordinates. B047: a coordinate that is no number, or a tissue mark
+        other than 0 and 1. B022, B074: the table is malformed.
+    """
+    roles = _headless(preview) if preview.names is None else _by_name(preview, preview.names)
+    columns = read_columns(preview, roles.wanted())
+    names = preview.names or tuple(f"column {i + 1}" for i in range(preview.n_fields))
+    return _gather(preview.path, roles, columns, names)
+
+
+def positions_of_rows(
+    preview: Preview, leads: Sequence[list[str]], names: Sequence[str]
+) -> Positions | None:
+    """Return the coordinates among the leading columns of a count table, if it has any."""
+    array, xy = find_array(names), find_position(names)
+    if array is None and xy is None:
+        return None
+    roles = _Roles(array=array, xy=xy, tissue=find(names, TISSUE))
+    return _gather(preview.path, roles, {i: leads[i] for i in roles.wanted()}, names)
+
+
+def _gather(
+    path: Path, roles: _Roles, columns: dict[int, list[str]], names: Sequence[str]
+) -> Positions:
+    def numbers(i: int) -> NDArray[np.float64]:
+        return to_numbers(columns[i], names[i], path)
+
+    def points(pair: Pair | None) -> NDArray[np.float64] | None:
+        return None if pair is None else np.stack([numbers(pair.x), numbers(pair.y)], axis=1)
+
+    array, xy = points(roles.array), points(roles.xy)
+    ids = [columns[i] for i in roles.ids]
+    tissue = roles.tissue
+    return Positions(
+        path=path,
+        n_rows=len(next(iter(columns.values()))),
+        ids=join_ids(ids) if ids else None,
+        keys=points(roles.keys),
+        array=None if array is None else (array[:, 1].copy(), array[:, 0].copy()),
+        xy=xy,
+        unit="pixel" if roles.xy is None else roles.xy.unit,
+        in_tissue=None if tissue is None else _marks(columns[tissue], names[tissue], path),
+    )
+
+
+def join_ids(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Return ids made of one or several columns, joined by ``_``."""
+    if len(columns) == 1:
+        return list(columns[0])
+    return ["_".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def _marks(values: Sequence[str], name: str, path: Path) -> NDArray[np.bool_]:
+    texts = [str(_TRUTH.get(value.lower(), value)) for value in values]
+    found = to_numbers(texts, name, path)
+    bad = np.flatnonzero((found != 0) & (found != 1))
+    if bad.size:
+        what = (
+            f"column {name!r:.60}: {bad.size:,} of {found.size:,} marks are neither 0 nor 1 "
+            f"(first: {values[int(bad[0])]!r:.40} in row {int(bad[0]) + 1:,})"
+        )
+        fix = "mark spots on the tissue by 1, others by 0"
+        raise SourceFaultError("B047", path.name, what, fix)
+    return np.asarray(found == 1, np.bool_)
+
+
+def _headless(preview: Preview) -> _Roles:
+    """Return what the columns mean by their number: (x, y), (id, x, y), or as Space Ranger has."""
+    n = preview.n_fields
+    if n == _SPACERANGER:
+        # barcode, in_tissue, array_row, array_col, pxl_row, pxl_col
+        array = Pair(x=3, y=2, unit="array", name="array_col")
+        xy = Pair(x=5, y=4, unit="pixel", name="pxl_col")
+        return _Roles(ids=(0,), tissue=1, array=array, xy=xy)
+    if n not in (2, 3):
+        what = f"positions without header have 2, 3 or 6 columns, this table has {n}"
+        fix = "give it a header that names its columns, such as barcode, x, y"
+        raise SourceFaultError("B046", preview.path.name, what, fix)
+    xy = Pair(x=n - 2, y=n - 1, unit="pixel", name="x")
+    return _Roles(ids=() if n == 2 else (0,), xy=xy)
+
+
+def _by_name(preview: Preview, names: Sequence[str]) -> _Roles:
+    keys, array, xy = find_keys(names), find_array(names), find_position(names)
+    if xy is None and array is None:
+        what = f"no columns of coordinates; columns: {', '.join(names[:12])!r:.300}"
+        fix = "name them x, y (or pixel_x, pixel_y; array_row, array_col)"
+        raise SourceFaultError("B046", preview.path.name, what, fix)
+    tissue = find(names, TISSUE)
+    ids = find_composite(names) or _id_columns(preview, names)
+    return _Roles(ids=ids, keys=keys, array=array, xy=xy, tissue=tissue)
+
+
+def _id_columns(preview: Preview, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the column of ids: by its name, else the first column of text."""
+    own = find_id(names)
+    if own is not None:
+        return (own,)
+    others = (i for i in range(preview.n_fields) if i not in known_columns(names))
+    text = [i for i in others if not preview.numeric(i)]
+    return tuple(text[:1])

@@ -1,0 +1,214 @@
+"""The reader of text tables: counts in one table, coordinates in another or in the ids.
+
+Legacy ST arrays, text exports of any platform, and the cell tables of MERSCOPE and CosMx. How a
+table is written and what its columns mean is found in the ``table_*`` modules; here they are put
+together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from stbuild.config import GridConfig
+from stbuild.counts import column_sums
+from stbuild.slices import Notice, SliceRecord
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.raw import RawSlice
+from stbuild.sources.table_columns import is_control
+from stbuild.sources.table_counts import CountTable, read_counts
+from stbuild.sources.table_orient import Axes, find_axes
+from stbuild.sources.table_places import Places, place_rows, place_spots
+from stbuild.sources.table_positions import (
+    Positions,
+    join_ids,
+    positions_of_rows,
+    read_positions,
+)
+from stbuild.sources.table_preview import Preview, is_missing, read_preview
+from stbuild.sources.table_roles import (
+    Tables,
+    choose_tables,
+    holds_values,
+    is_molecules,
+    is_table_name,
+    role_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matrix:
+    """Counts of N spots over K genes with their ids."""
+
+    counts: csr_array
+    spots: list[str]
+    genes: list[str]
+    gene_names: list[str] | None
+    ledger: dict[str, int]
+
+
+def looks_like_table(path: Path) -> bool:
+    """Tell whether a path is a text table or a folder with one; only first lines are read.
+
+    A file that is called like a table is taken for one, so that this reader says what is wrong
+    with it.
+    """
+    if path.is_dir():
+        try:
+            files = sorted(entry for entry in path.iterdir() if entry.is_file())
+        except PermissionError:
+            return False
+        return any(is_table_name(entry, text=False) or _holds_table(entry) for entry in files)
+    return path.is_file() and (is_table_name(path) or _holds_table(path))
+
+
+def _holds_table(path: Path) -> bool:
+    """Tell whether a file that is called anything holds counts, or one called so positions."""
+    try:
+        role = role_of(read_preview(path))
+    except SourceFaultError:
+        return False
+    return role == "counts" or (role == "positions" and is_table_name(path))
+
+
+def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = None) -> RawSlice:
+    """Read a table of counts and the coordinates that belong to it.
+
+    Parameters
+    ----------
+    record
+        `path`: the count table, or a folder with exactly one; `positions`: the table of
+        coordinates, where it is not found in the folder or stands elsewhere.
+    config
+        Gene id column, where the genes have ids and names; label column, where the count table
+        has one and no table of labels is given.
+    scratch
+        Folder for counts that do not fit into memory.
+
+    Raises
+    ------
+    SourceFaultError
+        Damaged or malformed tables, values that are not counts, no or unclear coordinates.
+    """
+    tables = _find_tables(record)
+    positions = None if tables.positions is None else read_positions(tables.positions)
+    axes = find_axes(tables.counts, None if positions is None else positions.ids)
+    table = read_counts(tables.counts, axes.n_leading, axes.kept, scratch)
+    matrix = _orient(tables.counts, axes, table)
+    places = _place(tables.counts, axes, table, matrix, positions)
+    genes, names = _choose_names(matrix, config, tables.counts)
+    labels = None if record.labels_file else _read_labels(config.label, tables.counts, axes, table)
+    files = {tables.counts.path} if positions is None else {tables.counts.path, positions.path}
+    subject = f"slice '{record.name}'"
+    notes = [*places.notes, *_left_out(axes, matrix)]
+    return RawSlice(
+        counts=matrix.counts,
+        barcodes=matrix.spots,
+        genes=genes,
+        gene_names=names,
+        array=places.array,
+        xy=places.xy,
+        unit=places.unit,
+        in_tissue=places.in_tissue,
+        labels=labels,
+        files=tuple(sorted(files)),
+        ledger={**matrix.ledger, **places.ledger},
+        notices=tuple(Notice(code=code, subject=subject, what=what) for code, what in notes),
+    )
+
+
+def _find_tables(record: SliceRecord) -> Tables:
+    path = Path(record.path)
+    positions = None if record.positions is None else Path(record.positions)
+    if path.is_dir():
+        return choose_tables(path, positions)
+    counts = read_preview(path)
+    if is_molecules(counts):
+        what = f"{path.name} lists molecules, one per row, not counts per spot or cell"
+        fix = "sum them per spot or cell first (for GEM: bin them), and give that table"
+        raise SourceFaultError("B007", path.name, what, fix)
+    role = role_of(counts)
+    if role in ("positions", "labels") and not holds_values(counts):
+        what = f"no counts: {path.name} is a table of {role}"
+        fix = "give the table of counts as the path, and this one as --positions or --labels-file"
+        raise SourceFaultError("B023", path.name, what, fix)
+    return Tables(counts=counts, positions=None if positions is None else read_preview(positions))
+
+
+def _orient(preview: Preview, axes: Axes, table: CountTable) -> _Matrix:
+    """Return the counts as spots x genes, controls left out and counted."""
+    ids = join_ids([table.leads[i] for i in axes.ids])
+    columns = [(preview.names or ())[i].strip() for i in axes.kept]
+    names = None if axes.names is None else table.leads[axes.names]
+    counts, spots, genes = table.counts, ids, columns
+    if not axes.by_spot:
+        counts, spots, genes = csr_array(table.counts.T.tocsr()), columns, ids
+    control = np.asarray([is_control(gene) for gene in genes], bool)
+    ledger = {"columns_without_counts": len(axes.left_out)} if axes.left_out else {}
+    if not control.any():
+        return _Matrix(counts=counts, spots=spots, genes=genes, gene_names=names, ledger=ledger)
+    kept = np.flatnonzero(~control)
+    ledger |= {
+        "features_of_other_types": int(control.sum()),
+        "molecules_of_other_types": int(column_sums(counts)[control].sum()),
+    }
+    return _Matrix(
+        counts=csr_array(counts[:, kept]),
+        spots=spots,
+        genes=[genes[i] for i in kept.tolist()],
+        gene_names=None if names is None else [names[i] for i in kept.tolist()],
+        ledger=ledger,
+    )
+
+
+def _place(
+    preview: Preview, axes: Axes, table: CountTable, matrix: _Matrix, positions: Positions | None
+) -> Places:
+    if positions is None and axes.by_spot:
+        own = positions_of_rows(preview, table.leads, (preview.names or ())[: axes.n_leading])
+        if own is not None:
+            return place_rows(own)
+    return place_spots(matrix.spots, positions)
+
+
+def _choose_names(
+    matrix: _Matrix, config: GridConfig, preview: Preview
+) -> tuple[Sequence[str], Sequence[str] | None]:
+    """Return ids and other names of the genes; swapped if the column of names was asked for."""
+    column = config.gene_id_column
+    names = preview.names or ()
+    if column is None or column == names[0]:
+        return matrix.genes, matrix.gene_names
+    if matrix.gene_names is not None and column in names:
+        return matrix.gene_names, matrix.genes
+    what = f"no column {column!r:.60} with the ids of the genes"
+    raise SourceFaultError("B074", preview.path.name, what, "leave out --gene-id-column")
+
+
+def _read_labels(
+    column: str | None, preview: Preview, axes: Axes, table: CountTable
+) -> list[str | None] | None:
+    """Return the labels, where the count table has them in a column before the counts."""
+    if column is None:
+        return None
+    names = (preview.names or ())[: axes.n_leading]
+    if axes.by_spot and column in names:
+        values = table.leads[names.index(column)]
+        return [None if is_missing(value) else value for value in values]
+    what = f"no label column {column!r:.60} before the counts in {preview.path.name}"
+    fix = "give the table of labels: column `labels_file` of the manifest, or --labels-file FILE"
+    raise SourceFaultError("B076", "", what, fix)
+
+
+def _left_out(axes: Axes, matrix: _Matrix) -> list[tuple[str, str]]:
+    """Say which columns and features are no genes."""
+    found = []
+    if axes.left_out:
+        named = ", ".join(repr(name) for name in axes.left_out[:8])
+        found.append(("B073", f"{len(axes.left_out)} columns hold no counts of genes: {named}"))
+    if n := matrix.ledger.get("features_of_other_types"):
+        lost = matrix.ledger["molecules_of_other_types"]
+        found.append(("B073", f"{n:,} controls with {lost:,} molecules are no genes: left out"))
+    return found

@@ -1,0 +1,135 @@
+"""AnnData as people have it: CELLxGENE files, several sections in one, positions in odd places."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stbuild.config import GridConfig
+from stbuild.corpus.errors import BadInputError
+from stbuild.manifests import Manifest
+from stbuild.reading import read_here
+from stbuild.sections import expand_sections
+from tests.slices import Spec, make_anndata, record_of
+
+PLAIN = GridConfig()
+
+
+def write(data, tmp_path, name="s"):
+    path = tmp_path / f"{name}.h5ad"
+    data.write_h5ad(path)
+    return path
+
+
+def cellxgene(*, single=True):
+    """A Visium file as CELLxGENE publishes it: unfiltered, counts in raw, Ensembl index."""
+    data = make_anndata(Spec(seed=2, rows=14, cols=12, n_genes=20))
+    data.var_names = [f"ENSG{i:011d}" for i in range(data.n_vars)]
+    data.X = data.X.astype(np.float32)
+    data.raw = data.copy()
+    data.X = data.X.log1p()
+    symbols = pd.Categorical([f"SYM{i}" for i in range(data.n_vars)])
+    data.var["feature_name"] = data.raw.var["feature_name"] = symbols
+    data.obs["in_tissue"] = (np.arange(data.n_obs) % 4 > 0).astype(int)
+    data.obs["is_primary_data"] = True
+    data.uns["spatial"] = {"is_single": single}
+    return data
+
+
+def codes(read):
+    return {notice.code for notice in read.notices}
+
+
+def test_a_cellxgene_section_gives_its_raw_counts_in_tissue(tmp_path):
+    data = cellxgene()
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    inside = data.obs["in_tissue"].to_numpy() == 1
+    assert read.counts.shape == (inside.sum(), 20)
+    assert int(read.counts.sum()) == int(data.raw.X[inside].sum())
+    assert read.pitch_um == 100.0
+    assert {"B025", "B061"} <= codes(read)
+    kept = read_here(record_of(write(data, tmp_path)), GridConfig(off_tissue="keep"))
+    assert kept.counts.shape[0] == data.n_obs
+
+
+def test_spots_that_are_not_primary_data_are_told(tmp_path):
+    data = cellxgene()
+    data.obs["is_primary_data"] = np.arange(data.n_obs) > 4
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    (notice,) = [notice for notice in read.notices if notice.code == "B010"]
+    assert "5 of" in notice.what
+
+
+def test_a_cellxgene_file_of_many_sections_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match=r"B056.*is_single = false"):
+        read_here(record_of(write(cellxgene(single=False), tmp_path)), PLAIN)
+
+
+def two_sections(shift):
+    """Two sections in one file, the second one `shift` pixels to the right."""
+    first, second = (make_anndata(Spec(seed=s, rows=9, cols=8, drop=0)) for s in (1, 2))
+    second.obsm["spatial"][:, 0] += shift
+    import anndata
+
+    data = anndata.concat({"L1": first, "L2": second}, label="section", index_unique="-")
+    del data.obs["array_row"], data.obs["array_col"]
+    return data
+
+
+def test_sections_on_top_of_each_other_are_refused_with_the_flag(tmp_path):
+    path = write(two_sections(30.0), tmp_path)
+    with pytest.raises(BadInputError, match=r"B056.*2 sections \(L1, L2\).*--split-by section"):
+        read_here(record_of(path), PLAIN)
+
+
+def test_sections_side_by_side_are_told(tmp_path):
+    read = read_here(record_of(write(two_sections(5000.0), tmp_path)), PLAIN)
+    assert "B056" in codes(read)
+
+
+@pytest.mark.parametrize("shift", [30.0, 5000.0])
+def test_split_by_gives_each_section_by_itself(tmp_path, shift):
+    data = two_sections(shift)
+    record = record_of(write(data, tmp_path), split_by="section")
+    manifest = expand_sections(Manifest(name="m", records=(record,)), PLAIN, None)
+    assert [(r.name, r.part, r.section) for r in manifest.records] == [
+        ("s-L1", "L1", "L1"),
+        ("s-L2", "L2", "L2"),
+    ]
+    for part in manifest.records:
+        read = read_here(part, PLAIN)
+        mine = data[data.obs["section"] == part.part]
+        assert list(read.barcodes) == list(mine.obs_names)
+        assert int(read.counts.sum()) == int(mine.X.sum())
+        assert (read.xy == mine.obsm["spatial"]).all()
+
+
+def test_an_unknown_column_or_section_is_refused(tmp_path):
+    path = write(two_sections(30.0), tmp_path)
+    with pytest.raises(BadInputError, match="no column 'nope' to split by"):
+        read_here(record_of(path, split_by="nope", part="x"), PLAIN)
+    with pytest.raises(BadInputError, match=r"no spot has section 'L9'; there are: L1, L2"):
+        read_here(record_of(path, split_by="section", part="L9"), PLAIN)
+
+
+@pytest.mark.parametrize("pair", [("x", "y"), ("imagecol", "imagerow"), ("X", "Y")])
+def test_positions_may_stand_in_columns_of_obs(tmp_path, pair):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    xy = data.obsm.pop("spatial")
+    del data.obs["array_row"], data.obs["array_col"]
+    for name, column in zip(pair, xy.T, strict=True):
+        data.obs[name] = column
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+    assert read.array_row is None
+
+
+def test_fractional_array_coordinates_are_positions_in_lattice_steps(tmp_path):
+    data = make_anndata(Spec(kind="square", seed=3, rows=8, cols=8))
+    del data.obsm["spatial"]
+    data.obs["array_row"] = data.obs["array_row"] + 0.1
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.unit == "array"
+    assert read.xy is not None
+    assert np.allclose(read.xy[:, 1], data.obs["array_row"])
+    assert np.allclose(read.xy[:, 0], data.obs["array_col"])

@@ -1,0 +1,136 @@
+"""Reading in a child process: the same slice as here; a reader that dies or hangs is named."""
+
+import os
+import signal
+import time
+
+import anndata
+import numpy as np
+import pytest
+
+from stbuild import jail, jail_child
+from stbuild.config import GridConfig
+from stbuild.corpus.errors import BadInputError, ResourceError
+from stbuild.jail import Jail, Limits, list_jailed, read_jailed
+from stbuild.reading import read_here
+from tests.slices import Spec, make_anndata, record_of, write_slice
+
+CONFIG = GridConfig(label="label", pitch_um=100.0)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_slice(tmp_path_factory.mktemp("j") / "one.h5ad", Spec(seed=6))
+
+
+def test_a_slice_read_by_a_child_is_the_slice_read_here(path, tmp_path):
+    record = record_of(path)
+    here = read_here(record, CONFIG)
+    with read_jailed(record, CONFIG, None, Limits(), tmp_path) as read:
+        assert (read.counts.toarray() == here.counts.toarray()).all()
+        for name in ("totals", "array_row", "array_col", "xy"):
+            assert np.array_equal(getattr(read, name), getattr(here, name)), name
+        for name in ("genes", "barcodes", "labels"):
+            assert list(getattr(read, name)) == list(getattr(here, name)), name
+        for name in ("sources", "ledger", "notices", "unit", "um_per_unit", "pitch_um"):
+            assert getattr(read, name) == getattr(here, name), name
+    assert not list(tmp_path.iterdir())
+
+
+def test_spots_without_labels_and_odd_names_come_through(tmp_path):
+    spec = Spec(seed=7, rows=6, cols=6, labels=("a b", "ü", "c,d"))
+    file = write_slice(tmp_path / "odd.h5ad", spec)
+    record = record_of(file)
+    with read_jailed(record, CONFIG, None, Limits(), tmp_path / "work") as read:
+        assert set(read.labels or ()) == {"a b", "ü", "c,d"}
+
+
+def test_a_refusal_comes_back_with_all_its_problems(path, tmp_path):
+    config = CONFIG.model_copy(update={"label": "nope", "layer": "none"})
+    with (
+        pytest.raises(BadInputError) as caught,
+        read_jailed(record_of(path), config, None, Limits(), tmp_path),
+    ):
+        pass
+    assert [problem.code for problem in caught.value.problems] == ["B023"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_sections_are_listed(tmp_path):
+    spec = Spec(seed=8, rows=6, cols=6, drop=0, extra_obs={"who": ["b", "a"] * 18})
+    file = write_slice(tmp_path / "two.h5ad", spec)
+    assert list_jailed(record_of(file, split_by="who"), CONFIG, Limits()) == ["a", "b"]
+
+
+def die(number):
+    def answer(_request, _folder):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        return 0
+
+    return answer
+
+
+def forked(answer, seconds=5, size=0):
+    """Run one request as the server does, in this process, and return how its child ended."""
+    child = os.fork()
+    if child == 0:
+        os.close(2)  # pytest's fault handler would write a page about every signal
+        jail_child._answer = answer
+        jail_child._run_child({"seconds": seconds, "bytes": size, "folder": "/nonexistent"})
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_child_that_is_killed_says_by_what(number):
+    assert forked(die(number)) == -number
+
+
+def test_a_child_that_hangs_is_ended():
+    start = time.monotonic()
+    assert forked(lambda _request, _folder: time.sleep(60), seconds=1) == -signal.SIGALRM
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "match"),
+    [
+        (-signal.SIGSEGV, "B017", "killed by SIGSEGV"),
+        (-signal.SIGALRM, "B018", "did not end within 60 s"),
+    ],
+)
+def test_the_slice_of_a_dead_reader_is_named(path, tmp_path, monkeypatch, ended, code, match):
+    monkeypatch.setattr(Jail, "run", lambda _self, _request: ended)
+    with (
+        pytest.raises(BadInputError, match=match) as caught,
+        read_jailed(record_of(path), CONFIG, None, Limits(), tmp_path),
+    ):
+        pass
+    problem = caught.value.problems[0]
+    assert problem.code == code
+    assert problem.subject == "slice 'one'"
+
+
+def test_a_server_that_dies_is_started_again(path, tmp_path):
+    record = record_of(path)
+    with read_jailed(record, CONFIG, None, Limits(), tmp_path):
+        pass
+    server = jail._JAIL._server
+    assert server is not None
+    server.kill()
+    server.wait()
+    with read_jailed(record, CONFIG, None, Limits(), tmp_path) as read:
+        assert len(read.barcodes) > 100
+
+
+def test_too_little_memory_is_said(tmp_path):
+    data = make_anndata(Spec(seed=6, rows=10, cols=10))
+    wide = anndata.AnnData(np.ones((data.n_obs, 500_000), np.float32), obs=data.obs)
+    file = tmp_path / "wide.h5ad"
+    wide.write_h5ad(file, compression="gzip")
+    with (
+        pytest.raises(ResourceError, match=r"more than 0\.1 GiB.*--probe-memory"),
+        read_jailed(record_of(file), CONFIG, None, Limits(gib=0.1), tmp_path),
+    ):
+        pass
