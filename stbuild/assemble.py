@@ -14,9 +14,6 @@ from stbuild.corpus.documents import (
     CorpusDocument,
     FileEntry,
     Kind,
-    LockDocument,
-    LockedGrid,
-    LockedShard,
     ShardEntry,
     SliceEntry,
     VocabularyEntry,
@@ -24,6 +21,7 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_panels, write_slices
+from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard
 from stbuild.genes import measured_in
 from stbuild.grids import GridMeta
 from stbuild.inputs import BuildInputs

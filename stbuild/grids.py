@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 
 from stbuild.config import GridConfig
 from stbuild.corpus import names
-from stbuild.corpus.documents import Document, Origin, Sha256, Slug, SourceFile, SplitName
+from stbuild.corpus.documents import Document, Sha256, Slug, SourceFile, SplitName
+from stbuild.corpus.lock import Origin
 
 
 class GridMeta(Document):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stbuild.corpus.digests import sha256_file
-from stbuild.corpus.documents import Origin, SourceFile
+from stbuild.corpus.documents import SourceFile
+from stbuild.corpus.lock import Origin
 from stbuild.slices import SliceRecord
 
 

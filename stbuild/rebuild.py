@@ -15,13 +15,12 @@ from stbuild.corpus import names
 from stbuild.corpus.digests import lines_digest, sha256_file
 from stbuild.corpus.documents import (
     CorpusDocument,
-    LockDocument,
-    LockedGrid,
     as_error,
     read_document,
 )
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.corpus.index import read_genes
+from stbuild.corpus.lock import LockDocument, LockedGrid
 from stbuild.genes import Vocabulary
 from stbuild.inputs import gather_inputs
 from stbuild.jail import Limits

@@ -14,13 +14,13 @@ from stbuild.corpus.digests import sha256_bytes, sha256_file
 from stbuild.corpus.documents import (
     CorpusDocument,
     FileEntry,
-    LockDocument,
     ShardEntry,
     as_error,
     read_document,
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import ConflictError, IntegrityError, Problem, merge_errors
+from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.reader import open_corpus
 from stbuild.genes import Vocabulary
 from stbuild.inputs import BuildInputs, gather_inputs

@@ -13,13 +13,13 @@ from stbuild.corpus import names
 from stbuild.corpus.digests import chain_digest, sha256_bytes, sha256_file
 from stbuild.corpus.documents import (
     CorpusDocument,
-    LockDocument,
     ShardEntry,
     compute_corpus_id,
     read_document,
 )
 from stbuild.corpus.errors import IntegrityError, Problem, StError
 from stbuild.corpus.index import SampleIndex
+from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import Patch, WholeSlice, decode_patch, decode_whole
 from stbuild.corpus.tar import BLOCK, END, pack_sample, unpack_sample

@@ -17,10 +17,6 @@ from stbuild.corpus.documents import (
     CorpusDocument,
     FileEntry,
     Kind,
-    LockDocument,
-    LockedGrid,
-    LockedShard,
-    Origin,
     PatchMeta,
     ShardConfig,
     ShardEntry,
@@ -34,6 +30,7 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_slices
+from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard, Origin
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import Codec, Patch, WholeSlice, encode_patch, encode_whole
 from stbuild.corpus.tar import END, pack_sample

@@ -12,12 +12,12 @@ from stbuild.catalogue import Catalogue
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import (
     CorpusDocument,
-    LockDocument,
     PatchMeta,
     ShardConfig,
     SplitDocument,
     WholeMeta,
 )
+from stbuild.corpus.lock import LockDocument
 from stbuild.grids import GridMeta
 from stbuild.manifests import ManifestDocument, SampleRow
 from stbuild.store import Inventory

@@ -155,23 +155,6 @@ class SourceFile(Document):
     sha256: Sha256
 
 
-class Origin(Document):
-    """Where a slice came from, as its manifest or command line said; names as published."""
-
-    path: str
-    """File or folder."""
-    positions: str | None = None
-    """Table of coordinates."""
-    labels_file: str | None = None
-    """Table of labels."""
-    gene_table: str | None = None
-    """Table of gene ids."""
-    split_by: str | None = None
-    """Column that tells the sections of the file apart."""
-    part: str | None = None
-    """The section of the file that the slice is."""
-
-
 def sources_digest(sources: Sequence[SourceFile]) -> str:
     """Return one digest for all files of a slice: the file's own where there is one alone."""
     if len(sources) == 1:
@@ -287,51 +270,6 @@ def compute_corpus_id(
             "splits": [[file.path, file.sha256] for file in splits],
         }
     )
-
-
-class LockedGrid(Document):
-    """What a grid was made from."""
-
-    slug: Slug
-    name: str
-    split: SplitName
-    donor: str | None
-    section: str | None
-    species: str | None
-    tissue: str | None
-    platform: str | None
-    licence: str | None
-    origin: Origin
-    sources: tuple[SourceFile, ...]
-    config: dict[str, Any]
-    """Resolved grid configuration."""
-    content: Sha256
-
-
-class LockedShard(Document):
-    """What a shard must be again."""
-
-    path: ShardPath
-    sha256: Sha256
-    content: Sha256
-
-
-class LockDocument(Document):
-    """``corpus.lock.json``: enough to build the corpus again."""
-
-    format: Literal["stcorpus/lock"] = names.FORMAT_LOCK
-    version: Literal[1] = names.VERSION
-    config: ShardConfig
-    grids: tuple[LockedGrid, ...]
-    vocabulary: VocabularyEntry
-    vocabulary_rule: str
-    """``union``, ``intersection`` or ``share:X`` of the training slices, or ``given``: then the
-    genes stand in the ``genes.parquet`` beside the lock."""
-    shards: tuple[LockedShard, ...]
-    plan: Sha256
-    """Digest of the shard plan: the keys of every shard, in order."""
-    tools: dict[str, str]
-    """Versions of what determines bytes."""
 
 
 class SplitAssignment(Document):

@@ -38,7 +38,7 @@ class ZarrFrame:
 
     def __init__(self, root: zarr.Group, path: str) -> None:
         self.where = f"/{path}"
-        self.group = _group(root, path)
+        self.group = open_inside(root, path)
 
     def columns(self) -> list[str]:
         """Return the names of the columns, sorted, without the index."""
@@ -106,17 +106,25 @@ def open_store(path: Path) -> zarr.Group:
     SourceFaultError
         B015: a symbolic link. B003: no Zarr group.
     """
-    if link := next((file for file in path.rglob("*") if file.is_symlink()), None):
+    if link := next((file for file in sorted(path.rglob("*")) if file.is_symlink()), None):
         what = f"{link.relative_to(path)} is a symbolic link"
         raise SourceFaultError("B015", "", what, "copy the data into the store itself")
     try:
-        return zarr.open_group(path, mode="r")
+        # Consolidated metadata may tell of what is not there any more.
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except (ValueError, KeyError, OSError, TypeError) as error:
         said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise SourceFaultError("B003", "", f"not a Zarr group: {said}", _FIX) from None
 
 
-def _group(root: zarr.Group, path: str) -> zarr.Group:
+def open_inside(root: zarr.Group, path: str) -> zarr.Group:
+    """Return a group of a store.
+
+    Raises
+    ------
+    SourceFaultError
+        B006: there is none.
+    """
     node = root.get(path)
     if not isinstance(node, zarr.Group):
         what = f"not an AnnData store: no group {path}"
@@ -207,13 +215,14 @@ def _locate(root: zarr.Group, layer: str | None) -> tuple[str, str]:
         path = f"layers/{layer}"
     if path not in root:
         present = [name for name in ("X", "raw/X") if name in root]
-        present += [f"layers/{name}" for name in _names(root, "layers")]
+        present += [f"layers/{name}" for name in list_names(root, "layers")]
         what = f"no counts in {path}; matrices present: {', '.join(present) or 'none'}"
         raise SourceFaultError("B023", f"/{path}", what, "name one of them with --layer")
     return path, var
 
 
-def _names(root: zarr.Group, path: str) -> list[str]:
+def list_names(root: zarr.Group, path: str) -> list[str]:
+    """Return the names inside a group of a store, sorted; none where there is no such group."""
     node = root.get(path)
     return sorted(node) if isinstance(node, zarr.Group) else []
 
@@ -257,6 +266,6 @@ def _part(node: zarr.Group, name: str, path: str) -> Any:  # noqa: ANN401 - zarr
 def _positions(root: zarr.Group, n_spots: int) -> NDArray[np.float64] | None:
     for name in ("spatial", "X_spatial"):
         if f"obsm/{name}" in root:
-            values = read_zarr(_group(root, "obsm"), name, "/obsm")
+            values = read_zarr(open_inside(root, "obsm"), name, "/obsm")
             return check_positions(values, n_spots, f"/obsm/{name}")
     return None

@@ -7,13 +7,17 @@ the shapes that it annotates are taken, which needs the package ``spatialdata``.
 from pathlib import Path
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import PlatformError, Problem
 from stbuild.slices import SliceRecord
-from stbuild.sources.anndata_zarr import open_store, read_table_group
+from stbuild.sources.anndata_zarr import (
+    list_names,
+    open_inside,
+    open_store,
+    read_table_group,
+)
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
 
@@ -37,10 +41,9 @@ def read_spatialdata(
         Its positions are shapes, and ``spatialdata`` is not installed.
     """
     root = open_store(Path(record.path))
-    name = _choose_table(root, record.part)
-    table = root[name]
-    if not isinstance(table, zarr.Group):
-        raise SourceFaultError("B006", f"/{name}", "not a group", "write it with spatialdata")
+    folder = "tables" if "tables" in root else "table"
+    name = _choose_table(folder, list_names(root, folder), record.part)
+    table = open_inside(root, name)
     known = ("obsm/spatial", "obsm/X_spatial", "obs/array_row")
     if any(path in table for path in known):
         return read_table_group(record, config, table, scratch)
@@ -48,10 +51,7 @@ def read_spatialdata(
     return read_table_group(record, config, table, scratch, positions=places)
 
 
-def _choose_table(root: zarr.Group, part: str | None) -> str:
-    folder = "tables" if "tables" in root else "table"
-    group = root[folder]
-    found = sorted(group) if isinstance(group, zarr.Group) else []
+def _choose_table(folder: str, found: list[str], part: str | None) -> str:
     if part is not None and part in found:
         return f"{folder}/{part}"
     if len(found) == 1 and part is None:

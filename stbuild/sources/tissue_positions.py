@@ -105,14 +105,17 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(column: Any, path: Path) -> NDArray[np.float64]:  # noqa: ANN401 - a column
-    values = pd.to_numeric(column.replace({"": None, "NA": None}), errors="coerce")
-    bad = values.isna() & column.notna() & ~column.isin(["", "NA", "nan", "NaN"])
-    if bad.any():
-        first = int(bad.to_numpy().argmax())
-        what = f"column {column.name}: row {first + 1} is no number ({column.iloc[first]!r:.40})"
-        raise SourceFaultError("B047", path.name, what, _FIX)
-    numbers: NDArray[np.float64] = values.to_numpy(np.float64)
-    return numbers
+    """Return numbers exactly as they are written; an empty cell or NA is NaN."""
+    cells = column.to_numpy()
+    if cells.dtype.kind in "iufb":
+        return np.asarray(cells, np.float64)
+    text = np.asarray(["nan" if cell in (None, "", "NA") else str(cell) for cell in cells])
+    try:
+        return text.astype(np.float64)
+    except ValueError:
+        first = next(i for i, cell in enumerate(text.tolist()) if not _is_number(cell))
+        what = f"column {column.name}: row {first + 1} is no number ({str(text[first])!r:.40})"
+        raise SourceFaultError("B047", path.name, what, _FIX) from None
 
 
 def match_barcodes(

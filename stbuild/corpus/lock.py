@@ -1,0 +1,80 @@
+"""``corpus.lock.json``: what a corpus was made from, enough to make it again.
+
+No file is opened here.
+"""
+
+from typing import Any, Literal
+
+from stbuild.corpus import names
+from stbuild.corpus.documents import (
+    Document,
+    Sha256,
+    ShardConfig,
+    ShardPath,
+    Slug,
+    SourceFile,
+    SplitName,
+    VocabularyEntry,
+)
+
+
+class Origin(Document):
+    """Where a slice came from, as its manifest or command line said; names as published."""
+
+    path: str
+    """File or folder."""
+    positions: str | None = None
+    """Table of coordinates."""
+    labels_file: str | None = None
+    """Table of labels."""
+    gene_table: str | None = None
+    """Table of gene ids."""
+    split_by: str | None = None
+    """Column that tells the sections of the file apart."""
+    part: str | None = None
+    """The section of the file that the slice is."""
+
+
+class LockedGrid(Document):
+    """What a grid was made from."""
+
+    slug: Slug
+    name: str
+    split: SplitName
+    donor: str | None
+    section: str | None
+    species: str | None
+    tissue: str | None
+    platform: str | None
+    licence: str | None
+    origin: Origin
+    sources: tuple[SourceFile, ...]
+    config: dict[str, Any]
+    """Resolved grid configuration."""
+    content: Sha256
+
+
+class LockedShard(Document):
+    """What a shard must be again."""
+
+    path: ShardPath
+    sha256: Sha256
+    content: Sha256
+
+
+class LockDocument(Document):
+    """``corpus.lock.json``: enough to build the corpus again."""
+
+    format: Literal["stcorpus/lock"] = names.FORMAT_LOCK
+    version: Literal[1] = names.VERSION
+    config: ShardConfig
+    grids: tuple[LockedGrid, ...]
+    vocabulary: VocabularyEntry
+    vocabulary_rule: str
+    """``union``, ``intersection`` or ``share:X`` of the training slices, or ``given``: then the
+    genes stand in the ``genes.parquet`` beside the lock."""
+    shards: tuple[LockedShard, ...]
+    plan: Sha256
+    """Digest of the shard plan: the keys of every shard, in order."""
+    tools: dict[str, str]
+    """Versions of what determines bytes."""
