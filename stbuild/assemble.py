@@ -34,7 +34,7 @@ _TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "sc
 """Packages whose versions decide bytes; they stand in the lock."""
 
 _LOCKED: Final = (
-    "slug", "name", "split", "donor", "section", "species", "tissue", "platform", "licence",
+    "slug", "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
     "origin", "sources", "content",
 )  # fmt: skip
 
@@ -135,7 +135,8 @@ def make_tables(
     contents |= _indices(plans, {entry.slug: entry.donor or "" for entry in slices})
     if inputs.config.cover is not None and inputs.config.label_splits:
         grids = [StoredGrid(inputs.grid_path(m.slug)).spots() for m in inputs.metas if m.n_labelled]
-        for split in evaluation_splits(grids):
+        pairs = {meta.slug: meta.pair for meta in inputs.metas}
+        for split in evaluation_splits(grids, inputs.config.window, pairs):
             contents[names.split_path(split.task, split.task_version)] = split.to_bytes()
     return contents
 
@@ -155,7 +156,17 @@ def _slice_entries(inputs: BuildInputs, parts: Sequence[PartRecord]) -> tuple[Sl
 def _slice_entry(
     inputs: BuildInputs, meta: GridMeta, part: PartRecord, splits: dict[str, str]
 ) -> SliceEntry:
-    shared = {"slug", "name", "donor", "section", "platform", "tissue", "species", "licence"}
+    shared = {
+        "slug",
+        "name",
+        "donor",
+        "section",
+        "pair",
+        "platform",
+        "tissue",
+        "species",
+        "licence",
+    }
     shared |= {"layout", "n_spots", "n_genes", "n_labelled", "sources"}
     genes = inputs.genes[inputs.metas.index(meta)]
     return SliceEntry(

@@ -7,7 +7,7 @@ configuration are unchanged is left alone.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalogue, write_catalogue
 from stbuild.config import GridConfig
@@ -25,6 +25,10 @@ from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
 from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
 from stbuild.workspace import clear_scratch, hold_folder, refuse_difference
+
+_SAID: Final = (
+    "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +138,7 @@ def _fingerprint(task: CompactTask, sources: Sequence[SourceFile]) -> str:
 def _changed(task: CompactTask, meta: GridMeta) -> list[str]:
     old, new = meta.config.model_dump(), task.read.config.model_dump()
     found = [f"{key}: {old[key]} -> {new[key]}" for key in old if old[key] != new[key]]
-    for key in ("name", "split", "donor", "section", "species", "tissue", "platform", "licence"):
+    for key in _SAID:
         pair = getattr(meta, key), getattr(task.record, key)
         found += [f"{key}: {pair[0]} -> {pair[1]}"] if pair[0] != pair[1] else []
     record = task.record

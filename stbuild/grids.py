@@ -28,6 +28,7 @@ class GridMeta(Document):
     split: SplitName
     donor: str | None
     section: str | None
+    pair: str | None
     species: str | None
     tissue: str | None
     platform: str | None

@@ -49,6 +49,8 @@ class SampleRow(Document):
     split: SplitName = "train"
     donor: str | None = None
     section: str | None = None
+    pair: str | None = None
+    """Pair of adjacent sections: both stay on one side of a split."""
     species: str | None = None
     tissue: str | None = None
     platform: str | None = None

@@ -123,7 +123,7 @@ def build_grid(
 
 
 _FROM_RECORD = (
-    "slug", "name", "split", "donor", "section", "species", "tissue", "platform", "licence",
+    "slug", "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
 )  # fmt: skip
 
 

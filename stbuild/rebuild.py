@@ -177,7 +177,7 @@ def _record(grid: LockedGrid, sources: Path) -> SliceRecord:
 
 
 _FROM_LOCK = (
-    "slug", "name", "split", "donor", "section", "species", "tissue", "platform", "licence",
+    "slug", "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
 )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class SliceRecord:
     split: str = "train"
     donor: str | None = None
     section: str | None = None
+    pair: str | None = None
+    """Pair of adjacent sections that the slice belongs to."""
     species: str | None = None
     tissue: str | None = None
     platform: str | None = None

@@ -343,6 +343,7 @@ def _publish(
                 split=e.split,
                 donor=e.donor,
                 section=e.section,
+                pair=e.pair,
                 species=e.species,
                 tissue=e.tissue,
                 platform=e.platform,
@@ -435,6 +436,7 @@ def _slice_entry(toy: ToySlice, samples: dict[tuple[str, Kind], list[Sample]]) -
     return SliceEntry(
         slug=toy.slug, name=toy.slug.upper(), split=toy.split, donor=f"donor-{toy.slug}",
         section=None, platform="synthetic", tissue=None, species=None, licence=None,
+        pair=None,
         layout="square", grid=toy.totals.shape, n_spots=int(np.count_nonzero(toy.totals)),
         n_genes=toy.measured.size, n_vocabulary=toy.measured.size,
         n_labelled=int(np.count_nonzero(toy.labels >= 0)), n_patches=len(patches),

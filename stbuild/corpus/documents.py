@@ -171,6 +171,8 @@ class SliceEntry(Document):
     split: SplitName
     donor: str | None
     section: str | None
+    pair: str | None
+    """Pair of adjacent sections."""
     platform: str | None
     tissue: str | None
     species: str | None

@@ -177,7 +177,7 @@ def write_slices(slices: Sequence[SliceEntry]) -> bytes:
         }
         for entry in slices
     ]
-    texts = {"slug", "name", "split", "donor", "section", "platform", "tissue", "species"}
+    texts = {"slug", "name", "split", "donor", "section", "pair", "platform", "tissue", "species"}
     texts |= {"licence", "layout", "grid_content", "source_name", "source_sha256"}
     fields = [(k, pa.string() if k in texts else pa.int64()) for k in rows[0]] if rows else []
     return _to_parquet(pa.Table.from_pylist(rows, schema=pa.schema(fields)))

@@ -43,6 +43,7 @@ class LockedGrid(Document):
     split: SplitName
     donor: str | None
     section: str | None
+    pair: str | None
     species: str | None
     tissue: str | None
     platform: str | None

@@ -20,6 +20,10 @@ PANEL: Final = 512
 """Genes that two sections are compared on. With it, sums of products of 8-bit features stay below
 2^24 and are exact in float32, whatever the order in which a BLAS adds them."""
 
+_KEPT: Final = 768
+"""Genes that a section keeps for each gene list: of two sections' most abundant genes some differ,
+and 512 in common are wanted."""
+
 _VERSIONED: Final = re.compile(r"^(ENS[A-Z]*[0-9]{11})\.[0-9]+$")
 
 
@@ -127,7 +131,7 @@ class _Loader:
 def take_fingerprints(sections: Sequence[Section]) -> Iterator[Fingerprint]:
     """Reduce every section to the genes that any other could be compared with it on.
 
-    For each gene list of the collection, the 512 most abundant genes of the section that are in
+    For each gene list of the collection, the 768 most abundant genes of the section that are in
     it: so two sections share their common genes however few or rare these are.
     """
     ids = [[comparable_id(gene) for gene in section.genes] for section in sections]
@@ -159,7 +163,7 @@ def _reduce(
     order = order[totals[order] > 0]
     kept = np.zeros(unique.size, bool)
     for member in lists:
-        kept[order[member[unique[order]]][:PANEL]] = True
+        kept[order[member[unique[order]]][:_KEPT]] = True
     chosen = np.flatnonzero(kept)
     clipped = columns[:, chosen]
     clipped.data = np.minimum(clipped.data, np.iinfo(np.uint16).max)

@@ -165,6 +165,7 @@ def write_corpus(root: Path, files: Mapping[str, bytes] | None = None) -> Corpus
         split="train",
         donor="d1",
         section=None,
+        pair=None,
         platform=None,
         tissue=None,
         species=None,
