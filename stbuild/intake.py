@@ -18,7 +18,12 @@ from stbuild.gene_tables import GeneTable
 from stbuild.provenance import describe_files
 from stbuild.slices import Notice, Slice, SliceRecord, Unit
 from stbuild.sources.faults import Faults, SourceFaultError
-from stbuild.sources.ids import require_genes, require_labels, require_spots
+from stbuild.sources.ids import (
+    refuse_transposed,
+    require_genes,
+    require_labels,
+    require_spots,
+)
 from stbuild.sources.raw import RawSlice
 
 _LARGEST_INDEX: Final = 2**40
@@ -67,6 +72,7 @@ def take_in(
     faults = Faults()
     faults.attempt(lambda: require_spots(raw.barcodes))
     faults.attempt(lambda: require_genes(raw.genes))
+    faults.attempt(lambda: refuse_transposed(raw.barcodes, raw.genes))
     faults.attempt(lambda: require_labels(raw.labels))
     if faults.found:
         raise faults.error(record.name, record.path)

@@ -320,7 +320,7 @@ def whole_sample(grid: Grid, vocabulary: Vocabulary, labels: Sequence[str]) -> W
         labels=translate_labels(grid.labels, meta.label_names, labels),
         barcodes=_pack_ids(grid.barcodes),
         members=None if grid.members is None else _pack_ids(grid.members.barcodes),
-        member_spots=None if grid.members is None else grid.members.spots,
+        seats=None if grid.members is None else grid.members.spots,
     )
 
 

@@ -21,13 +21,13 @@ def spread_to_members(corpus: Corpus, embeddings: Embeddings) -> Embeddings:
     slices = dict(embeddings.slices)
     for split in corpus.document.splits("slice"):
         for whole in corpus.whole_slices(split):
-            if whole.members is None or whole.member_spots is None:
+            if whole.members is None or whole.seats is None:
                 continue
             part = slices[whole.meta.slice]
-            sites = whole.member_spots.tolist()
+            sites = whole.seats.tolist()
             slices[whole.meta.slice] = SliceEmbedding(
                 barcodes=tuple(raw.decode() for raw in whole.members.tolist()),
-                matrix=part.matrix[whole.member_spots],
+                matrix=part.matrix[whole.seats],
                 labels=None if part.labels is None else tuple(part.labels[i] for i in sites),
             )
     made_from = {**embeddings.provenance, "per_member": True}

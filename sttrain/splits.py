@@ -30,7 +30,9 @@ class Fold:
 
     seed: int
     codes: NDArray[np.uint8]
-    """(N,) ASCII codes of the split document: T, E, b or a dot."""
+    """(N,) ASCII codes of the split document: T, E, b, x or a dot; all but T and E take no part."""
+    held_out: str | None = None
+    """Donor or pair that is judged, where a group is held out."""
 
     @property
     def train(self) -> NDArray[np.bool_]:
@@ -55,7 +57,7 @@ class EvaluationSplit:
     transductive: bool
     """Whether features of test spots may have been seen in training."""
     slugs: tuple[str, ...]
-    """The labelled slices, ascending; spots are numbered over them in this order."""
+    """The labelled slices that take part, ascending; spots are numbered over them in this order."""
     offsets: tuple[int, ...]
     """First spot of each slice, and at last the number of spots."""
     labels: NDArray[np.int16]
@@ -135,6 +137,7 @@ def assemble_split(
     folds = tuple(
         Fold(
             seed=assignment.seed,
+            held_out=assignment.held_out,
             codes=np.frombuffer(
                 "".join(assignment.slices[slug] for slug in slugs).encode(), np.uint8
             ),

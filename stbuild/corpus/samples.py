@@ -94,7 +94,7 @@ class WholeSlice:
     """(N,) barcodes, UTF-8."""
     members: NDArray[np.bytes_] | None = None
     """(M,) ids of the source's spots or cells, where several share a site; by site, then id."""
-    member_spots: NDArray[np.int32] | None = None
+    seats: NDArray[np.int32] | None = None
     """(M,) the spot that each of them lies in, ascending."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -119,9 +119,9 @@ _WHOLE_MEMBERS: Final[Mapping[str, tuple[tuple[str, ...], int]]] = {
     "labels": (("<i2",), 1),
     "barcodes": (("|S",), 1),
     "members": (("|S",), 1),
-    "member_spots": (("<i4",), 1),
+    "seats": (("<i4",), 1),
 }
-_SHARED_SITES: Final = {"members.npy", "member_spots.npy"}
+_SHARED_SITES: Final = {"members.npy", "seats.npy"}
 """Members that stand only where several spots or cells share a site, both or neither."""
 _PATCH_MEMBERS: Final[Mapping[str, tuple[str, int]]] = {
     "genes": ("<i4", 1),
@@ -356,10 +356,10 @@ def _require_places(whole: WholeSlice, where: str) -> None:
         raise _refused(where, "spots outside the grid, or not in grid order")
     if bool(np.any(whole.labels < -1)) or not bool(np.all(np.isfinite(whole.xy))):
         raise _refused(where, "a label code below -1, or a position that is not finite")
-    if whole.member_spots is not None and whole.members is not None:
+    if whole.seats is not None and whole.members is not None:
         # Ascending, every spot at least once, one entry per member.
-        steps = np.diff(whole.member_spots, prepend=-1, append=whole.rows.shape[0])
-        one_each = whole.members.shape == whole.member_spots.shape
+        steps = np.diff(whole.seats, prepend=-1, append=whole.rows.shape[0])
+        one_each = whole.members.shape == whole.seats.shape
         if not one_each or bool(np.any((steps != 0) & (steps != 1))):
             raise _refused(where, "the ids that share sites do not match the sites")
 

@@ -1,12 +1,15 @@
 """Checks of the ids of spots and genes and of labels, whatever format they come from."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from stbuild.gene_ids import ENSEMBL
 from stbuild.sources.faults import SourceFaultError
 
 _LONGEST_ID: Final = 200
+_BARCODE: Final = re.compile(r"[ACGT]{10,}(-\d+)?")
 
 
 def require_spots(barcodes: Sequence[str]) -> None:
@@ -30,6 +33,21 @@ def require_spots(barcodes: Sequence[str]) -> None:
             "with --split-by COLUMN; embeddings are joined on the ids"
         )
         raise SourceFaultError("B082", "", what, fix)
+
+
+def refuse_transposed(barcodes: Sequence[str], genes: Sequence[str]) -> None:
+    """Refuse a matrix whose spots have the ids of genes, or whose genes those of spots.
+
+    Raises
+    ------
+    SourceFaultError
+        B040: more than half of the ids of one axis are plainly those of the other.
+    """
+    n_genes = sum(ENSEMBL.fullmatch(name) is not None for name in barcodes)
+    n_spots = sum(_BARCODE.fullmatch(name) is not None for name in genes)
+    if 2 * n_genes > len(barcodes) or (genes and 2 * n_spots > len(genes)):
+        what = f"spots are called like genes ({barcodes[0]!r:.40}), or genes like spots"
+        raise SourceFaultError("B040", "", what, "transpose the matrix: rows are spots")
 
 
 def require_genes(genes: Sequence[str]) -> None:

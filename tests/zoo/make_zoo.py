@@ -5,6 +5,7 @@ for the time that h5py stamps on a virtual dataset): plain h5py, no random numbe
 those of the project's bad-input catalogue.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -350,6 +351,12 @@ LFS = (
 )
 
 
+def linked(path: Path) -> None:
+    """A symbolic link to a good file elsewhere."""
+    Slice().write(path.with_name("elsewhere.bin"))
+    path.symlink_to("elsewhere.bin")
+
+
 def many_scattered() -> dict[str, Any]:
     """400 spots that lie on no lattice at all."""
     n = 400
@@ -375,6 +382,10 @@ CASES = [
     ),
     Case("no_obs", "B006", "missing /obs", edited(removed("obs"))),
     Case("folder", "B007", "no slice that a reader knows", lambda path: path.mkdir()),
+    Case("symlink_loop", "B001", "no such file", lambda path: path.symlink_to(path)),
+    Case("symlink_dangling", "B001", "no such file", lambda path: path.symlink_to("nowhere.h5ad")),
+    Case("symlink_to_a_good_file", "", "", linked, exit_code=0),
+    Case("fifo", "B008", "not a regular file", lambda path: os.mkfifo(path)),
     # Links and bombs.
     Case("external_link_to_X", "B015", "ExternalLink", external_link("X", "data")),
     Case("external_link_to_obs", "B015|B006", "", external_link("obs", "frame")),
@@ -424,6 +435,10 @@ CASES = [
     Case("duplicate_entry", "B036", "duplicate entries", edited(twin_entry)),
     Case("shape_lies", "B041", "shape", edited(dense_as_declared)),
     Case("transposed", "B041", "shape", good(counts=Slice().counts.T.copy(), sparse=False)),
+    Case("spots_called_like_genes", "B040", "transpose", good(
+        barcodes=[f"ENSG{i:011d}" for i in range(N_SPOTS)])),
+    Case("genes_called_like_spots", "B040", "transpose", good(
+        genes=[f"ACGTACGTACGT{'ACGT'[i % 4]}{'ACGT'[i // 4 % 4]}-1" for i in range(N_GENES)])),
     Case("all_zero_slice", "B044", "no counts", good(counts=whole_slice_zero())),
     Case("all_zero_spots", "B045", "2 spots have no counts", good(counts=some_spots_zero()),
          exit_code=0),
@@ -454,6 +469,10 @@ CASES = [
     Case("no_spots", "B058|B044", "", good(**spots(0))),
     Case("one_spot", "", "", good(**spots(1)), exit_code=0),
     # Genes, labels, ids.
+    Case("two_species", "B068", "human and mouse", good(
+        genes=[f"ENS{'MUS' * (i % 2)}G{i:011d}" for i in range(N_GENES)])),
+    Case("two_sections_on_top_of_each_other", "B056", "--split-by section", good(
+        columns={"section": ["A" if i % 2 else "B" for i in range(N_SPOTS)]})),
     Case("duplicate_genes", "B067", "2 genes share an id", good(
         genes=repeated(Slice().genes, 2, 7)), exit_code=0),
     Case("gene_ids_of_numbers", "B074", "list of strings", edited(
