@@ -173,7 +173,12 @@ def _lay_out(sites: Sites, layout: str) -> _Cells:
     if layout.endswith("-offset"):
         # One parity for all: shift it to even, then every row holds each half-column once.
         first = int(np.argmax(placed))
-        col = (col + (row[first] + col[first]) % 2) // 2
+        col = col + (row[first] + col[first]) % 2
+        if "peak" in sites.measures:
+            # Recognised rows have no number of their own: of both foldings take the narrower.
+            col = min((col // 2, (col + 1) // 2), key=lambda folded: int(np.ptp(folded[placed])))
+        else:
+            col = col // 2
     return _Cells(
         layout=layout,
         row=row - row[placed].min(),
