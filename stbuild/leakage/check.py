@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise
+from typing import Final
 
 from stbuild.corpus.errors import BadUsageError, GateError, Problem
 from stbuild.leakage.compare import Comparison, compare_sections
@@ -18,7 +19,9 @@ from stbuild.leakage.documents import (
 from stbuild.leakage.fingerprints import Fingerprint, Section, take_fingerprints
 from stbuild.leakage.windows import PlacedWindow, find_overlaps
 
-_FIX = "put both on one side, or leave one out; `--allow {name}` publishes it all the same"
+_DECLARED: Final = ("donor-twice", "section-twice", "pair-twice")
+"""Kinds that may be allowed as a whole: other kinds only one by one."""
+_FIX: Final = "put both on one side, or leave one out; `--allow {name}` publishes it all the same"
 
 
 def check_leakage(
@@ -46,7 +49,8 @@ def check_leakage(
         Fitted statistic to the splits that it was fitted on; anything but ``train`` is a finding
         where there is a split ``train``.
     allow
-        Names of findings that do not refuse the corpus.
+        Names of findings that do not refuse the corpus; ``donor-twice``, ``section-twice`` and
+        ``pair-twice`` allow all findings of that kind, as a split by another group needs.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def check_leakage(
         for a, b in combinations(range(len(ordered)), 2)
     ]
     findings = [
-        *_declared(ordered, apart),
+        *_declared(ordered),
         *_by_content(ordered, figures, apart),
         *_by_cells(windows),
         *_by_fit(ordered, fitted or {}),
@@ -118,7 +122,7 @@ def _on_two_sides(a: Section, b: Section, apart: Apart) -> bool:
     return apart == "donor" and (a.donor is None or a.donor != b.donor)
 
 
-def _declared(sections: Sequence[Section], apart: Apart) -> Iterator[Finding]:
+def _declared(sections: Sequence[Section]) -> Iterator[Finding]:
     """Yield donors, sections and pairs that the sample sheet itself puts on two sides."""
     groups: dict[tuple[Kind, str, str], list[Section]] = {}
     for section in sections:
@@ -132,11 +136,16 @@ def _declared(sections: Sequence[Section], apart: Apart) -> Iterator[Finding]:
             group = f"{donor}/{section.pair}"
             groups.setdefault(("pair-twice", group, donor), []).append(section)
     for (kind, group, _), members in sorted(groups.items()):
-        sides = sorted({f"{m.corpus}:{m.split}" for m in members})
+        sides = sorted({(m.corpus, m.split) for m in members})
         if len(sides) > 1:
-            what = f"{kind.removesuffix('-twice')} {group!r} stands in {', '.join(sides)}"
-            count = f"; {len(members)} slices, the first is '{members[0].name}'"
-            yield _finding(f"{kind}:{group}", kind, what + count, apart=True)
+            listed = ", ".join(f"{corpus}:{split}" for corpus, split in sides)
+            what = (
+                f"{kind.removesuffix('-twice')} {group!r} stands in {listed}; "
+                f"{len(members)} slices, the first is '{members[0].name}'"
+            )
+            # One id in two corpora need not be one donor: that is told, not refused.
+            apart = len({corpus for corpus, _ in sides}) < len(sides)
+            yield _finding(f"{kind}:{group}", kind, what, apart=apart)
 
 
 def _by_content(
@@ -218,12 +227,13 @@ def _checked(section: Section, found: Fingerprint) -> CheckedSection:
 
 def _apply(findings: Sequence[Finding], allow: Sequence[str]) -> tuple[Finding, ...]:
     """Mark what is allowed; an allowance of nothing is a mistake, or out of date."""
-    known = {finding.name for finding in findings}
-    if unknown := sorted(set(allow) - known):
+    known = {finding.name for finding in findings} | set(_DECLARED)
+    given = set(allow)
+    if unknown := sorted(given - known):
         what = f"{len(unknown)} names of no finding, the first is '{unknown[0]}'"
         fix = f"findings: {', '.join(sorted(known)) or 'none'}"
         raise BadUsageError(Problem(code="G11", subject="allowed leaks", what=what, fix=fix))
-    return tuple(f.model_copy(update={"allowed": f.name in set(allow)}) for f in findings)
+    return tuple(f.model_copy(update={"allowed": bool({f.name, f.kind} & given)}) for f in findings)
 
 
 def _require_unique(ordered: Sequence[Section]) -> None:

@@ -8,6 +8,8 @@ from stbuild.leakage import compare
 from stbuild.leakage.fingerprints import PANEL
 
 FORMAT_LEAKAGE: Final = "stcorpus/leakage"
+LEAKAGE_JSON: Final = "splits/leakage.json"
+"""Path of the report inside its corpus."""
 
 Apart = Literal["split", "donor"]
 Kind = Literal[
@@ -31,6 +33,8 @@ class Thresholds(Document):
     """Shared genes that a spot must express to be looked for gene for gene."""
     margin: float = compare.MARGIN
     """Lead in cosine over the second nearest spot, both ways, that makes a match."""
+    errors: float = compare.ERRORS
+    """The same in standard errors of the cosine."""
     min_share: float = compare.MIN_SHARE
     """Share of the compared spots with a match from which two sections are duplicates."""
     min_matches: int = compare.MIN_MATCHES

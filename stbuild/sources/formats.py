@@ -21,7 +21,7 @@ _READERS: Final[dict[Format, str]] = {
     "spatialdata": "stbuild.sources.spatialdata:read_spatialdata",
     "spaceranger": "stbuild.sources.spaceranger:read_spaceranger",
     "imaging": "stbuild.sources.xenium:read_xenium",
-    "table": "stbuild.sources.tables:read_table",
+    "table": "stbuild.sources.tables.reader:read_table",
 }
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
@@ -79,7 +79,7 @@ def detect_format(path: Path) -> Format:
         raise SourceFaultError("B011", "", "the file may not be read", fix) from None
     if head == _HDF5:
         return "h5ad" if _is_anndata(path) else "spaceranger"
-    from stbuild.sources.tables import looks_like_table
+    from stbuild.sources.tables.reader import looks_like_table
 
     if looks_like_table(path):
         return "table"
@@ -99,7 +99,7 @@ def _detect_folder(path: Path) -> Format:
 
         return "spatialdata" if looks_like_spatialdata(path) else "anndata-zarr"
     from stbuild.sources.spaceranger import looks_like_spaceranger
-    from stbuild.sources.tables import looks_like_table
+    from stbuild.sources.tables.reader import looks_like_table
     from stbuild.sources.xenium import looks_like_xenium
 
     if looks_like_xenium(path):

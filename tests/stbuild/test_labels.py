@@ -11,7 +11,7 @@ from stbuild.config import GridConfig
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.labels import join_labels
 from stbuild.sources.raw import RawSlice
-from stbuild.sources.tables import read_table
+from stbuild.sources.tables.reader import read_table
 from tests.table_files import BARCODES, SPOTS, record_at, write_rows, write_text
 
 LABELS = ["rim", "core", "core", "outer wall"]

@@ -62,7 +62,7 @@ def test_groups_stay_whole_and_order_leaves_no_trace(metas, rule, seed, shuffler
     found = assign_splits(metas, rule, seed, SHARES)
     assert list(found) == sorted(m.slug for m in metas)
     assert set(found.values()) == set(SHARES)
-    sides = {}
+    sides: dict[object, set[str]] = {}
     for member in metas:
         sides.setdefault(key(member, rule), set()).add(found[member.slug])
     assert all(len(side) == 1 for side in sides.values())

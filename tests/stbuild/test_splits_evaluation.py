@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.spatial.distance import cdist
 
 from stbuild.config import GridConfig
@@ -59,6 +60,14 @@ def test_documents_read_back(grid, small):
     assert set(found) == ALWAYS | {"block20-wide", "donor-out", "pair-out"}
     for document in found.values():
         assert read_document(SplitDocument, document.to_bytes(), "x") == document
+
+
+def test_what_is_undefined_has_no_codes(grid):
+    (document, *_) = evaluation_splits([grid])
+    assert b"undefined" not in document.to_bytes()
+    assert b"held_out" not in document.to_bytes()
+    with pytest.raises(ValidationError, match="slice big is undefined and has barcodes"):
+        SplitDocument(**dict(document) | {"undefined": {"big": "why"}})
 
 
 def test_input_order_leaves_no_trace(grid, small):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbuild.config import GridConfig
-from stbuild.sources import table_counts
-from stbuild.sources.tables import looks_like_table, read_table
+from stbuild.sources.tables import counts as table_counts
+from stbuild.sources.tables.reader import looks_like_table, read_table
 from tests.table_files import (
     BARCODES,
     COUNTS,

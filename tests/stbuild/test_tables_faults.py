@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbuild.config import GridConfig
-from stbuild.sources import table_text
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.tables import read_table
+from stbuild.sources.tables import text as table_text
+from stbuild.sources.tables.reader import read_table
 from tests.table_files import (
     BARCODES,
     COUNTS,

@@ -7,7 +7,7 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.tables import read_table
+from stbuild.sources.tables.reader import read_table
 from tests.table_files import (
     BARCODES,
     COUNTS,

@@ -97,3 +97,23 @@ def test_every_useless_seed_is_reported_at_once():
 
 def test_a_usable_split_passes():
     require_usable([make_split(make_set())], least=10)
+
+
+def test_a_held_out_group_is_judged_where_its_classes_are_known():
+    data = make_set(make_whole("one"), make_whole("two", side=6))
+    labels = data.slices["one"].labels
+    tested = "".join("x" if label == 2 else "E" for label in labels)
+    document = make_document(
+        data,
+        assignments=(
+            SplitAssignment(seed=0, held_out="D1", slices={"one": tested, "two": "T" * 36}),
+        ),
+        undefined={"three": "its donor is unknown"},
+    )
+    split = make_split(data, document)
+    (fold,) = split.folds
+    assert fold.held_out == "D1"
+    assert split.slugs == ("one", "two")
+    assert not fold.test[:144][labels == 2].any()
+    assert bool(fold.test[:144][labels != 2].all())
+    assert bool(fold.train[144:].all())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.table_columns import (
+from stbuild.sources.tables.columns import (
     LABELS,
     find,
     find_array,
@@ -19,8 +19,8 @@ from stbuild.sources.table_columns import (
     fold,
     no_genes,
 )
-from stbuild.sources.table_ids import is_coordinates, is_spot, share
-from stbuild.sources.table_preview import Preview, is_missing, is_number, read_preview
+from stbuild.sources.tables.ids import is_coordinates, is_spot, share
+from stbuild.sources.tables.preview import Preview, is_missing, is_number, read_preview
 
 Role = Literal["counts", "positions", "labels", "other"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from stbuild.slices import Unit
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.table_ids import Coordinates, match_ids, match_points, parse_coordinates
-from stbuild.sources.table_positions import Positions
+from stbuild.sources.tables.ids import Coordinates, match_ids, match_points, parse_coordinates
+from stbuild.sources.tables.positions import Positions
 
 _AGREE: Final = 0.5
 """Farthest that a position may lie from the coordinates in the id of its spot, in steps."""

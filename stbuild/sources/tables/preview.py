@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.table_columns import GENE_IDS, IDS, find_array, find_position, fold
-from stbuild.sources.table_ids import is_spot
-from stbuild.sources.table_text import decode, read_lines
+from stbuild.sources.tables.columns import GENE_IDS, IDS, find_array, find_position, fold
+from stbuild.sources.tables.ids import is_spot
+from stbuild.sources.tables.text import decode, read_lines
 
 _DELIMITERS: Final = ("\t", ";", ",", " ")
 _BYTES: Final = 2**20

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.table_columns import (
+from stbuild.sources.tables.columns import (
     LABELS,
     SECTIONS,
     Pair,
@@ -22,8 +22,8 @@ from stbuild.sources.table_columns import (
     fold,
     known_columns,
 )
-from stbuild.sources.table_positions import join_ids, read_columns, to_numbers
-from stbuild.sources.table_preview import Preview, read_preview
+from stbuild.sources.tables.positions import join_ids, read_columns, to_numbers
+from stbuild.sources.tables.preview import Preview, read_preview
 
 _MOST_COLUMNS: Final = 500
 

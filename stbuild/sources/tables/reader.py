@@ -17,18 +17,18 @@ from stbuild.counts import column_sums
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
-from stbuild.sources.table_columns import is_control
-from stbuild.sources.table_counts import CountTable, read_counts
-from stbuild.sources.table_orient import Axes, find_axes
-from stbuild.sources.table_places import Places, place_rows, place_spots
-from stbuild.sources.table_positions import (
+from stbuild.sources.tables.columns import is_control
+from stbuild.sources.tables.counts import CountTable, read_counts
+from stbuild.sources.tables.orient import Axes, find_axes
+from stbuild.sources.tables.places import Places, place_rows, place_spots
+from stbuild.sources.tables.positions import (
     Positions,
     join_ids,
     positions_of_rows,
     read_positions,
 )
-from stbuild.sources.table_preview import Preview, is_missing, read_preview
-from stbuild.sources.table_roles import (
+from stbuild.sources.tables.preview import Preview, is_missing, read_preview
+from stbuild.sources.tables.roles import (
     Tables,
     choose_tables,
     holds_values,

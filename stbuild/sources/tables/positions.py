@@ -1,7 +1,7 @@
 """Tables of coordinates: selection and alignment tables of ST, cell tables, lists of positions.
 
 What a column means is told by its name, or in a table without header by the number of columns.
-Which row belongs to which spot is decided in :mod:`stbuild.sources.table_places`.
+Which row belongs to which spot is decided in :mod:`stbuild.sources.tables.places`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stbuild.slices import Unit
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.table_columns import (
+from stbuild.sources.tables.columns import (
     TISSUE,
     Pair,
     find,
@@ -26,8 +26,8 @@ from stbuild.sources.table_columns import (
     find_position,
     known_columns,
 )
-from stbuild.sources.table_preview import Preview, is_missing, split_fields
-from stbuild.sources.table_text import decode, read_lines
+from stbuild.sources.tables.preview import Preview, is_missing, split_fields
+from stbuild.sources.tables.text import decode, read_lines
 
 _TRUTH: Final = {"true": 1.0, "false": 0.0, "t": 1.0, "f": 0.0}
 _SPACERANGER: Final = 6

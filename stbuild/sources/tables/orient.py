@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.table_columns import (
+from stbuild.sources.tables.columns import (
     GENE_IDS,
     GENE_NAMES,
     IDS,
@@ -20,9 +20,9 @@ from stbuild.sources.table_columns import (
     fold,
     no_genes,
 )
-from stbuild.sources.table_ids import is_gene, is_plain, is_spot, match_ids, share
-from stbuild.sources.table_preview import Preview
-from stbuild.sources.table_roles import leading_columns
+from stbuild.sources.tables.ids import is_gene, is_plain, is_spot, match_ids, share
+from stbuild.sources.tables.preview import Preview
+from stbuild.sources.tables.roles import leading_columns
 
 _MOST: Final = 0.5
 """Share of an axis that must look like spots, or like genes."""
