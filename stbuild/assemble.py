@@ -18,6 +18,7 @@ from stbuild.corpus.documents import (
     SliceEntry,
     VocabularyEntry,
     compute_corpus_id,
+    is_split,
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_panels, write_slices
@@ -25,6 +26,8 @@ from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard
 from stbuild.genes import measured_in
 from stbuild.grids import GridMeta
 from stbuild.inputs import BuildInputs
+from stbuild.leakage import LeakageReport
+from stbuild.leakage.documents import LEAKAGE_JSON
 from stbuild.parts import PartRecord
 from stbuild.shards import ShardPlan, plan_digest
 from stbuild.splits import evaluation_splits
@@ -45,6 +48,7 @@ def publish_corpus(
     parts: Sequence[PartRecord],
     plans: Sequence[ShardPlan],
     shards: Sequence[ShardEntry],
+    leakage: LeakageReport | None,
 ) -> CorpusDocument:
     """Write tables, splits and lock, then the checksums, then ``corpus.json``.
 
@@ -58,6 +62,8 @@ def publish_corpus(
         Part records, in the order of the slices.
     plans, shards
         Plan and entry of every shard, in the same order.
+    leakage
+        The certificate, where there are several splits.
 
     Raises
     ------
@@ -66,10 +72,10 @@ def publish_corpus(
     """
     slices, vocabulary = _slice_entries(inputs, parts), _vocabulary(inputs)
     files = []
-    for path, raw in sorted(make_tables(inputs, parts, plans, shards).items()):
+    for path, raw in sorted(make_tables(inputs, parts, plans, shards, leakage).items()):
         size, digest = write_durable(out / path, raw)
         files.append(FileEntry(path=path, bytes=size, sha256=digest))
-    split_files = [file for file in files if file.path.startswith("splits/")]
+    split_files = [file for file in files if is_split(file.path)]
     document = CorpusDocument(
         name=inputs.config.name,
         corpus_id=compute_corpus_id(inputs.config, vocabulary, inputs.labels, shards, split_files),
@@ -99,6 +105,7 @@ def make_tables(
     parts: Sequence[PartRecord],
     plans: Sequence[ShardPlan],
     shards: Sequence[ShardEntry],
+    leakage: LeakageReport | None,
 ) -> dict[str, bytes]:
     """Return every file of a corpus but its shards, its checksums and ``corpus.json``, by path.
 
@@ -132,6 +139,8 @@ def make_tables(
         ),
         names.LOCK_JSON: lock.to_bytes(),
     }
+    if leakage is not None:
+        contents[LEAKAGE_JSON] = leakage.to_bytes()
     contents |= _indices(plans, {entry.slug: entry.donor or "" for entry in slices})
     if inputs.config.cover is not None and inputs.config.label_splits:
         grids = [StoredGrid(inputs.grid_path(m.slug)).spots() for m in inputs.metas if m.n_labelled]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stbuild.assemble import publish_corpus
+from stbuild.certify import certify_build
 from stbuild.corpus import names
 from stbuild.corpus.documents import (
     CorpusDocument,
@@ -24,6 +25,7 @@ from stbuild.corpus.errors import (
 from stbuild.corpus.jsonio import dump_document, load_strict
 from stbuild.corpus.reader import open_corpus
 from stbuild.inputs import BuildInputs
+from stbuild.leakage import require_no_leak
 from stbuild.parts import PartRecord, PartTask, cut_part, read_part
 from stbuild.pipeline import Runner
 from stbuild.shards import ShardTask, plan_shards, write_shard
@@ -73,12 +75,17 @@ def build_corpus(
     ------
     ConflictError
         The folder holds another corpus, something that is not ours, or another run.
+    GateError
+        Data of one split stands in another.
     StError
         Any problem of a slice or shard, all at once.
     """
     if (done := _finished(inputs, out)) is not None:
         return done
     notices = _padding(inputs)
+    report = certify_build(inputs)
+    if report is not None:
+        require_no_leak(report)
     with hold_folder(out) as work:
         _claim(inputs, out, work)
         parts = cut_parts(inputs, work, runner, started)
@@ -93,7 +100,7 @@ def build_corpus(
         if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
             raise merge_errors(errors)
         entries = [outcome.result for outcome in outcomes if outcome.result is not None]
-        document = publish_corpus(inputs, out, parts, plans, entries)
+        document = publish_corpus(inputs, out, parts, plans, entries, report)
         clear_scratch(out)
     samples = [s for part in parts for s in part.samples if s.kind == "patch"]
     return BuildSummary(

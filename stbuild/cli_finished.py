@@ -187,4 +187,22 @@ def genes(sources: tuple[str, ...], output: str, **flags: Any) -> None:
     screen.result({"pairs": len(table.pairs), "species": species, "sha256": digest}, [line])
 
 
-COMMANDS: Final = (genes, verify, show, diff, rebuild, repair)
+@click.command()
+@click.argument("grids", nargs=-1, required=True, type=click.Path())
+@click.option("--allow", multiple=True, help="Leak that is allowed, by its name. Repeatable.")
+@shared_options
+def leakage(grids: tuple[str, ...], allow: tuple[str, ...], **flags: Any) -> None:
+    """Look for data of one split, or of one folder of GRIDS, in another; print the certificate.
+
+    Example: stbuild leakage pretraining-grids/ evaluation-grids/
+    """
+    from stbuild.certify import certify_folders
+    from stbuild.leakage import render_certificate, require_no_leak
+
+    screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
+    report = certify_folders([Path(folder) for folder in grids], allow)
+    screen.result(report.model_dump(mode="json"), [render_certificate(report)])
+    require_no_leak(report)
+
+
+COMMANDS: Final = (leakage, genes, verify, show, diff, rebuild, repair)

@@ -1,5 +1,6 @@
 """Everything that decides a corpus, gathered and checked before any work."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from stbuild.corpus.documents import ShardConfig, as_error
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.genes import Vocabulary, check_kinds, choose_vocabulary
 from stbuild.grids import GridMeta
+from stbuild.splits import assign_splits
 from stbuild.store import read_genes, read_inventory, read_meta
 
 EVALUATION_SPLIT: Final = "test"
@@ -27,6 +29,8 @@ class BuildInputs:
     genes: tuple[tuple[str, ...], ...]
     """Genes of each slice."""
     vocabulary: Vocabulary
+    split_of: Mapping[str, str]
+    """Split of each slug."""
     vocabulary_rule: str
     """How it came about: ``union``, ``intersection``, ``share:X`` or ``given``."""
     labels: tuple[str, ...]
@@ -35,8 +39,7 @@ class BuildInputs:
 
     def splits(self) -> dict[str, str]:
         """Return the split of each slug."""
-        evaluation = self.config.cover is not None
-        return {meta.slug: EVALUATION_SPLIT if evaluation else meta.split for meta in self.metas}
+        return dict(self.split_of)
 
     def grid_path(self, slug: str) -> Path:
         """Return where the grid of a slice stands."""
@@ -84,6 +87,7 @@ def gather_inputs(
     paths = [grids / entry.file_name for entry in catalogue.grids]
     metas = tuple(read_meta(path) for path in paths)
     genes = tuple(tuple(read_genes(path)) for path in paths)
+    split_of = choose_splits(metas, config)
     per_slice = {meta.name: found for meta, found in zip(metas, genes, strict=True)}
     kinds = check_kinds(per_slice, mixed_ids=mixed_ids, mixed_species=mixed_species)
     if error := as_error(kinds, BadInputError):
@@ -93,7 +97,7 @@ def gather_inputs(
         chosen = [
             slice_genes
             for meta, slice_genes in zip(metas, genes, strict=True)
-            if config.cover is not None or meta.split == "train"
+            if config.cover is not None or split_of[meta.slug] == "train"
         ]
         if not chosen:
             what = "no slice has split 'train', so there is no vocabulary"
@@ -113,11 +117,31 @@ def gather_inputs(
         metas=metas,
         genes=genes,
         vocabulary=vocabulary,
+        split_of=split_of,
         vocabulary_rule=rule,
         labels=labels,
         config=config,
         fingerprint=sha256_json(identity),
     )
+
+
+def choose_splits(metas: Sequence[GridMeta], config: ShardConfig) -> dict[str, str]:
+    """Return the split of each slug: the sample sheet's, or drawn by whole groups.
+
+    Raises
+    ------
+    BadInputError
+        Splits are to be drawn, but some slices do not say what group they are of, or there are
+        fewer groups than splits.
+    """
+    if config.cover is not None:
+        return {meta.slug: EVALUATION_SPLIT for meta in metas}
+    if config.assign == "sheet":
+        return {meta.slug: meta.split for meta in metas}
+    shares = {"val": config.val_share, "test": config.test_share}
+    fractions = {name: share for name, share in shares.items() if share > 0}
+    fractions["train"] = 1 - sum(fractions.values())
+    return assign_splits(metas, config.assign, config.seed, fractions)
 
 
 def _problem(code: str, subject: str, what: str, fix: str) -> Problem:

@@ -23,6 +23,9 @@ def _option(model: type[BaseModel], name: str) -> Callable[[Command], Command]:
     field = model.model_fields[name]
     flag = "--" + name.replace("_", "-")
     text = f"{field.description} \\[default: {'none' if field.default is None else field.default}]"
+    if get_origin(field.annotation) is tuple:
+        text = f"{field.description} Repeatable. \\[default: none]"
+        return click.option(flag, name, multiple=True, default=None, help=text)
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     arguments = [a for a in get_args(field.annotation) if a is not type(None)]
@@ -91,7 +94,7 @@ def resolve_config(
 ) -> Any:  # noqa: ANN401 - an instance of `model`
     """Merge defaults, preset, manifest, config file and flags; later ones win."""
     value = preset | manifest | _read_toml(file)
-    value |= {key: item for key, item in flags.items() if item is not None}
+    value |= {key: item for key, item in flags.items() if item is not None and item != ()}
     if value.get("cover") is not None and "n_per_slice" not in {k for k, v in flags.items() if v}:
         value["n_per_slice"] = None
     return read_config(model, value, file or "command line")

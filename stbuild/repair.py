@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stbuild.assemble import list_checksums, make_tables
 from stbuild.build import cut_parts
+from stbuild.certify import certify_build
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
 from stbuild.corpus.documents import (
@@ -123,7 +124,7 @@ def _mend(
         for shard in shards
         if made[shard.path].sha256 != shard.sha256
     ]
-    contents = make_tables(inputs, parts, plans, document.shards)
+    contents = make_tables(inputs, parts, plans, document.shards, certify_build(inputs))
     wanted = {file.path: file.sha256 for file in document.files}
     problems += [
         _other(path, same_content=False)

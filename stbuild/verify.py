@@ -15,6 +15,7 @@ from stbuild.corpus.documents import (
     CorpusDocument,
     ShardEntry,
     compute_corpus_id,
+    is_split,
     read_document,
 )
 from stbuild.corpus.errors import IntegrityError, Problem, StError
@@ -129,7 +130,7 @@ def _check_extra(corpus: Corpus) -> Iterator[Problem]:
 
 def _check_documents(corpus: Corpus) -> list[Problem]:
     document, problems = corpus.document, []
-    split_files = [file for file in document.files if file.path.startswith("splits/")]
+    split_files = [file for file in document.files if is_split(file.path)]
     expected = compute_corpus_id(
         document.config, document.vocabulary, document.labels, document.shards, split_files
     )

@@ -19,6 +19,7 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.lock import LockDocument
 from stbuild.grids import GridMeta
+from stbuild.leakage.documents import LeakageReport
 from stbuild.manifests import ManifestDocument, SampleRow
 from stbuild.store import Inventory
 from sttrain.config import RunConfig
@@ -27,6 +28,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "corpus": CorpusDocument,
     "corpus.lock": LockDocument,
     "evaluation-split": SplitDocument,
+    "leakage": LeakageReport,
     "patch": PatchMeta,
     "whole-slice": WholeMeta,
     "grid": GridMeta,

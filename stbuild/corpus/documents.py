@@ -81,8 +81,18 @@ class ShardConfig(Document):
     """Also write whole-slice samples into a training corpus (evaluation corpora have them)."""
     strict_size: bool = False
     """Refuse slices that would need padding, in genes or in sites."""
+    assign: Literal["sheet", "donor", "section", "pair"] = "sheet"
+    """Who puts slices of a training corpus on splits: the sample sheet, or a draw by whole donors,
+    sections or pairs of adjacent sections."""
+    val_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the spots for split val, where splits are drawn."""
+    test_share: float = Field(0.2, ge=0, lt=1)
+    """Share of the spots for split test, where splits are drawn."""
+    allow: tuple[str, ...] = ()
+    """Leaks between splits that are allowed, each by the name that the refusal gives it."""
     label_splits: bool = True
-    """Write evaluation splits (paper20, block20) for labelled slices of an evaluation corpus."""
+    """Write evaluation splits (paper20, block20, few-shot, and by donor and pair where they are
+    known) for labelled slices of an evaluation corpus."""
 
     @model_validator(mode="after")
     def _one_mode(self) -> Self:
@@ -91,6 +101,12 @@ class ShardConfig(Document):
             raise ValueError(msg)
         if self.cover is not None and self.cover > self.window:
             msg = f"cover stride {self.cover} leaves gaps between windows of {self.window}"
+            raise ValueError(msg)
+        if self.assign != "sheet" and self.val_share + self.test_share == 0:
+            msg = "splits are to be drawn, but val_share and test_share are both 0"
+            raise ValueError(msg)
+        if self.val_share + self.test_share >= 1:
+            msg = "val_share and test_share leave nothing to train on"
             raise ValueError(msg)
         return self
 
@@ -248,6 +264,14 @@ class CorpusDocument(Document):
     def shards_of(self, split: str, kind: Kind = "patch") -> tuple[ShardEntry, ...]:
         """Return the shards of one split and kind, in number order."""
         return tuple(s for s in self.shards if s.split == split and s.kind == kind)
+
+
+def is_split(path: str) -> bool:
+    """Tell whether a file of a corpus is an evaluation split: part of what the corpus is.
+
+    The leakage certificate stands beside them and is not: it says what was looked for.
+    """
+    return path.startswith("splits/") and "@" in path
 
 
 def compute_corpus_id(

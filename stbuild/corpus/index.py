@@ -196,7 +196,8 @@ def _from_parquet(raw: bytes, where: str, needed: Mapping[str, str]) -> "pa.Tabl
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(raw))
+        # Without threads: pyarrow's pool can abort an interpreter that ends while it still runs.
+        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
         table.validate(full=True)  # text that is not UTF-8 fails here and not at some reader
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _refused(where, f"not a readable Parquet table: {str(error)[:160]}") from error

@@ -19,6 +19,7 @@ from stbuild.corpus.documents import (
     Kind,
     ShardEntry,
     SplitDocument,
+    is_split,
     read_document,
 )
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
@@ -68,7 +69,7 @@ class Corpus:
 
     def evaluation_splits(self) -> tuple[str, ...]:
         """Return the names ``task@version`` of the evaluation splits that the corpus holds."""
-        stems = (Path(f.path) for f in self.document.files if f.path.startswith("splits/"))
+        stems = (Path(f.path) for f in self.document.files if is_split(f.path))
         return tuple(sorted(path.name.removesuffix(".json") for path in stems))
 
     def evaluation_split(self, name: str) -> SplitDocument:

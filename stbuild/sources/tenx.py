@@ -168,7 +168,9 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
     with open_text(path) as file:
-        yield from (row for row in csv.reader(file, delimiter="\t") if row)
+        # 10x quotes nothing: a quote is part of a name.
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        yield from (row for row in rows if row)
 
 
 def _read_matrix(path: Path, shape: tuple[int, int]) -> csr_array:

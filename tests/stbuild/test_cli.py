@@ -41,7 +41,7 @@ def test_every_config_field_is_an_option_without_a_default_of_its_own(command, m
     for name, field in model.model_fields.items():
         assert options[name]["default"] is None, name
         assert field.description in options[name]["help"]
-        shown = "none" if field.default is None else str(field.default)
+        shown = "none" if field.default in (None, ()) else str(field.default)
         assert options[name]["help"].endswith(f"[default: {shown}]")
 
 

@@ -1,0 +1,146 @@
+"""Splits by whole donors, and leaks between them: refused by name, allowed by name, certified."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stbuild.build import build_corpus
+from stbuild.certify import certify_folders
+from stbuild.compact import compact
+from stbuild.config import GridConfig
+from stbuild.corpus.documents import ShardConfig, read_config
+from stbuild.corpus.errors import BadInputError, BadUsageError, GateError
+from stbuild.corpus.reader import open_corpus
+from stbuild.inputs import gather_inputs
+from stbuild.leakage import require_no_leak
+from stbuild.manifests import read_inputs
+from stbuild.pipeline import run_loop
+from stbuild.rebuild import rebuild_corpus
+from stbuild.repair import repair_corpus
+from stbuild.verify import verify_corpus
+from tests.slices import Spec, make_anndata
+from tests.trees import tree_digests
+
+TRAIN = ShardConfig(name="led", window=8, genes=16, n_per_slice=6, samples_per_shard=8)
+BY_DONOR = TRAIN.model_copy(update={"assign": "donor", "test_share": 0.3})
+
+
+def write_lab(root, slices):
+    """Write slices and a manifest: name -> (AnnData, donor, split)."""
+    rows = ["slice,path,donor,split"]
+    for name, (data, donor, split) in slices.items():
+        data.write_h5ad(root / f"{name}.h5ad")
+        rows.append(f"{name},{name}.h5ad,{donor},{split}")
+    (root / "m.csv").write_text("\n".join(rows) + "\n")
+    (root / "m.toml").write_text('name = "led"\nsamples = "m.csv"\n')
+    compact(read_inputs([str(root / "m.toml")]), GridConfig(pitch_um=100), root / "grids", run_loop)
+    return root / "grids"
+
+
+def section(seed):
+    return make_anndata(Spec(seed=seed, rows=20, cols=18, n_genes=120))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lab")
+    slices = {f"s{i}": (section(i), f"donor{i // 2}", "train") for i in range(6)}
+    return root, write_lab(root, slices)
+
+
+def build(grids, config, out):
+    return build_corpus(gather_inputs(grids, config, None), out, run_loop).document
+
+
+def test_donors_stay_whole_and_the_certificate_is_published(lab, tmp_path):
+    root, grids = lab
+    document = build(grids, BY_DONOR, tmp_path / "c")
+    sides: dict[str | None, set[str]] = {entry.donor: set() for entry in document.slices}
+    for entry in document.slices:
+        sides[entry.donor].add(entry.split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert {split for found in sides.values() for split in found} == {"train", "test"}
+    report = json.loads((tmp_path / "c" / "splits" / "leakage.json").read_text())
+    assert report["pairs"] == 15
+    assert report["findings"] == []
+    assert not verify_corpus(tmp_path / "c", quick=False).problems
+    assert open_corpus(tmp_path / "c").evaluation_splits() == ()
+    again = tmp_path / "again"
+    rebuild_corpus(tmp_path / "c", root, again, tmp_path / "g", run_loop)
+    assert tree_digests(again) == tree_digests(tmp_path / "c")
+    (again / "splits" / "leakage.json").unlink()
+    assert repair_corpus(again, grids, run_loop).tables == ("splits/leakage.json",)
+    assert tree_digests(again) == tree_digests(tmp_path / "c")
+
+
+def test_the_vocabulary_comes_from_the_drawn_training_slices(lab):
+    inputs = gather_inputs(lab[1], BY_DONOR, None)
+    trained = {slug for slug, split in inputs.splits().items() if split == "train"}
+    genes = {g for m, found in zip(inputs.metas, inputs.genes, strict=True) if m.slug in trained
+             for g in found}  # fmt: skip
+    assert set(inputs.vocabulary.genes) == genes
+
+
+def test_one_split_alone_needs_no_certificate(lab, tmp_path):
+    build(lab[1], TRAIN, tmp_path / "c")
+    assert not (tmp_path / "c" / "splits").exists()
+
+
+def test_unknown_donors_and_too_few_groups_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    grids = write_lab(
+        tmp_path / "a", {"x": (section(1), "", "train"), "y": (section(2), "d", "train")}
+    )
+    with pytest.raises(BadInputError, match="donor"):
+        gather_inputs(grids, BY_DONOR, None)
+    with pytest.raises(BadUsageError, match="nothing to train on"):
+        read_config(ShardConfig, {"test_share": 0.7, "val_share": 0.4}, "x")
+
+
+def copy_of(data):
+    """The same section under other names: turned, spots renamed, some of them and genes cut."""
+    rng = np.random.default_rng(0)
+    moved = data[np.sort(rng.permutation(data.n_obs)[:250])][:, 10:].copy()
+    moved.obs_names = [f"other{i}" for i in range(moved.n_obs)]
+    moved.obsm["spatial"] = moved.obsm["spatial"] @ np.asarray([[0.0, 1.0], [-1.0, 0.0]])
+    return moved
+
+
+def test_a_section_on_both_sides_is_refused_by_name_and_can_be_allowed(tmp_path):
+    first = section(1)
+    slices = {
+        "one": (first, "d1", "train"),
+        "two": (section(2), "d2", "train"),
+        "planted": (copy_of(first), "d3", "test"),
+    }
+    grids = write_lab(tmp_path, slices)
+    with pytest.raises(GateError, match=r"G10.*led/one\+led/planted.*are copies") as caught:
+        build(grids, TRAIN, tmp_path / "c")
+    assert caught.value.exit_code == 11
+    assert not (tmp_path / "c").exists()
+    allowed = TRAIN.model_copy(update={"allow": ("led/one+led/planted",)})
+    build(grids, allowed, tmp_path / "c")
+    (finding,) = json.loads((tmp_path / "c/splits/leakage.json").read_text())["findings"]
+    assert finding["allowed"] is True
+    with pytest.raises(BadUsageError):
+        build(grids, TRAIN.model_copy(update={"allow": ("nobody",)}), tmp_path / "d")
+
+
+def test_evaluation_slices_inside_a_pretraining_corpus_are_found(lab, tmp_path):
+    grids = write_lab(tmp_path, {"held": (copy_of(section(3)), "d9", "train")})
+    report = certify_folders([lab[1], grids], [])
+    with pytest.raises(GateError, match="s3"):
+        require_no_leak(report)
+    (tmp_path / "clean").mkdir()
+    clean = write_lab(tmp_path / "clean", {"fresh": (section(50), "d9", "train")})
+    require_no_leak(certify_folders([lab[1], clean], []))
+
+
+def test_the_same_donor_on_two_sides_of_a_sheet_is_refused(tmp_path):
+    slices = {"one": (section(1), "d1", "train"), "two": (section(2), "d1", "test")}
+    grids = write_lab(tmp_path, slices)
+    with pytest.raises(GateError, match="donor-twice"):
+        build(grids, TRAIN, tmp_path / "c")
+    allowed = TRAIN.model_copy(update={"allow": ("donor-twice",)})
+    assert build(grids, allowed, tmp_path / "c").slices
