@@ -205,7 +205,7 @@ def test_centroids_of_the_shapes_are_the_positions(tmp_path):
         index=[f"b{i}" for i in order],
     )
     counts = rng.poisson(1, (100, 20)).astype(np.int32) + 1
-    table = anndata.AnnData(counts, obs, pd.DataFrame(index=[f"GENE{i}" for i in range(20)]))
+    table = anndata.AnnData(counts, obs, pd.DataFrame(index=[f"GENE{i:02d}" for i in range(20)]))
     table = TableModel.parse(table, region="spots", region_key="region", instance_key="instance")
     store = spatialdata.SpatialData(
         shapes={"spots": ShapesModel.parse(frame)}, tables={"table": table}
