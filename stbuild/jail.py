@@ -163,11 +163,36 @@ def _ask(
         }
     )
     if code > 0 and (folder / BUG).is_file():
-        raise RuntimeError((folder / BUG).read_text("utf-8"))
+        raise _failed(record, (folder / BUG).read_text("utf-8"))
     if code > 0:
         raise load_error(load_reply(folder))
     if code < 0:
         raise _killed(record, -code, seconds)
+
+
+def _failed(record: SliceRecord, trace: str) -> BadInputError:
+    """Return the error of a reader that raised what it should not have; the trace is kept.
+
+    Whether the file or the reader is at fault, this slice is named and the others go on.
+    """
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="stcorpus-traceback-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(trace)
+    said = trace.strip().splitlines()[-1][:160]
+    fix = (
+        "get the file again, or write it again with its own tool; if it opens elsewhere, please "
+        f"report it with {file.name}"
+    )
+    return BadInputError(
+        Problem(
+            code="B017",
+            subject=f"slice '{record.name}'",
+            where=record.path,
+            what=f"reader failed with {said}",
+            fix=fix,
+        )
+    )
 
 
 def _killed(record: SliceRecord, number: int, seconds: int) -> BadInputError:

@@ -76,8 +76,8 @@ def read_element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - any ki
     """
     node = child(parent, path)
     if isinstance(node, h5py.Group):
-        for part in sorted(node):
-            child(node, part)
+        for part in sorted(node, key=str):  # a damaged name may be bytes
+            child(node, str(part))
     try:
         return read_elem(node)
     except Exception as error:  # noqa: BLE001 - a foreign file can make anndata raise anything

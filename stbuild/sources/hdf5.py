@@ -109,6 +109,8 @@ def child(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - h5py is untyp
         node = node[part]
     if isinstance(node, h5py.Dataset):
         _check_dataset(node)
+    elif not isinstance(node, h5py.Group):
+        raise SourceFaultError("B004", path, "a named type, not data", "the file is damaged")
     return node
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -110,6 +111,23 @@ def test_the_slice_of_a_dead_reader_is_named(path, tmp_path, monkeypatch, ended,
     problem = caught.value.problems[0]
     assert problem.code == code
     assert problem.subject == "slice 'one'"
+
+
+def test_a_reader_that_raises_anything_names_its_slice_and_keeps_the_trace(path, tmp_path):
+    def run(_self, request):
+        (Path(request["folder"]) / jail_child.BUG).write_text("Traceback ...\nKeyError: 'odd'\n")
+        return 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Jail, "run", run)
+        with (
+            pytest.raises(BadInputError, match=r"B017.*failed with KeyError: 'odd'") as caught,
+            read_jailed(record_of(path), CONFIG, None, Limits(), tmp_path),
+        ):
+            pass
+    kept = Path(caught.value.problems[0].fix.rsplit(" ", 1)[-1])
+    assert kept.read_text().startswith("Traceback")
+    kept.unlink()
 
 
 def test_a_server_that_dies_is_started_again(path, tmp_path):
