@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 from scipy.io import mmwrite
 from scipy.sparse import coo_matrix, csc_matrix
 
@@ -119,3 +120,25 @@ def write_run(root: Path, *, matrix="h5", positions="tissue_positions_list.csv",
         json.dumps({"spot_diameter_fullres": 65.0})
     )
     return barcodes, dense, array, pixels
+
+
+def write_xenium(root: Path, *, matrix="h5", table="parquet", kinds=None, ids="text"):
+    """Write a Xenium folder of 50 cells; return counts and the table of cells as text ids."""
+    rng = np.random.default_rng(1)
+    cells = [f"cell-{i}" if ids == "text" else str(i + 1) for i in range(50)]
+    dense = counts_of(50)
+    root.mkdir()
+    if matrix == "h5":
+        write_h5(root / "cell_feature_matrix.h5", cells, dense, types=kinds)
+    else:
+        write_mtx(root / "cell_feature_matrix", cells, dense, types=kinds)
+    frame = pd.DataFrame(
+        {"cell_id": cells, "x_centroid": rng.random(50) * 90, "y_centroid": rng.random(50) * 90}
+    )
+    kind = {"text": str, "integer": np.int64, "bytes": np.bytes_}[ids]
+    written = frame.assign(cell_id=[kind(cell) for cell in cells])
+    if table == "parquet":
+        written.to_parquet(root / "cells.parquet")
+    else:
+        written.to_csv(root / "cells.csv.gz", index=False)
+    return dense, frame

@@ -1,7 +1,7 @@
 """The AnnData-Zarr reader (Zarr v2 and v3 folders): the same meaning as ``.h5ad``.
 
-A missing chunk reads as zeros without an error, so the chunks of everything that counts are
-looked for first. Nothing outside the store is followed.
+Only what is needed is read. How a foreign store is opened is in :mod:`stbuild.sources.zarr_store`,
+what columns mean in :mod:`stbuild.sources.anndata_columns`.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from stbuild.config import GridConfig
-from stbuild.slices import SliceRecord
+from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     check_positions,
     read_gene_ids,
@@ -27,10 +27,19 @@ from stbuild.sources.faults import Faults, SourceFaultError
 from stbuild.sources.ids import require_spots
 from stbuild.sources.matrices import read_dense, read_sparse
 from stbuild.sources.raw import RawSlice
+from stbuild.sources.zarr_store import (
+    FIX,
+    StoredArray,
+    find,
+    guard,
+    list_files,
+    list_names,
+    open_inside,
+    open_store,
+    place_of,
+)
 
-_BOMB_BYTES: Final = 4 * 2**30
-_BOMB_RATIO: Final = 1000
-_FIX: Final = "copy the store again, or write it again with anndata"
+_NOT_COUNTS: Final = ("B028", "B029", "B030")
 
 
 class ZarrFrame:
@@ -39,97 +48,56 @@ class ZarrFrame:
     def __init__(self, root: zarr.Group, path: str) -> None:
         self.where = f"/{path}"
         self.group = open_inside(root, path)
+        self._index = str(self.group.attrs.get("_index", "_index"))
 
     def columns(self) -> list[str]:
         """Return the names of the columns, sorted, without the index."""
-        return sorted(set(self.group) - {self._index_name(), "__categories"})
+        return sorted({*list_names(self.group, "/")} - {self._index, "__categories"})
 
     def index(self) -> list[str]:
-        """Return the index as text."""
-        return [str(value) for value in self.read(self._index_name())]
+        """Return the index as text; an id that is missing would read as empty text."""
+        node = find(self.group, self._index)
+        if isinstance(node, zarr.Array):
+            StoredArray(node, f"{self.where}/{self._index}").require_chunks()
+        return [str(value) for value in self.read(self._index)]
 
     def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
         """Return one column as anndata reads it."""
-        return read_zarr(self.group, column, self.where)
-
-    def _index_name(self) -> str:
-        return str(self.group.attrs.get("_index", "_index"))
+        return read_element(self.group, column, f"{self.where}/{column}")
 
 
-def read_zarr(group: zarr.Group, name: str, where: str) -> Any:  # noqa: ANN401 - any element
-    """Read one element with anndata after checking that all its chunks are there.
-
-    Raises
-    ------
-    SourceFaultError
-        It is not there, damaged, or of an encoding that anndata does not know.
-    """
-    if name not in group:
-        raise SourceFaultError("B006", where, f"no '{name}' there", _FIX)
-    node = group[name]
-    for array in [node] if isinstance(node, zarr.Array) else _arrays(node):
-        check_array(array, f"{where}/{name}")
-    try:
-        return read_elem(node)
-    except Exception as error:  # noqa: BLE001 - a foreign store can make anndata raise anything
-        said = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise SourceFaultError("B079", f"{where}/{name}", f"unreadable: {said}", _FIX) from None
+def looks_like_anndata_zarr(path: Path) -> bool:
+    """Tell by names alone whether a folder is an AnnData-Zarr store."""
+    is_group = any((path / name).is_file() for name in (".zgroup", "zarr.json"))
+    return is_group and (path / "obs").is_dir() and (path / "var").is_dir()
 
 
-def _arrays(group: zarr.Group) -> list[Any]:
-    return [node for _, node in group.members() if isinstance(node, zarr.Array)]
+def read_element(group: zarr.Group, name: str, where: str) -> Any:  # noqa: ANN401 - any element
+    """Read one element with anndata after checking its arrays.
 
-
-def check_array(array: Any, where: str) -> None:  # noqa: ANN401 - zarr is loosely typed
-    """Check that all chunks of an array are stored, and that it is not a bomb.
+    A chunk of nothing but zeros is usually not written, so a missing one is no fault by itself;
+    it is one among the codes of several categories, where it would silently mean the first.
 
     Raises
     ------
     SourceFaultError
-        B004: a chunk is missing. B043: it declares far more than is stored.
+        B006: it is not there. B079: anndata cannot read it. B004, B016, B043: its arrays.
     """
-    declared = int(np.prod(array.shape, dtype=object)) * max(1, array.dtype.itemsize)
-    if declared > _BOMB_BYTES and declared > _BOMB_RATIO * max(1, array.nbytes_stored()):
-        what = f"shape {array.shape} declares {declared:,} bytes, few are stored"
-        raise SourceFaultError("B043", where, what, "the store is damaged or hostile")
-    missing = array.nchunks - array.nchunks_initialized
-    if missing and array.size:
-        what = f"{missing:,} of {array.nchunks:,} chunks are missing; they would read as zeros"
-        raise SourceFaultError("B004", where, what, _FIX)
-
-
-def open_store(path: Path) -> zarr.Group:
-    """Open a Zarr folder for reading, after checking that nothing in it leads elsewhere.
-
-    Raises
-    ------
-    SourceFaultError
-        B015: a symbolic link. B003: no Zarr group.
-    """
-    if link := next((file for file in sorted(path.rglob("*")) if file.is_symlink()), None):
-        what = f"{link.relative_to(path)} is a symbolic link"
-        raise SourceFaultError("B015", "", what, "copy the data into the store itself")
-    try:
-        # Consolidated metadata may tell of what is not there any more.
-        return zarr.open_group(path, mode="r", use_consolidated=False)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise SourceFaultError("B003", "", f"not a Zarr group: {said}", _FIX) from None
-
-
-def open_inside(root: zarr.Group, path: str) -> zarr.Group:
-    """Return a group of a store.
-
-    Raises
-    ------
-    SourceFaultError
-        B006: there is none.
-    """
-    node = root.get(path)
-    if not isinstance(node, zarr.Group):
-        what = f"not an AnnData store: no group {path}"
-        raise SourceFaultError("B006", f"/{path}", what, "give a store written by anndata")
-    return node
+    node = find(group, name)
+    if node is None:
+        raise SourceFaultError("B006", where, f"no '{name}' there", FIX)
+    if isinstance(node, zarr.Array):
+        StoredArray(node, where)
+    else:
+        parts = {part: find(node, part) for part in list_names(node, "/")}
+        arrays = {
+            part: StoredArray(array, f"{where}/{part}")
+            for part, array in parts.items()
+            if isinstance(array, zarr.Array)
+        }
+        if "codes" in arrays and "categories" in arrays and arrays["categories"].shape != (1,):
+            arrays["codes"].require_chunks()
+    return guard(lambda: read_elem(node), where, "B079")
 
 
 def read_anndata_zarr(
@@ -167,6 +135,11 @@ def read_table_group(
     positions
         (N, 2) places of the rows, where they do not stand in the group itself.
 
+    Returns
+    -------
+    RawSlice
+        With the files of the group.
+
     Raises
     ------
     BadInputError
@@ -185,13 +158,14 @@ def read_table_group(
     if (label := config.label) is not None and record.labels_file is None:
         labels = faults.attempt(lambda: read_labels(obs, label, n))
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
-    counts = None
+    found = None
     if barcodes is not None and ids is not None:
         faults.attempt(lambda: require_spots(barcodes))
         shape = (len(barcodes), len(ids[0]))
-        counts = faults.attempt(lambda: _counts(root, matrix, shape, scratch, config))
-    if faults.found or barcodes is None or ids is None or places is None or counts is None:
+        found = faults.attempt(lambda: _counts(root, matrix, shape, scratch, config))
+    if faults.found or barcodes is None or ids is None or places is None or found is None:
         raise faults.error(record.name, record.path)
+    counts, said = found
     raw = RawSlice(
         counts=counts,
         barcodes=barcodes,
@@ -201,71 +175,119 @@ def read_table_group(
         xy=places.xy,
         in_tissue=places.in_tissue,
         labels=labels,
-        files=tuple(sorted(file for file in Path(record.path).rglob("*") if file.is_file())),
+        files=list_files([place_of(root)]),
+        notices=tuple(
+            Notice(code="B004", subject=f"slice '{record.name}'", what=what) for what in said
+        ),
         sections=sections,
     )
     return require_part(raw, record, scratch)
 
 
 def _locate(root: zarr.Group, layer: str | None) -> tuple[str, str]:
-    path, var = "X", "var"
-    if layer == "raw":
-        path, var = "raw/X", "raw/var"
-    elif layer is not None and layer != "X":
-        path = f"layers/{layer}"
-    if path not in root:
-        present = [name for name in ("X", "raw/X") if name in root]
-        present += [f"layers/{name}" for name in list_names(root, "layers")]
-        what = f"no counts in {path}; matrices present: {', '.join(present) or 'none'}"
+    path, var = _path_of(layer or "X"), "raw/var" if layer == "raw" else "var"
+    if find(root, path) is None:
+        what = f"no counts in {path}; matrices present: {', '.join(_matrices(root)) or 'none'}"
         raise SourceFaultError("B023", f"/{path}", what, "name one of them with --layer")
     return path, var
 
 
-def list_names(root: zarr.Group, path: str) -> list[str]:
-    """Return the names inside a group of a store, sorted; none where there is no such group."""
-    node = root.get(path)
-    return sorted(node) if isinstance(node, zarr.Group) else []
+def _path_of(layer: str) -> str:
+    return {"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
+
+
+def _matrices(root: zarr.Group) -> list[str]:
+    """Return what --layer may name."""
+    found = [name for name in ("X", "raw") if find(root, _path_of(name)) is not None]
+    return found + list_names(root, "layers")
 
 
 def _counts(
     root: zarr.Group, path: str, shape: tuple[int, int], scratch: Path | None, config: GridConfig
+) -> tuple[csr_array, list[str]]:
+    """Return the counts, and what the user should know about them."""
+    node, where = find(root, path), f"/{path}"
+    try:
+        if isinstance(node, zarr.Array):
+            return _read_dense(StoredArray(node, where), shape)
+        if isinstance(node, zarr.Group):
+            return _read_sparse(node, where, shape, scratch, config), []
+    except SourceFaultError as fault:
+        if fault.code not in _NOT_COUNTS:
+            raise
+        others = [name for name in _matrices(root) if _looks_like_counts(root, name)]
+        advice = "give a store with raw counts; no other matrix of this one holds counts"
+        if others:
+            named = ", ".join(f"'{name}'" for name in others)
+            advice = f"{named} looks like counts: pass --layer {others[0]}"
+        raise SourceFaultError(fault.code, fault.field, fault.what, advice) from None
+    raise SourceFaultError("B023", where, "no matrix there", "write it with anndata")
+
+
+def _read_dense(array: StoredArray, shape: tuple[int, int]) -> tuple[csr_array, list[str]]:
+    said = []
+    if missing := guard(array.missing, array.where):
+        said.append(
+            f"{missing:,} chunks of the dense matrix {array.where} are not stored and were read as "
+            "zeros, which is how Zarr stores nothing but zeros; a damaged copy looks the same"
+        )
+    return read_dense(array, shape, array.where), said
+
+
+def _read_sparse(
+    node: zarr.Group, where: str, shape: tuple[int, int], scratch: Path | None, config: GridConfig
 ) -> csr_array:
-    node = root[path]
-    if isinstance(node, zarr.Array):
-        check_array(node, f"/{path}")
-        return read_dense(node, shape, f"/{path}")
     encoding = str(node.attrs.get("encoding-type", ""))
     if encoding not in ("csr_matrix", "csc_matrix"):
-        what = f"expected csr_matrix, csc_matrix or a dense array, got {encoding or 'a group'}"
-        raise SourceFaultError("B023", f"/{path}", what, "write it with anndata")
-    stored = tuple(int(n) for n in np.asarray(node.attrs.get("shape", ())).ravel())
+        what = f"expected csr_matrix, csc_matrix or a dense array, got {encoding or 'a group'!r}"
+        raise SourceFaultError("B023", where, what, "write it with anndata")
+    sides = np.asarray(guard(lambda: node.attrs["shape"], where)).ravel()
+    stored = tuple(sides.tolist())
     if stored != shape:
-        what = f"shape {stored}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
-        raise SourceFaultError("B041", f"/{path}", what, _FIX)
-    data, indices, indptr = (_part(node, name, path) for name in ("data", "indices", "indptr"))
+        what = f"shape {stored!s:.60}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
+        raise SourceFaultError("B041", where, what, FIX)
+    data, indices, indptr = (_part(node, name, where) for name in ("data", "indices", "indptr"))
+    # Nothing stored: the row starts are all zero, and zeros alone are usually not written.
+    for array in (data, indices, *([indptr] if data.shape != (0,) else [])):
+        array.require_chunks()
     return read_sparse(
         data,
         indices,
         indptr,
         shape,
-        f"/{path}",
+        where,
         scratch,
         by_row=encoding == "csr_matrix",
         sum_duplicates=config.sum_duplicates,
     )
 
 
-def _part(node: zarr.Group, name: str, path: str) -> Any:  # noqa: ANN401 - zarr's arrays
-    array = node.get(name)
-    if not isinstance(array, zarr.Array):
-        raise SourceFaultError("B035", f"/{path}", f"no array '{name}' there", _FIX)
-    check_array(array, f"/{path}/{name}")
-    return array
+def _part(node: zarr.Group, name: str, where: str) -> StoredArray:
+    array = find(node, name)
+    if not isinstance(array, zarr.Array) or array.ndim != 1:
+        raise SourceFaultError("B035", where, f"no one-dimensional array '{name}' there", FIX)
+    return StoredArray(array, f"{where}/{name}")
+
+
+def _looks_like_counts(root: zarr.Group, name: str) -> bool:
+    node = find(root, _path_of(name))
+    data = find(node, "data") if isinstance(node, zarr.Group) else node
+    try:
+        sample = np.asarray(StoredArray(data, name)[:100], np.float64)
+    except (SourceFaultError, ValueError, TypeError, AttributeError):
+        return False
+    whole = np.isfinite(sample) & (sample >= 0) & (sample == np.floor(sample))
+    return bool(whole.all())
 
 
 def _positions(root: zarr.Group, n_spots: int) -> NDArray[np.float64] | None:
     for name in ("spatial", "X_spatial"):
-        if f"obsm/{name}" in root:
-            values = read_zarr(open_inside(root, "obsm"), name, "/obsm")
-            return check_positions(values, n_spots, f"/obsm/{name}")
+        where = f"/obsm/{name}"
+        node = find(root, where)
+        if isinstance(node, zarr.Array):
+            StoredArray(node, where).require_chunks()
+        if node is not None:
+            return check_positions(
+                read_element(open_inside(root, "obsm"), name, where), n_spots, where
+            )
     return None

@@ -1,6 +1,7 @@
 """Space Ranger's tables of positions: with or without a header, text or Parquet, and their join.
 
 Column order is barcode, in_tissue, array_row, array_col, pxl_row, pxl_col in every generation.
+Barcodes stay in Arrow's memory: a table of Visium HD has eleven million.
 """
 
 from collections.abc import Sequence
@@ -9,17 +10,24 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.tenx import open_text
+from stbuild.sources.tenx_mtx import open_bytes, open_text
 
 NAMES: Final = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv",
                 "tissue_positions_list.txt")  # fmt: skip
 _COLUMNS: Final = (
     "barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres",
 )  # fmt: skip
+_OTHER_HEADERS: Final = (("tissue", "row", "col", "imagerow", "imagecol"),)
+"""What R packages call the five columns after the barcode, in the same order."""
+_NONE: Final = ["", "NA", "NaN", "nan"]
+_LONGEST_LINE: Final = 1 << 16
 _FIX: Final = "give the table as Space Ranger wrote it"
 
 
@@ -27,8 +35,8 @@ _FIX: Final = "give the table as Space Ranger wrote it"
 class TissuePositions:
     """Positions of P barcodes."""
 
-    barcodes: NDArray[np.object_]
-    """(P,) text."""
+    barcodes: Any
+    """(P,) Arrow text without nulls, each one once."""
     in_tissue: NDArray[np.bool_]
     array_row: NDArray[np.float64]
     array_col: NDArray[np.float64]
@@ -45,82 +53,163 @@ def read_tissue_positions(path: Path) -> TissuePositions:
         Damaged, other columns, text where numbers should be, a barcode that stands twice.
     """
     table = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
-    barcodes = table["barcode"].to_numpy(object)
-    if not len(barcodes):
-        raise SourceFaultError("B022", path.name, "the table is empty", _FIX)
-    twice = table["barcode"].duplicated()
-    if twice.any():
-        what = (
-            f"{int(twice.sum()):,} barcodes stand twice (first: {barcodes[twice.argmax()]!r:.40})"
-        )
-        raise SourceFaultError("B082", path.name, what, _FIX)
-    numbers = {name: _numbers(table[name], path) for name in _COLUMNS[1:]}
+    if not table.num_rows:
+        raise SourceFaultError("B047", path.name, "the table is empty", _FIX)
+    barcodes = as_ids(table["barcode"], path)
+    numbers = {name: _numbers(table[name], name, path) for name in _COLUMNS[1:]}
+    inside = numbers["in_tissue"]
+    strange = (inside != 0) & (inside != 1)
+    if strange.any():
+        first = int(np.argmax(strange))
+        what = f"in_tissue of row {first + 1:,} is {inside[first]:g}, expected 0 or 1"
+        raise SourceFaultError("B047", path.name, what, _FIX)
     return TissuePositions(
         barcodes=barcodes,
-        in_tissue=numbers["in_tissue"] > 0,
+        in_tissue=inside == 1,
         array_row=numbers["array_row"],
         array_col=numbers["array_col"],
         xy=np.stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]], axis=1),
     )
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def as_ids(column: Any, path: Path) -> Any:  # noqa: ANN401 - pyarrow ships no types
+    """Return a column of ids as Arrow text, whether they are text, bytes or integers.
 
+    Raises
+    ------
+    SourceFaultError
+        B047: no ids, or not UTF-8. B082: one that stands twice.
+    """
     try:
-        present = set(pq.read_schema(path).names)
-        if missing := [name for name in _COLUMNS if name not in present]:
-            what = f"no column {', '.join(missing)}; it has {', '.join(sorted(present)[:8])}"
-            raise SourceFaultError("B047", path.name, what, _FIX)
-        table: pd.DataFrame = pq.read_table(path, columns=list(_COLUMNS)).to_pandas()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise SourceFaultError("B004", path.name, f"damaged: {str(error)[:100]}", _FIX) from None
-    return table
+        # 64-bit offsets: the ids of a large table exceed 2 GiB in one piece.
+        ids = pc.cast(column, pa.large_string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        what = f"ids are no text: {error!s:.80}"
+        raise SourceFaultError("B047", path.name, what, _FIX) from None
+    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    if ids.null_count:
+        first = pc.index(pc.is_null(ids), value=True).as_py()
+        raise SourceFaultError("B047", path.name, f"row {first + 1:,} has no id", _FIX)
+    twice = _repeated(ids)
+    if len(twice):
+        what = f"{len(twice):,} ids stand twice (first: {twice[0].as_py()!r:.40})"
+        raise SourceFaultError("B082", path.name, what, _FIX)
+    return ids
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def _repeated(ids: Any) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Return the ids that stand more than once, sorted; by sorting, which takes least memory."""
+    ordered = ids.take(pc.array_sort_indices(ids))
+    return ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> Any:  # noqa: ANN401 - pyarrow's table
+    """Read some columns of a Parquet file.
+
+    Raises
+    ------
+    SourceFaultError
+        B004: damaged. B047: a column is missing.
+    """
+    try:
+        with pq.ParquetFile(path, memory_map=False) as file:
+            present = file.schema_arrow.names
+            if missing := [name for name in columns if name not in present]:
+                listed = ", ".join(repr(name)[:40] for name in sorted(present)[:8])
+                what = f"no column {', '.join(missing)}; it has {listed}"
+                raise SourceFaultError("B047", path.name, what, _FIX)
+            return file.read(columns=list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        said = (str(error) or "?").splitlines()[0][:100]
+        raise SourceFaultError("B004", path.name, f"damaged: {said}", _FIX) from None
+
+
+def _read_parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow's table
+    return read_parquet(path, _COLUMNS)
+
+
+def _read_text(path: Path) -> Any:  # noqa: ANN401 - pyarrow's table
+    names = _read_header(path)
+    columns = list(names or _COLUMNS)
+    types = {name: pa.string() if name == "barcode" else pa.float64() for name in _COLUMNS}
+    try:
+        with open_bytes(path) as file:
+            return pyarrow.csv.read_csv(
+                file,
+                pyarrow.csv.ReadOptions(
+                    column_names=columns, skip_rows=1 if names else 0, use_threads=False
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=types, null_values=_NONE, include_columns=list(_COLUMNS)
+                ),
+            )
+    except pa.ArrowInvalid as error:
+        _name_bad_line(path, columns)
+        said = (str(error) or "?").splitlines()[0][:100]
+        raise SourceFaultError("B047", path.name, f"no table of positions: {said}", _FIX) from None
+
+
+def _read_header(path: Path) -> tuple[str, ...] | None:
+    """Return the names of the columns where the first line holds them.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: a header that nobody knows.
+    """
     with open_text(path) as file:
-        lines = [line for line in (raw.rstrip("\r\n") for raw in file) if line]
-    cells = [line.split(",") for line in lines]
-    for number, row in enumerate(cells, start=1):
-        if len(row) != len(_COLUMNS):
-            what = f"line {number} has {len(row)} cells, expected 6: {lines[number - 1][:60]!r}"
-            raise SourceFaultError("B047", path.name, what, _FIX)
-    has_header = bool(cells) and not _is_number(cells[0][2])
-    if has_header and cells[0][0].strip('"').lower() not in ("barcode", "barcodes", ""):
-        what = f"unknown header {lines[0][:60]!r}"
-        raise SourceFaultError("B047", path.name, what, _FIX)
-    frame = pd.DataFrame(cells[1:] if has_header else cells, columns=list(_COLUMNS))
-    frame["barcode"] = frame["barcode"].str.strip('"')
-    return frame
+        line = file.readline(_LONGEST_LINE)
+    cells = tuple(cell.strip().strip('"') for cell in line.rstrip("\r\n").split(","))
+    if not line.strip() or (len(cells) > 2 and all(_is_number(cell) for cell in cells[1:])):
+        return None
+    if set(_COLUMNS) <= set(cells) and len(set(cells)) == len(cells):
+        return cells
+    if cells[1:] in (*_OTHER_HEADERS, _COLUMNS[1:]) and cells[0].lower() in ("", "barcodes"):
+        return _COLUMNS
+    if any(_is_number(cell) for cell in cells[1:]) or len(cells) != len(_COLUMNS):
+        return None  # a line of data with something wrong: told with its number
+    what = f"unknown header {line[:80]!r}; expected {','.join(_COLUMNS)}"
+    raise SourceFaultError("B047", path.name, what, _FIX)
+
+
+def _name_bad_line(path: Path, columns: Sequence[str]) -> None:
+    """Raise a fault that names the first line that is not as it should be, if there is one."""
+    numeric = [i for i, name in enumerate(columns) if name in _COLUMNS[1:]]
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            cells = [cell.strip('"') for cell in line.rstrip("\r\n").split(",")]
+            if not line.strip() or (number == 1 and cells == list(columns)):
+                continue
+            if len(cells) != len(columns):
+                what = f"line {number:,} has {len(cells)} cells, expected {len(columns)}: "
+                raise SourceFaultError("B047", path.name, what + repr(line[:60]), _FIX)
+            bad = [i for i in numeric if not _is_number(cells[i])]
+            if bad and number > 1:
+                what = f"{columns[bad[0]]} of line {number:,} is no number: {cells[bad[0]]!r:.40}"
+                raise SourceFaultError("B047", path.name, what, _FIX)
 
 
 def _is_number(text: str) -> bool:
+    if text in _NONE:
+        return True
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text
 
 
-def _numbers(column: Any, path: Path) -> NDArray[np.float64]:  # noqa: ANN401 - a column
+def _numbers(column: Any, name: str, path: Path) -> NDArray[np.float64]:  # noqa: ANN401 - Arrow
     """Return numbers exactly as they are written; an empty cell or NA is NaN."""
-    cells = column.to_numpy()
-    if cells.dtype.kind in "iufb":
-        return np.asarray(cells, np.float64)
-    text = np.asarray(["nan" if cell in (None, "", "NA") else str(cell) for cell in cells])
     try:
-        return text.astype(np.float64)
-    except ValueError:
-        first = next(i for i, cell in enumerate(text.tolist()) if not _is_number(cell))
-        what = f"column {column.name}: row {first + 1} is no number ({str(text[first])!r:.40})"
+        cast = pc.cast(column, pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        what = f"column {name} is no list of numbers: {error!s:.80}"
         raise SourceFaultError("B047", path.name, what, _FIX) from None
+    return np.asarray(cast.to_numpy(), np.float64)
 
 
-def match_barcodes(
-    wanted: Sequence[str], present: NDArray[np.object_]
-) -> tuple[NDArray[np.int64], bool]:
+def match_barcodes(wanted: Sequence[str], present: Any) -> NDArray[np.int64]:  # noqa: ANN401
     """Find barcodes in a table of positions, with or without the ``-1`` at their end.
 
     Parameters
@@ -128,18 +217,28 @@ def match_barcodes(
     wanted
         (N,) barcodes of the matrix.
     present
-        (P,) barcodes of the table.
+        (P,) barcodes of the table, Arrow text.
 
     Returns
     -------
-    tuple
-        (N,) row in the table, -1 = none; and whether endings had to be ignored.
+    numpy.ndarray
+        (N,) int64, row in the table, -1 = none. Endings are ignored only where no barcode
+        matches as it is and none would become ambiguous.
     """
-    rows = pd.Index(present).get_indexer(pd.Index(np.asarray(wanted, object)))
+    asked = pa.array(wanted, pa.large_string())
+    rows = _index(asked, present)
     if (rows >= 0).any():
-        return rows.astype(np.int64), False
-    cut_wanted = pd.Series(np.asarray(wanted, object)).str.replace(r"-\d+$", "", regex=True)
-    cut_present = pd.Series(present).str.replace(r"-\d+$", "", regex=True)
-    if cut_present.duplicated().any() or cut_wanted.duplicated().any():
-        return rows.astype(np.int64), False
-    return pd.Index(cut_present).get_indexer(pd.Index(cut_wanted)).astype(np.int64), True
+        return rows
+    cut = [pc.replace_substring_regex(ids, r"-\d+$", "") for ids in (asked, present)]
+    if any(len(_repeated(ids)) for ids in cut):
+        return rows
+    return _index(*cut)
+
+
+def _index(wanted: Any, present: Any) -> NDArray[np.int64]:  # noqa: ANN401 - Arrow arrays
+    """Return the row of each wanted id; only those are hashed, not the table's millions."""
+    hits = pc.fill_null(pc.index_in(present, value_set=wanted), -1).to_numpy(zero_copy_only=False)
+    at = np.flatnonzero(hits >= 0)
+    rows = np.full(len(wanted), -1, np.int64)
+    rows[hits[at]] = at
+    return rows

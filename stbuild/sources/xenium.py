@@ -1,30 +1,46 @@
 """Xenium output folders: a table of cells in micrometres beside a 10x matrix of their genes."""
 
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
 
 from stbuild.config import GridConfig
 from stbuild.slices import SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
-from stbuild.sources.tenx import open_text, read_tenx_h5, read_tenx_mtx
-from stbuild.sources.tissue_positions import match_barcodes
+from stbuild.sources.tenx_h5 import read_tenx_h5
+from stbuild.sources.tenx_mtx import open_bytes, read_tenx_mtx
+from stbuild.sources.tissue_positions import as_ids, match_barcodes, read_parquet
 
-_CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
-_COLUMNS = ["cell_id", "x_centroid", "y_centroid"]
+_CELLS: Final = ("cells.parquet", "cells.csv.gz", "cells.csv")
+_MATRIX: Final = "cell_feature_matrix"
+_COLUMNS: Final = ("cell_id", "x_centroid", "y_centroid")
+_FIX: Final = "give the folder as Xenium wrote it"
 
 
 def looks_like_xenium(path: Path) -> bool:
     """Tell by names alone whether a folder is an output of Xenium."""
     if not path.is_dir() or not any((path / name).is_file() for name in _CELLS):
         return False
-    return (path / "cell_feature_matrix.h5").is_file() or (path / "cell_feature_matrix").is_dir()
+    return (path / f"{_MATRIX}.h5").is_file() or (path / _MATRIX).is_dir()
 
 
 def read_xenium(record: SliceRecord, config: GridConfig, scratch: Path | None = None) -> RawSlice:
     """Read the cells of a Xenium run; control probes and codewords are counted and left out.
+
+    Parameters
+    ----------
+    record
+        The folder.
+    config
+        ``gene_id_column`` ``name`` takes symbols as ids.
+    scratch
+        Folder for counts that do not fit into memory.
 
     Raises
     ------
@@ -32,57 +48,78 @@ def read_xenium(record: SliceRecord, config: GridConfig, scratch: Path | None = 
         Missing or damaged files, cells that the table does not have.
     """
     root = Path(record.path)
-    cells_path = next(root / name for name in _CELLS if (root / name).is_file())
-    cells = _read_cells(cells_path)
-    file = root / "cell_feature_matrix.h5"
-    if file.is_file():
-        matrix = read_tenx_h5(record.name, file, scratch)
+    cells_path, matrix_path = _find(root)
+    present, xy = _read_cells(cells_path)
+    if matrix_path.is_dir():
+        matrix = read_tenx_mtx(matrix_path, sum_duplicates=config.sum_duplicates)
     else:
-        matrix = read_tenx_mtx(root / "cell_feature_matrix")
-    present = cells["cell_id"].to_numpy(object)
-    rows, _ = match_barcodes(matrix.barcodes, present)
-    found = rows >= 0
-    if len(rows) and not found.any():
-        what = f"none of the {len(rows):,} cells of the matrix stands in {cells_path.name}"
+        same = config.sum_duplicates
+        matrix = read_tenx_h5(record.name, matrix_path, scratch, sum_duplicates=same)
+    rows = match_barcodes(matrix.barcodes, present)
+    if rows.size and not (rows >= 0).any():
+        what = (
+            f"none of the {rows.size:,} cells of the matrix stands in {cells_path.name} "
+            f"(first: {matrix.barcodes[0]!r:.40})"
+        )
         raise SourceFaultError("B047", cells_path.name, what, "give files of the same run")
-    xy = cells[_COLUMNS[1:]].to_numpy(np.float64)
-    xy = np.where(found[:, None], xy[np.where(found, rows, 0)], np.nan)
-    swap = config.gene_id_column in ("name", "gene_name", "feature_name")
-    taken = np.unique(rows[found]).size
+    place = xy[np.maximum(rows, 0)]
+    place[rows < 0] = np.nan
+    ids, names = matrix.gene_ids(config.gene_id_column)
     return RawSlice(
         counts=matrix.counts,
         barcodes=matrix.barcodes,
-        genes=matrix.names if swap else matrix.ids,
-        gene_names=matrix.ids if swap else matrix.names,
-        xy=xy,
+        genes=ids,
+        gene_names=names,
+        xy=place,
         unit="um",
         um_per_unit=1.0,
         files=tuple(sorted([*matrix.files, cells_path])),
         ledger={
-            "spots_without_position": int(np.count_nonzero(~found)),
-            "positions_without_counts": len(cells) - taken,
+            "spots_without_position": int(np.count_nonzero(rows < 0)),
+            "positions_without_counts": len(xy) - int(np.unique(rows[rows >= 0]).size),
             **matrix.left_out,
         },
     )
 
 
-def _read_cells(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _find(root: Path) -> tuple[Path, Path]:
+    cells = next((root / name for name in _CELLS if (root / name).is_file()), None)
+    if cells is None:
+        what = f"no table of cells: none of {', '.join(_CELLS)}"
+        raise SourceFaultError("B046", root.name, what, _FIX)
+    for matrix in (root / f"{_MATRIX}.h5", root / _MATRIX):
+        if matrix.exists():
+            return cells, matrix
+    what = f"no counts: neither {_MATRIX}.h5 nor {_MATRIX}/"
+    raise SourceFaultError("B023", root.name, what, _FIX)
 
-    fix = "give the folder as Xenium wrote it"
-    table: pd.DataFrame
+
+def _read_cells(path: Path) -> tuple[Any, NDArray[np.float64]]:
+    """Return (C,) ids as Arrow text and (C, 2) centroids in micrometres."""
+    table = read_parquet(path, _COLUMNS) if path.suffix == ".parquet" else _read_csv(path)
+    if not table.num_rows:
+        raise SourceFaultError("B047", path.name, "the table is empty", _FIX)
+    ids = as_ids(table["cell_id"], path)
     try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=_COLUMNS).to_pandas()
-        else:
-            with open_text(path) as file:
-                table = pd.read_csv(file, usecols=_COLUMNS, dtype={"cell_id": str})
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, OSError) as error:
-        what = f"expected the columns {', '.join(_COLUMNS)}: {str(error).splitlines()[0][:100]}"
-        raise SourceFaultError("B047", path.name, what, fix) from None
-    ids = table["cell_id"]
-    table["cell_id"] = [v.decode() if isinstance(v, bytes) else str(v) for v in ids]
-    if table["cell_id"].duplicated().any():
-        raise SourceFaultError("B082", path.name, "a cell_id stands twice", fix)
-    return table
+        columns = [pc.cast(table[name], pa.float64()).to_numpy() for name in _COLUMNS[1:]]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        what = f"x_centroid and y_centroid must be numbers: {error!s:.80}"
+        raise SourceFaultError("B047", path.name, what, _FIX) from None
+    return ids, np.stack(columns, axis=1).astype(np.float64)
+
+
+def _read_csv(path: Path) -> Any:  # noqa: ANN401 - pyarrow's table
+    types = {"cell_id": pa.string(), "x_centroid": pa.float64(), "y_centroid": pa.float64()}
+    try:
+        with open_bytes(path) as file:
+            return pyarrow.csv.read_csv(
+                file,
+                pyarrow.csv.ReadOptions(use_threads=False),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=types, include_columns=list(_COLUMNS)
+                ),
+            )
+    except (pa.ArrowInvalid, KeyError) as error:
+        said = (str(error) or "?").splitlines()[0][:100]
+        what = f"expected the columns {', '.join(_COLUMNS)}: {said}"
+        raise SourceFaultError("B047", path.name, what, _FIX) from None

@@ -44,7 +44,10 @@ BANNED_METHODS = {
 LISTERS = {"glob", "iglob", "rglob", "iterdir"}
 ORDER_FREE = {"sorted", "any", "all", "sum", "len", "set", "frozenset", "max", "min"}
 STDLIB = sys.stdlib_module_names
-FOREIGN = {ROOT / "stbuild" / "sources" / "anndata_zarr.py"}
+FOREIGN = {
+    ROOT / "stbuild" / "sources" / f"{name}.py"
+    for name in ("anndata_zarr", "spatialdata", "zarr_store")
+}
 """Readers of other people's stores; our own are touched in one file."""
 ONE_FILE = ("dask", "distributed", "zarr", "webdataset", "torch.distributed")
 """Libraries that a package touches in one file at most."""

@@ -205,9 +205,9 @@ FAULTS = {
     "probes": "B007.*a matrix of probes",
     "cut_matrix": "B004",
     "other_barcodes": "B047.*none of the 64 barcodes",
-    "barcode_twice": "B082.*1 barcodes stand twice",
+    "barcode_twice": "B082.*1 ids stand twice",
     "short_line": "B047.*line 2 has 5 cells",
-    "text_for_a_number": "B047.*row 2 is no number .'abc'",
+    "text_for_a_number": "B047.*array_col of line 2 is no number: 'abc'",
     "not_text": "B074|B047",
     "shape_lies": "B041",
     "index_outside": "B034",
@@ -326,3 +326,125 @@ def test_a_real_folder_equals_its_h5ad(shared_data):
 def test_real_folders_without_counts_are_refused_with_the_reason(name, match, shared_data):
     with pytest.raises(BadInputError, match=match):
         read_here(record_of(shared_data / "raw" / name), PLAIN)
+
+
+def read_at(path, **options):
+    config = GridConfig(**{key: options.pop(key) for key in ("layer",) if key in options})
+    return read_source(record_of(path, **options), config)
+
+
+@pytest.mark.parametrize("name", ["section1", "section2"])
+def test_a_real_folder_with_both_is_read_from_the_h5(name, shared_data):
+    """The two do not agree in the source: 49 and 50 genes; section 2 has section 1's mtx."""
+    outs = shared_data / "raw/visium_two_sections_tiny" / name / "outs"
+    both = read_at(outs)
+    assert "raw_feature_bc_matrix beside it" in both.notices[0].what
+    assert {file.name for file in both.files} == {
+        "raw_feature_bc_matrix.h5", "scalefactors_json.json", "tissue_positions_list.csv",
+    }  # fmt: skip
+    texts = read_at(outs / "raw_feature_bc_matrix")
+    barcodes, ids, dense = plain_mtx(outs / "raw_feature_bc_matrix")
+    assert (list(texts.barcodes), list(texts.genes)) == (barcodes, ids)
+    assert (texts.counts.toarray() == dense).all()
+    assert np.array_equal(texts.xy, both.xy, equal_nan=True)
+    assert np.array_equal(texts.in_tissue, both.in_tissue)
+
+
+def test_h5_and_mtx_of_one_run_are_the_same(tmp_path):
+    barcodes, dense, *_ = write_run(tmp_path / "S")
+    write_mtx(tmp_path / "S" / "filtered_feature_bc_matrix", barcodes, dense)
+    folder = tmp_path / "S" / "filtered_feature_bc_matrix"
+    one, two = read_at(folder.with_suffix(".h5")), read_at(folder)
+    assert (one.counts.toarray() == two.counts.toarray()).all()
+    for name in ("barcodes", "genes", "gene_names", "ledger", "pitch_um"):
+        assert getattr(one, name) == getattr(two, name), name
+    assert np.array_equal(one.xy, two.xy)
+
+
+def test_every_barcode_of_real_folders_has_its_own_place(shared_data):
+    for name in FOLDERS:
+        raw = read_at(shared_data / "raw" / name)
+        path = next(file for file in raw.files if file.name.startswith("tissue_positions"))
+        header = 0 if path.name == "tissue_positions.csv" else None
+        table = pd.read_csv(path, header=header, index_col=0, float_precision="round_trip")
+        table = table.reindex(raw.barcodes)
+        assert np.array_equal(raw.xy, table.iloc[:, [4, 3]].to_numpy(float), equal_nan=True)
+        assert np.array_equal(np.stack(raw.array, 1), table.iloc[:, 1:3], equal_nan=True)
+        assert np.array_equal(raw.in_tissue, table.iloc[:, 0] == 1)
+        assert raw.pitch_um == 100.0
+        assert raw.ledger["spots_without_position"] == int(table.iloc[:, 0].isna().sum())
+
+
+def test_matrices_with_a_sample_in_front_of_their_name_are_found(tmp_path):
+    barcodes, dense, *_ = write_run(tmp_path / "S")
+    path = tmp_path / "S" / "filtered_feature_bc_matrix.h5"
+    path.rename(path.with_name("V1_Brain_filtered_feature_bc_matrix.h5"))
+    assert (read_at(tmp_path / "S").counts.toarray() == dense).all()
+    write_h5(path.with_name("V2_filtered_feature_bc_matrix.h5"), barcodes, dense)
+    with pytest.raises(BadInputError, match=r"B056.*2 matrices.*V1_Brain.*V2_filtered"):
+        read_here(record_of(tmp_path / "S"), PLAIN)
+    write_run(tmp_path / "T", matrix="mtx")
+    folder = tmp_path / "T" / "filtered_feature_bc_matrix"
+    folder.rename(folder.with_name("T1_filtered_feature_bc_matrix"))
+    assert (read_at(tmp_path / "T").counts.toarray() == dense).all()
+
+
+def test_the_folders_of_two_genomes_are_refused(tmp_path):
+    barcodes, dense, *_ = write_run(tmp_path / "S", matrix="old_mtx")
+    folder = tmp_path / "S" / "filtered_gene_bc_matrices"
+    assert (read_at(folder / "GRCh38").counts.toarray() == dense).all()
+    write_mtx(folder / "mm10", barcodes, dense, packed=False, old=True)
+    with pytest.raises(BadInputError, match=r"B056.*GRCh38, .*mm10"):
+        read_here(record_of(tmp_path / "S"), PLAIN)
+
+
+def test_what_is_missing_is_told_at_once(tmp_path):
+    (tmp_path / "S" / "spatial").mkdir(parents=True)
+    with pytest.raises(BadInputError) as error:
+        read_spaceranger(record_of(tmp_path / "S"), PLAIN)
+    assert [problem.code for problem in error.value.problems] == ["B023", "B046"]
+    write_run(tmp_path / "T")
+    cut(tmp_path / "T")
+    edit_lines(tmp_path / "T", lambda t: [*t, t[0]])
+    with pytest.raises(BadInputError) as error:
+        read_spaceranger(record_of(tmp_path / "T"), PLAIN)
+    assert [problem.code for problem in error.value.problems] == ["B004", "B082"]
+
+
+def test_parts_and_layers_that_are_not_there_are_refused(tmp_path):
+    write_run(tmp_path / "S")
+    with pytest.raises(SourceFaultError, match="no part 'left'"):
+        read_at(tmp_path / "S", part="left")
+    with pytest.raises(BadInputError, match=r"B023.*no layer 'counts'"):
+        read_at(tmp_path / "S", layer="counts")
+    with pytest.raises(BadInputError, match=r"B023.*no raw_feature_bc_matrix"):
+        read_at(tmp_path / "S", layer="raw")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", "B004.*not JSON"),
+        ("[" * 100_000, "B004.*not JSON"),
+        ('{"microns_per_pixel": Infinity}', "B047.*positive number"),
+        ('{"bin_size_um": true}', "B047.*positive number"),
+        ('{"bin_size_um": "8"}', "B047.*positive number"),
+        (" " * (1 << 20) + "{}", "B004.*expected a few hundred"),
+    ],
+    ids=["cut", "deep", "infinite", "flag", "text", "large"],
+)
+def test_scale_factors_that_are_none_are_refused(tmp_path, text, match):
+    write_run(tmp_path / "S")
+    (tmp_path / "S" / "spatial" / "scalefactors_json.json").write_text(text)
+    with pytest.raises(BadInputError, match=match):
+        read_here(record_of(tmp_path / "S"), PLAIN)
+
+
+def test_genes_of_two_genomes_are_kept_and_said(tmp_path):
+    write_run(tmp_path / "S")
+    path = tmp_path / "S" / "filtered_feature_bc_matrix.h5"
+    with h5py.File(path, "r+") as file:
+        file["matrix/features/genome"][6:] = b"mm10"
+    raw = read_at(tmp_path / "S")
+    assert len(raw.genes) == 12
+    assert "2 genomes: GRCh38, mm10" in raw.notices[-1].what

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from stbuild.config import GridConfig
-from stbuild.corpus.errors import BadInputError, PlatformError
+from stbuild.corpus.errors import BadInputError
 from stbuild.reading import read_here
 from stbuild.sources.formats import detect_format, read_source
 from tests.slices import Spec, make_anndata, record_of, write_slice
@@ -170,48 +170,3 @@ def test_what_no_reader_knows_is_refused_with_what_is_there(tmp_path):
         read_here(record_of(tmp_path / "nothing.h5ad"), GridConfig())
     write_slice(tmp_path / "renamed.h5", Spec(rows=8, cols=8))
     assert detect_format(tmp_path / "renamed.h5") == "h5ad"
-
-
-@pytest.mark.filterwarnings("ignore:Writing zarr v2:UserWarning")
-def test_positions_that_are_shapes_need_the_package(data, tmp_path):
-    import importlib.util
-
-    if importlib.util.find_spec("spatialdata") is not None:
-        pytest.skip("spatialdata is installed: what is said without it cannot be tried")
-    del data.obsm["spatial"], data.obs["array_row"], data.obs["array_col"]
-    write_zarr(tmp_path / "s.zarr" / "tables" / "first", data)
-    zarr.open_group(tmp_path / "s.zarr", mode="a", zarr_format=2)
-    zarr.open_group(tmp_path / "s.zarr" / "tables", mode="a", zarr_format=2)
-    with pytest.raises(PlatformError, match=r"E009.*pip install 'stcorpus\[spatialdata\]'"):
-        read_here(record_of(tmp_path / "s.zarr"), LABELLED)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_centroids_of_the_shapes_are_the_positions(tmp_path):
-    spatialdata = pytest.importorskip("spatialdata", reason="the extra spatialdata is not there")
-    import geopandas
-    from shapely import Point
-    from spatialdata.models import ShapesModel, TableModel
-
-    rng = np.random.default_rng(0)
-    row, col = np.divmod(np.arange(100), 10)
-    xy = np.stack([col, row], axis=1) * 100.0 + 5
-    frame = geopandas.GeoDataFrame(
-        {"radius": np.full(100, 27.5)}, geometry=[Point(*place) for place in xy]
-    )
-    order = rng.permutation(100)
-    obs = pd.DataFrame(
-        {"region": pd.Categorical(["spots"] * 100), "instance": order},
-        index=[f"b{i}" for i in order],
-    )
-    counts = rng.poisson(1, (100, 20)).astype(np.int32) + 1
-    table = anndata.AnnData(counts, obs, pd.DataFrame(index=[f"GENE{i:02d}" for i in range(20)]))
-    table = TableModel.parse(table, region="spots", region_key="region", instance_key="instance")
-    store = spatialdata.SpatialData(
-        shapes={"spots": ShapesModel.parse(frame)}, tables={"table": table}
-    )
-    store.write(tmp_path / "s.zarr")
-    read = read_here(record_of(tmp_path / "s.zarr"), GridConfig())
-    assert read.xy is not None
-    assert np.allclose(read.xy, xy[order])
-    assert (read.counts.toarray() == counts).all()
