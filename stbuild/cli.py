@@ -21,6 +21,7 @@ from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadUsageError, Problem, merge_errors
+from stbuild.fetch.command import fetch
 from stbuild.options import (
     model_options,
     pick_fields,
@@ -251,7 +252,7 @@ def shard(grids: str, output: str, vocabulary: str, **flags: Any) -> None:
     screen.result(value | {"corpus_id": document.corpus_id}, lines)
 
 
-for command in COMMANDS:
+for command in (fetch, *COMMANDS):
     cli.add_command(command)
 
 

@@ -19,6 +19,7 @@ from stbuild.config import GridConfig
 from stbuild.corpus.documents import Document, SplitName, as_error, read_config
 from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
 from stbuild.corpus.names import slugify
+from stbuild.fetch.rows import SourceRow
 from stbuild.slices import SliceRecord
 
 _MAX_SHEET_BYTES = 64 * 1024 * 1024
@@ -182,7 +183,7 @@ def _read_sheet(sheet: Path) -> tuple[tuple[SliceRecord, ...], list[Problem]]:
 
 
 def _header_problems(header: list[str], sheet: Path) -> Iterable[Problem]:
-    known = [*SampleRow.model_fields, *GridConfig.model_fields]
+    known = [*SampleRow.model_fields, *GridConfig.model_fields, *SourceRow.model_fields]
     for name, times in Counter(header).items():
         if times > 1:
             yield _problem("B022", f"column '{name}'", sheet, f"stands {times} times", "keep one")
@@ -196,19 +197,20 @@ def _header_problems(header: list[str], sheet: Path) -> Iterable[Problem]:
 
 
 def _read_row(cells: dict[str, str], where: str, base: Path) -> SliceRecord:
-    """Return the record of one row; the problems of its two kinds of columns come together."""
+    """Return the record of one row; the problems of its three kinds of columns come together."""
     in_config = {name: text for name, text in cells.items() if name in GridConfig.model_fields}
-    others = {name: text for name, text in cells.items() if name not in in_config}
+    sources = {name: text for name, text in cells.items() if name in SourceRow.model_fields}
+    others = {name: text for name, text in cells.items() if name not in in_config | sources}
     problems: list[Problem] = []
     models: list[Document] = []
-    for model, values in ((SampleRow, others), (GridConfig, in_config)):
+    for model, values in ((SampleRow, others), (GridConfig, in_config), (SourceRow, sources)):
         try:
             models.append(read_config(model, values, where))
         except BadUsageError as error:
             problems += error.problems
     if problems:
         raise BadUsageError(*problems)
-    row, config = models
+    row, config, _ = models  # what a row says of its download is for `stbuild fetch`
     grid = {name: getattr(config, name) for name in in_config}
     return replace(_to_record(cast(SampleRow, row), base), grid=grid)
 

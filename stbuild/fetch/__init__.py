@@ -1,0 +1,1 @@
+"""Getting the sources that a manifest lists: downloads, hashes, archives, a cache by content."""
