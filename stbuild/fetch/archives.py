@@ -40,7 +40,9 @@ def refuse_member(member: str) -> str | None:
     return None
 
 
-def take_member(archive: Path, member: str, out: Path, subject: str, most: int) -> tuple[int, str]:
+def take_member(
+    archive: Path, member: str, out: Path, *, subject: str, where: str, most: int
+) -> tuple[int, str]:
     """Write one member of an archive to a file, which appears whole or not at all.
 
     Parameters
@@ -51,8 +53,8 @@ def take_member(archive: Path, member: str, out: Path, subject: str, most: int) 
         Name of the member, as the archive has it; a leading ``./`` of the archive is ignored.
     out
         The file; what stands there is replaced.
-    subject
-        Whose file it is, for messages.
+    subject, where
+        Whose file it is and where the archive came from, for messages.
     most
         Largest member that is unpacked, in bytes.
 
@@ -77,7 +79,7 @@ def take_member(archive: Path, member: str, out: Path, subject: str, most: int) 
     except _DAMAGE as error:
         what = f"the archive is damaged: {str(error)[:200]}"
     fix = "check `unpack` in the sheet, and the archive at its source"
-    problem = file_problem("R08", subject, f"{archive.name}:{member}", what, fix)
+    problem = file_problem("R08", subject, f"{where}:{member}", what, fix)
     raise IntegrityError(problem)
 
 

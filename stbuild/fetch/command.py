@@ -10,6 +10,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -83,9 +84,12 @@ def _bars(screen: Screen) -> Iterator[Callable[[str, int | None], Callable[[int]
     )  # fmt: skip
     hidden = screen.quiet or not screen.err.is_terminal
     with Progress(*columns, console=screen.err, disable=hidden) as bars:
+        tasks: dict[str, TaskID] = {}
 
         def begin(name: str, total: int | None) -> Callable[[int], None]:
-            task = bars.add_task(name.rsplit("/", 1)[-1][:40], total=total)
-            return lambda n_bytes: bars.advance(task, n_bytes)
+            if name not in tasks:
+                tasks[name] = bars.add_task(name.rsplit("/", 1)[-1][:40])
+            bars.reset(tasks[name], total=total)
+            return lambda n_bytes: bars.advance(tasks[name], n_bytes)
 
         yield begin

@@ -105,7 +105,7 @@ class _Group:
             return self.first.sha256
         for item in self.files:
             old = self.known.get(item.shown)
-            if old is not None and old.url == show_url(self.url):
+            if old is not None and old.url == show_url(self.url) and old.source_sha256 is not None:
                 return old.source_sha256
         return None
 
@@ -128,12 +128,14 @@ class _Group:
 
     def _wanted_hash(self, item: Wanted) -> str | None:
         """Return the hash that the file at its place must have, where that is known."""
-        pinned = self.pinned()
+        pinned, old = self.pinned(), self.known.get(item.shown)
+        if old is None or old.url != show_url(self.url) or old.member != item.member:
+            return pinned if item.member is None else None
+        if pinned is None:  # it stood there before anything was asked for
+            return old.sha256 if item.member is None and not self.rules.replace else None
         if item.member is None:
             return pinned
-        old = self.known.get(item.shown)
-        same = old is not None and (old.member, old.source_sha256) == (item.member, pinned)
-        return old.sha256 if old is not None and pinned is not None and same else None
+        return old.sha256 if old.source_sha256 == pinned else None
 
     def _bring(self, missing: Sequence[Wanted]) -> tuple[list[Got], list[StError]]:
         """Have the URL's content, and put it, or members of it, in their places."""
@@ -182,8 +184,10 @@ class _Group:
         fresh = place.with_name(f"{place.name}.partial")
         guard_disk(place, lambda: place.parent.mkdir(parents=True, exist_ok=True))
         try:
-            most = self.rules.options.most_bytes
-            _, found = take_member(source.path, item.member, fresh, item.subject, most)
+            _, found = take_member(
+                source.path, item.member, fresh, subject=item.subject, where=show_url(self.url),
+                most=self.rules.options.most_bytes,
+            )  # fmt: skip
             self._refuse_taken(item, found)
             guard_disk(place, lambda: fresh.replace(place))
         finally:

@@ -82,6 +82,9 @@ def read_plan(manifest: Path) -> Plan:
     sheet = read_sheet(manifest)
     base = sheet.path.parent
     wanted = [item for row in sheet.rows for item in _wanted(row, base)]
+    if not sheet.rows:
+        what, fix = "no rows: nothing is to be fetched", "fill the sheet; see the manifest's notes"
+        raise BadInputError(_sheet_problem(sheet, f"corpus '{sheet.name}'", what, fix))
     problems = [*_url_problems(sheet), *_path_problems(sheet, wanted), *_clashes(wanted)]
     if refusal := as_error(dict.fromkeys(problems), BadInputError):
         raise refusal

@@ -201,7 +201,9 @@ def _notices(plan: Plan, got: dict[str, Got]) -> tuple[Notice, ...]:
 def describe(report: FetchReport) -> Sequence[str]:
     """Say in words what a run did."""
     parts = [f"{report.count(how)} {how}" for how in ("downloaded", "cached", "kept")]
-    lines = [f"{len(report.files)} files: {', '.join(parts)}; recorded in {report.record}"]
+    lines = [f"{len(report.files)} files: {', '.join(parts)}"]
+    if report.files:
+        lines.append(f"recorded in {report.record}")
     if report.n_local:
         lines.append(f"{report.n_local} files without a URL stand at their places")
     return lines

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -16,6 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
+from urllib3.util import parse_url
 
 from stbuild.corpus.errors import BadInputError, RemoteError
 from stbuild.fetch.errors import StaleError, StoppedError, TransientError, file_problem
@@ -135,12 +136,19 @@ def _manager(url: str) -> urllib3.PoolManager:
     host = parts.hostname or ""
     proxy = getproxies().get(parts.scheme)
     manager: urllib3.PoolManager
-    if proxy is None or is_loopback(host) or proxy_bypass(host):
+    if not proxy or is_loopback(host) or proxy_bypass(host):
         manager = urllib3.PoolManager()
     else:
-        manager = urllib3.ProxyManager(proxy)
+        manager = _through(proxy if "://" in proxy else f"http://{proxy}")
     manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
     return manager
+
+
+def _through(proxy: str) -> urllib3.PoolManager:
+    """Return a manager for the user's proxy, which alone gets the name and password in its URL."""
+    auth = parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers)
 
 
 def _checked(url: str, response: Response) -> Response:

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
 from time import monotonic
 from typing import ClassVar
 
-import fsspec  # type: ignore[import-untyped]
 import pytest
 from click.testing import CliRunner
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
@@ -379,7 +379,7 @@ class TestUnverified:
 class FakeStore(AbstractFileSystem):  # type: ignore[misc]
     """An object store whose connection breaks once."""
 
-    cachable = False
+    cachable = False  # codespell:ignore cachable
     options: ClassVar[dict[str, object]] = {}
     breaks: ClassVar[list[int]] = []
 
@@ -406,7 +406,7 @@ class FakeStore(AbstractFileSystem):  # type: ignore[misc]
 class TestStores:
     @pytest.fixture(autouse=True)
     def fake(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(fsspec.registry._registry, "s3", FakeStore)
+        monkeypatch.setitem(import_module("fsspec.registry")._registry, "s3", FakeStore)
 
     def test_objects_are_read_without_credentials(self, tmp_path: Path) -> None:
         fetch(write_sheet(tmp_path, {"url": "s3://bucket/a", "sha256": digest(BODY)}))
