@@ -1,5 +1,6 @@
 """The tables and documents of a corpus, once its shards stand; ``corpus.json`` comes last."""
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,6 @@ from stbuild.grids import GridMeta
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import LeakageReport
 from stbuild.leakage.documents import LEAKAGE_JSON
-from stbuild.parts import PartRecord
 from stbuild.shards import ShardPlan, plan_digest
 from stbuild.splits import evaluation_splits
 from stbuild.store import StoredGrid
@@ -36,16 +36,16 @@ from stbuild.store import StoredGrid
 _TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "scipy", "stcorpus")
 """Packages whose versions decide bytes; they stand in the lock."""
 
-_LOCKED: Final = (
+LOCKED: Final = (
     "slug", "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
     "origin", "sources", "content",
 )  # fmt: skip
+"""What a lock says of a grid, under the names that the grid has it."""
 
 
 def publish_corpus(
     inputs: BuildInputs,
     out: Path,
-    parts: Sequence[PartRecord],
     plans: Sequence[ShardPlan],
     shards: Sequence[ShardEntry],
     leakage: LeakageReport | None,
@@ -58,8 +58,6 @@ def publish_corpus(
         What decides the corpus.
     out
         Corpus folder, where all shards already stand.
-    parts
-        Part records, in the order of the slices.
     plans, shards
         Plan and entry of every shard, in the same order.
     leakage
@@ -70,9 +68,9 @@ def publish_corpus(
     ResourceError
         The disk refuses.
     """
-    slices, vocabulary = _slice_entries(inputs, parts), _vocabulary(inputs)
+    slices, vocabulary = _slice_entries(inputs, plans), _vocabulary(inputs)
     files = []
-    for path, raw in sorted(make_tables(inputs, parts, plans, shards, leakage).items()):
+    for path, raw in sorted(make_tables(inputs, plans, shards, leakage).items()):
         size, digest = write_durable(out / path, raw)
         files.append(FileEntry(path=path, bytes=size, sha256=digest))
     split_files = [file for file in files if is_split(file.path)]
@@ -102,7 +100,6 @@ def list_checksums(document: CorpusDocument) -> bytes:
 
 def make_tables(
     inputs: BuildInputs,
-    parts: Sequence[PartRecord],
     plans: Sequence[ShardPlan],
     shards: Sequence[ShardEntry],
     leakage: LeakageReport | None,
@@ -111,18 +108,19 @@ def make_tables(
 
     Parameters are those of :func:`publish_corpus`.
     """
-    slices, vocabulary = _slice_entries(inputs, parts), _vocabulary(inputs)
+    slices, vocabulary = _slice_entries(inputs, plans), _vocabulary(inputs)
     lock = LockDocument(
         config=inputs.config,
         grids=tuple(
             LockedGrid(
-                **{name: getattr(meta, name) for name in _LOCKED},
+                **{name: getattr(meta, name) for name in LOCKED},
+                generation=inputs.growth.generation(meta.slug),
                 config=meta.config.model_dump(mode="json"),
             )
             for meta in inputs.metas
         ),
         vocabulary=vocabulary,
-        vocabulary_rule=inputs.vocabulary_rule,
+        vocabulary_rules=inputs.growth.rule_names,
         shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
         plan=plan_digest(plans),
         tools={name: version(name) for name in _TOOLS},
@@ -133,7 +131,7 @@ def make_tables(
         names.SLICES_PARQUET: write_slices(slices),
         names.PANELS_PARQUET: write_panels(
             {
-                meta.slug: inputs.vocabulary.locate(genes)[1]
+                meta.slug: inputs.vocabulary_of(meta.slug).locate(genes)[1]
                 for meta, genes in zip(inputs.metas, inputs.genes, strict=True)
             }
         ),
@@ -151,20 +149,16 @@ def make_tables(
 
 
 def _vocabulary(inputs: BuildInputs) -> VocabularyEntry:
-    return VocabularyEntry(n_genes=len(inputs.vocabulary.genes), digest=inputs.vocabulary.digest)
+    found = inputs.vocabulary
+    return VocabularyEntry(n_genes=len(found.genes), sizes=found.sizes, digest=found.digest)
 
 
-def _slice_entries(inputs: BuildInputs, parts: Sequence[PartRecord]) -> tuple[SliceEntry, ...]:
-    splits = inputs.splits()
-    return tuple(
-        _slice_entry(inputs, meta, part, splits)
-        for meta, part in zip(inputs.metas, parts, strict=True)
-    )
+def _slice_entries(inputs: BuildInputs, plans: Sequence[ShardPlan]) -> tuple[SliceEntry, ...]:
+    patches = Counter(slug for plan in plans if plan.kind == "patch" for slug, _ in plan.samples)
+    return tuple(_slice_entry(inputs, meta, patches[meta.slug]) for meta in inputs.metas)
 
 
-def _slice_entry(
-    inputs: BuildInputs, meta: GridMeta, part: PartRecord, splits: dict[str, str]
-) -> SliceEntry:
+def _slice_entry(inputs: BuildInputs, meta: GridMeta, n_patches: int) -> SliceEntry:
     shared = {
         "slug",
         "name",
@@ -180,10 +174,11 @@ def _slice_entry(
     genes = inputs.genes[inputs.metas.index(meta)]
     return SliceEntry(
         **{key: getattr(meta, key) for key in shared},
-        split=splits[meta.slug],
+        split=inputs.split_of[meta.slug],
+        generation=inputs.growth.generation(meta.slug),
         grid=meta.shape,
-        n_vocabulary=int(inputs.vocabulary.locate(genes)[0].size),
-        n_patches=sum(sample.kind == "patch" for sample in part.samples),
+        n_vocabulary=int(inputs.vocabulary_of(meta.slug).locate(genes)[0].size),
+        n_patches=n_patches,
         grid_content=meta.content,
     )
 

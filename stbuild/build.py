@@ -3,10 +3,10 @@
 Every file appears by rename; ``corpus.json`` is the last, after ``SHA256SUMS``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from stbuild.assemble import publish_corpus
 from stbuild.certify import certify_build
@@ -24,17 +24,14 @@ from stbuild.corpus.errors import (
 )
 from stbuild.corpus.jsonio import dump_document, load_strict
 from stbuild.corpus.reader import open_corpus
+from stbuild.earlier import Earlier
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import require_no_leak
 from stbuild.parts import PartRecord, PartTask, cut_part, read_part
 from stbuild.pipeline import Runner
-from stbuild.shards import ShardTask, plan_shards, write_shard
+from stbuild.shards import Member, ShardTask, plan_shards, write_shard
 from stbuild.slices import Notice
 from stbuild.workspace import clear_scratch, describe_difference, hold_folder, refuse_difference
-
-_TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "scipy", "stcorpus")
-EVALUATION_SPLIT: Final = "test"
-"""Split of every slice of an evaluation corpus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +53,7 @@ def build_corpus(
     out: Path,
     runner: Runner,
     *,
+    earlier: Earlier | None = None,
     started: Callable[[str, int], Callable[[], None]] = lambda _stage, _n: lambda: None,
 ) -> BuildSummary:
     """Build a corpus, or finish one that was interrupted.
@@ -68,6 +66,9 @@ def build_corpus(
         Corpus folder.
     runner
         How tasks are run.
+    earlier
+        Shards of earlier generations, which are taken over as they are; without them the shards
+        of all generations are written.
     started
         Called with each stage and its number of tasks; returns what to call after each task.
 
@@ -88,19 +89,25 @@ def build_corpus(
         require_no_leak(report)
     with hold_folder(out) as work:
         _claim(inputs, out, work)
-        parts = cut_parts(inputs, work, runner, started)
-        plans = plan_shards(parts, inputs.splits(), inputs.config)
+        known = earlier.n_generations if earlier is not None else 0
+        parts = cut_parts(inputs, work, runner, started, known)
+        plans = plan_shards(
+            list_members(inputs, parts), inputs.config, earlier.plans if earlier else ()
+        )
+        entries = {} if earlier is None else earlier.take_over(out)
         tasks = [
             ShardTask(
                 plan=plan, root=out.absolute(), work=work.absolute(), fingerprint=inputs.fingerprint
             )
             for plan in plans
+            if plan.path not in entries
         ]
         outcomes = runner(write_shard, tasks, started("shards", len(tasks)))
         if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
             raise merge_errors(errors)
-        entries = [outcome.result for outcome in outcomes if outcome.result is not None]
-        document = publish_corpus(inputs, out, parts, plans, entries, report)
+        entries |= {o.result.path: o.result for o in outcomes if o.result is not None}
+        shards = [entries[plan.path] for plan in plans]
+        document = publish_corpus(inputs, out, plans, shards, report)
         clear_scratch(out)
     samples = [s for part in parts for s in part.samples if s.kind == "patch"]
     return BuildSummary(
@@ -161,7 +168,7 @@ def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:
     """Say which slices need padding; refuse them under ``strict_size``."""
     config, found, problems = inputs.config, [], []
     for meta, genes in zip(inputs.metas, inputs.genes, strict=True):
-        shared = inputs.vocabulary.locate(genes)[0].size
+        shared = inputs.vocabulary_of(meta.slug).locate(genes)[0].size
         subject = f"slice '{meta.name}'"
         if shared < config.genes:
             what = f"{shared} of {config.genes} genes: the other channels are padding (gene -1)"
@@ -189,8 +196,11 @@ def cut_parts(
     work: Path,
     runner: Runner,
     started: Callable[[str, int], Callable[[], None]],
+    known: int = 0,
 ) -> list[PartRecord]:
     """Cut every slice into its scratch part, or find it done, and return their records.
+
+    Slices of the first `known` generations are left out: their shards stand already.
 
     Raises
     ------
@@ -202,17 +212,32 @@ def cut_parts(
             slug=meta.slug,
             grid=inputs.grid_path(meta.slug),
             folder=(work / "parts").absolute(),
-            genes=inputs.vocabulary.genes,
+            split=inputs.split_of[meta.slug],
+            vocabulary=inputs.vocabulary_of(meta.slug),
             labels=inputs.labels,
             config=inputs.config,
             fingerprint=inputs.fingerprint,
         )
         for meta in inputs.metas
+        if inputs.growth.generation(meta.slug) >= known
     ]
     outcomes = runner(cut_part, tasks, started("slices", len(tasks)))
     if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
         raise merge_errors(errors)
     return [read_part(task.record) for task in tasks]
+
+
+def list_members(inputs: BuildInputs, parts: Sequence[PartRecord]) -> list[Member]:
+    """Return what planning needs to know of each part."""
+    licences = {meta.slug: meta.licence for meta in inputs.metas}
+    return [
+        Member(
+            part=part,
+            generation=inputs.growth.generation(part.slug),
+            licence=names.licence_class(licences[part.slug]),
+        )
+        for part in parts
+    ]
 
 
 def _problem(code: str, subject: str, what: str, fix: str) -> Problem:

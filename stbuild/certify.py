@@ -5,24 +5,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stbuild.catalogue import read_catalogue
+from stbuild.corpus import names
+from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.errors import BadInputError, StError, merge_errors
+from stbuild.cutting import plan_windows
+from stbuild.growth import GIVEN
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import LeakageReport, Section, check_leakage, gather_sections
+from stbuild.leakage.windows import PlacedWindow
 from stbuild.store import StoredGrid
 
 
 def certify_build(inputs: BuildInputs) -> LeakageReport | None:
-    """Look for data of one split in another; None where there is one split alone.
+    """Look for data of one split in another; None where there is nothing to be kept apart.
 
-    Every pair of slices is compared by content; the vocabulary must come from training slices.
+    Every pair of slices is compared by content; the vocabulary must come from training slices;
+    windows of slices that are parted by blocks must share no cell. In an evaluation corpus that
+    is judged donor by donor, the slices of two donors are what must be apart.
     """
-    splits = inputs.splits()
-    if len(set(splits.values())) < 2:
+    config, splits = inputs.config, inputs.splits()
+    by_donor = config.cover is not None and config.label_splits and _count_donors(inputs) > 1
+    if len(set(splits.values()) - {names.BLOCKS}) < 2 and config.assign != "block" and not by_donor:
         return None
     grids = [StoredGrid(inputs.grid_path(meta.slug)) for meta in inputs.metas]
     pairs = {meta.slug: meta.pair for meta in inputs.metas}
-    fitted = {} if inputs.vocabulary_rule == "given" else {"vocabulary": ["train"]}
-    sections = gather_sections(grids, splits, inputs.config.name, pairs)
-    return check_leakage(sections, fitted=fitted, allow=inputs.config.allow)
+    fitted = {}
+    if not by_donor and any(rule != GIVEN for rule in inputs.growth.rule_names):
+        fitted = {"vocabulary": [names.BLOCKS if config.assign == "block" else "train"]}
+    return check_leakage(
+        gather_sections(grids, splits, config.name, pairs),
+        apart="donor" if by_donor else "split",
+        windows=_place_windows(grids, config) if config.assign == "block" else (),
+        fitted=fitted,
+        allow=config.allow,
+    )
+
+
+def _count_donors(inputs: BuildInputs) -> int:
+    return len({meta.donor for meta in inputs.metas if meta.n_labelled and meta.donor is not None})
+
+
+def _place_windows(grids: Sequence[StoredGrid], config: ShardConfig) -> list[PlacedWindow]:
+    """Return every window of every slice; raise for all slices that are too small, at once."""
+    placed: list[PlacedWindow] = []
+    errors: list[StError] = []
+    for grid in grids:
+        try:
+            windows = plan_windows(grid, config)
+        except BadInputError as error:
+            errors.append(error)
+            continue
+        placed += [
+            PlacedWindow(
+                slug=grid.meta.slug,
+                split=window.split or names.BLOCKS,
+                row=window.row,
+                col=window.col,
+                side=config.window,
+            )
+            for window in windows
+        ]
+    if errors:
+        raise merge_errors(errors)
+    return placed
 
 
 def certify_folders(folders: Sequence[Path], allow: Sequence[str]) -> LeakageReport:

@@ -26,6 +26,7 @@ from stbuild.options import (
     model_options,
     pick_fields,
     resolve_config,
+    resolve_given,
     shared_options,
     source_options,
     worker_options,
@@ -202,39 +203,52 @@ def compact(inputs: tuple[str, ...], output: str, **flags: Any) -> None:
 @click.argument("grids", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Folder of the corpus.")
 @model_options(ShardConfig)
-@click.option("--vocabulary", default="union", show_default=True,
+@click.option("--vocabulary",
               help="union, intersection or share:X of the training slices' genes; or a corpus or "
-              "text file: an evaluation corpus takes that of the training corpus.")  # fmt: skip
+              "text file: an evaluation corpus takes that of the training corpus. "
+              "\\[default: union; with --extend, the rule of that corpus]")  # fmt: skip
+@click.option("--extend", type=click.Path(),
+              help="Finished corpus to go on from: its shards stay as they are, slices of GRIDS "
+              "that it does not have are added, new genes are appended.")  # fmt: skip
 @click.option("--mixed-ids", is_flag=True, help="Allow Ensembl ids beside symbols.")
 @click.option("--mixed-species", is_flag=True, help="Allow human slices beside mouse slices.")
 @click.option("--config", type=click.Path(), help="TOML file with keys of the options above.")
 @click.option("--preset", type=click.Choice(["paper"]), help="The paper's literal settings.")
 @worker_options
 @shared_options
-def shard(grids: str, output: str, vocabulary: str, **flags: Any) -> None:
+def shard(grids: str, output: str, **flags: Any) -> None:
     """Write patches of GRIDS into WebDataset shards: a training or an evaluation corpus.
 
     Training: stbuild shard grids/ -o train/ --n-per-slice 200
 
     Evaluation: stbuild shard grids/ -o eval/ --cover 8 --draws 4 --vocabulary train/
+
+    More slices: stbuild shard grids/ -o train-v2/ --extend train/
     """
     from stbuild.build import build_corpus
     from stbuild.catalogue import read_catalogue
-    from stbuild.genes import is_rule, read_vocabulary
+    from stbuild.corpus.reader import open_corpus
+    from stbuild.extension import extend_config, gather_extension
     from stbuild.inputs import gather_inputs
     from stbuild.pipeline import open_runner
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     preset = PAPER_SHARDS if flags["preset"] else {}
     manifest = dict(read_catalogue(Path(grids)).shard)
-    config = resolve_config(
-        ShardConfig, preset, manifest, flags["config"], pick_fields(ShardConfig, flags)
-    )
     mixed = {name: flags[name] for name in ("mixed_ids", "mixed_species")}
-    genes = vocabulary if is_rule(vocabulary) else read_vocabulary(Path(vocabulary))
-    inputs = gather_inputs(Path(grids), config, genes, **mixed)
+    genes, earlier = _read_genes(flags["vocabulary"]), None
+    if flags["extend"] is None:
+        config = resolve_config(
+            ShardConfig, preset, manifest, flags["config"], pick_fields(ShardConfig, flags)
+        )
+        inputs = gather_inputs(Path(grids), config, genes, **mixed)
+    else:
+        base = open_corpus(Path(flags["extend"]))
+        given = resolve_given(preset, manifest, flags["config"], pick_fields(ShardConfig, flags))
+        config = extend_config(base, given)
+        inputs, earlier = gather_extension(Path(grids), base, config, genes, **mixed)
     with open_runner(flags["jobs"], flags["scheduler"]) as runner, screen.progress() as start:
-        summary = build_corpus(inputs, Path(output), runner, started=start)
+        summary = build_corpus(inputs, Path(output), runner, earlier=earlier, started=start)
     screen.notices(summary.notices)
     document, size = summary.document, format_size(summary.n_bytes)
     lines = [f"corpus {document.name}: {document.corpus_id}"]
@@ -250,6 +264,14 @@ def shard(grids: str, output: str, vocabulary: str, **flags: Any) -> None:
         ]
     value = {k: v for k, v in vars(summary).items() if k not in ("document", "notices")}
     screen.result(value | {"corpus_id": document.corpus_id}, lines)
+
+
+def _read_genes(vocabulary: str | None) -> Any:
+    from stbuild.genes import is_rule, read_vocabulary
+
+    if vocabulary is None or is_rule(vocabulary):
+        return vocabulary
+    return read_vocabulary(Path(vocabulary))
 
 
 for command in (fetch, *COMMANDS):

@@ -18,6 +18,7 @@ from stbuild.genes import Vocabulary
 from stbuild.grids import Box, GridMeta, Region
 from stbuild.moments import SliceMoments
 from stbuild.patches import choose_draws, crop_cover, crop_training, select_genes, view_region
+from stbuild.splits import plan_blocks
 from stbuild.windows import Window, plan_cover, plan_training
 
 PART_BYTES: Final = 256 * 2**20
@@ -99,6 +100,8 @@ def cut_slice(
 
 def plan_windows(grid: GridSource, config: ShardConfig) -> list[Window]:
     """Return the windows of a slice: random ones for training, covering ones for evaluation."""
+    if config.cover is None and config.assign == "block":
+        return plan_blocks(grid.occupied(), grid.meta.counts_digest, config, grid.meta.name)
     if config.cover is None:
         return plan_training(grid.occupied(), grid.meta.counts_digest, config)
     return plan_cover(grid.occupied(), config)

@@ -1,4 +1,7 @@
-"""The gene vocabulary of a corpus: sorted ids with a digest, fixed before any patch is cut."""
+"""The gene vocabulary of a corpus: ids with a digest, fixed before any patch is cut.
+
+Sorted; where a corpus is extended, new ids are sorted among themselves and appended.
+"""
 
 import math
 import re
@@ -20,9 +23,25 @@ from stbuild.gene_ids import describe_genes
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Sorted unique gene ids; a gene index is a position in them."""
+    """Unique gene ids, sorted within each generation; a gene index is a position in them."""
 
     genes: tuple[str, ...]
+    earlier: tuple[int, ...] = ()
+    """Genes after each generation but the last."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Genes after each generation."""
+        return (*self.earlier, len(self.genes))
+
+    def first(self, generation: int) -> "Vocabulary":
+        """Return what the vocabulary was after a generation."""
+        return Vocabulary(self.genes[: self.sizes[generation]], self.sizes[:generation])
+
+    def grow(self, genes: Iterable[str]) -> "Vocabulary":
+        """Return this vocabulary with the new ones among `genes` appended, sorted."""
+        new = sorted(set(genes) - set(self.genes))
+        return Vocabulary((*self.genes, *new), self.sizes)
 
     @cached_property
     def digest(self) -> str:
@@ -44,13 +63,14 @@ class Vocabulary:
         Returns
         -------
         tuple
-            (G,) positions in `genes` that are in the vocabulary, ascending, and their (G,)
-            vocabulary indices, ascending too, since both lists are sorted alike.
+            (G,) positions in `genes` that are in the vocabulary, and their (G,) vocabulary
+            indices, ascending. Within a generation the positions ascend too, since both lists are
+            sorted alike.
         """
         position = self._position
-        found = [(i, position[gene]) for i, gene in enumerate(genes) if gene in position]
-        pairs = np.asarray(found, np.int64).reshape(-1, 2)
-        return pairs[:, 0], pairs[:, 1].astype(np.int32)
+        found = [(position[gene], i) for i, gene in enumerate(genes) if gene in position]
+        pairs = np.asarray(sorted(found), np.int64).reshape(-1, 2)
+        return pairs[:, 1], pairs[:, 0].astype(np.int32)
 
 
 def union_vocabulary(per_slice: Iterable[Sequence[str]]) -> Vocabulary:

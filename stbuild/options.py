@@ -93,11 +93,18 @@ def resolve_config(
     flags: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - an instance of `model`
     """Merge defaults, preset, manifest, config file and flags; later ones win."""
-    value = preset | manifest | _read_toml(file)
-    value |= {key: item for key, item in flags.items() if item is not None and item != ()}
+    value = resolve_given(preset, manifest, file, flags)
     if value.get("cover") is not None and "n_per_slice" not in {k for k, v in flags.items() if v}:
         value["n_per_slice"] = None
     return read_config(model, value, file or "command line")
+
+
+def resolve_given(
+    preset: dict[str, Any], manifest: dict[str, Any], file: str | None, flags: dict[str, Any]
+) -> dict[str, Any]:
+    """Merge what was asked for, without defaults; later ones win."""
+    given = {key: item for key, item in flags.items() if item is not None and item != ()}
+    return preset | manifest | _read_toml(file) | given
 
 
 def pick_fields(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:

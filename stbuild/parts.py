@@ -20,6 +20,7 @@ from stbuild.corpus.documents import (
     Sha256,
     ShardConfig,
     Slug,
+    SplitName,
     read_document,
 )
 from stbuild.corpus.durable import write_durable
@@ -33,11 +34,12 @@ from stbuild.patches import whole_sample
 from stbuild.store import StoredGrid
 
 
-class PartSample(Document):
-    """One encoded sample of a part."""
+class Sample(Document):
+    """One encoded sample: what plans and indices know of it."""
 
     key: Key
     kind: Kind
+    split: SplitName
     offset: Count
     size: Count
     sha256: Sha256
@@ -45,8 +47,13 @@ class PartSample(Document):
     row: Count = 0
     col: Count = 0
     draw: Count = 0
-    tries: Count = 1
     observed: Count
+
+
+class PartSample(Sample):
+    """One encoded sample of a part."""
+
+    tries: Count = 1
     n_genes: Count
 
 
@@ -67,11 +74,13 @@ class PartTask:
     """One slice to cut into samples."""
 
     slug: str
+    split: str
+    """Split of its samples, where windows do not say it."""
     grid: Path
     folder: Path
     """Scratch folder of the parts."""
-    genes: tuple[str, ...]
-    """The vocabulary."""
+    vocabulary: Vocabulary
+    """As it was when the slice came."""
     labels: tuple[str, ...]
     config: ShardConfig
     fingerprint: str
@@ -137,25 +146,27 @@ def _is_whole(data: Path, record: PartRecord) -> bool:
 
 def _encode(grid: StoredGrid, task: PartTask, samples: list[PartSample]) -> Iterator[bytes]:
     """Yield the tar blocks of every sample and note each in `samples`."""
-    config, vocabulary = task.config, Vocabulary(task.genes)
+    config, vocabulary = task.config, task.vocabulary
     offset = 0
     for window, patch in cut_slice(grid, vocabulary, task.labels, config):
         blocks = pack_sample(patch.meta.key, encode_patch(patch, config.codec))
         meta = patch.meta
         place = {"row": meta.row, "col": meta.col, "draw": meta.draw, "tries": window.tries}
-        samples.append(_note(patch, "patch", blocks, offset, meta.observed, place))
+        split = window.split or task.split
+        samples.append(_note(patch, "patch", split, blocks, offset, meta.observed, place))
         offset += len(blocks)
         yield blocks
     if config.whole_slices or config.cover is not None:
         whole = whole_sample(grid.whole(), vocabulary, task.labels)
         blocks = pack_sample(whole.meta.key, encode_whole(whole))
-        samples.append(_note(whole, "slice", blocks, offset, whole.meta.n_spots, {}))
+        samples.append(_note(whole, "slice", task.split, blocks, offset, whole.meta.n_spots, {}))
         yield blocks
 
 
 def _note(
     sample: Patch | WholeSlice,
     kind: Kind,
+    split: str,
     blocks: bytes,
     offset: int,
     observed: int,
@@ -164,6 +175,7 @@ def _note(
     return PartSample(
         key=sample.meta.key,
         kind=kind,
+        split=split,
         offset=offset,
         size=len(blocks),
         sha256=sha256_bytes(blocks),
@@ -197,7 +209,7 @@ class PartReader:
             file.close()
         self._files.clear()
 
-    def read(self, slug: str, sample: PartSample) -> bytes:
+    def read(self, slug: str, sample: Sample) -> bytes:
         """Return the tar blocks of one sample after checking their digest.
 
         Raises

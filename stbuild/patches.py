@@ -105,8 +105,17 @@ def view_region(region: Region, vocabulary: Vocabulary, labels: Sequence[str], P
 
 
 def select_genes(counts: csr_array, columns: NDArray[np.int64]) -> csr_array:
-    """Return the (N, G) counts of some columns; all of them are not copied."""
-    return counts if columns.size == counts.shape[1] else counts[:, columns]
+    """Return the (N, G) counts of some columns, rows sorted; all of them are not copied.
+
+    Columns ascend unless the vocabulary grew: later genes come last, whatever their names.
+    """
+    ascending = bool(np.all(columns[1:] > columns[:-1]))
+    if ascending and columns.size == counts.shape[1]:
+        return counts
+    part = counts[:, columns]
+    if not ascending:
+        part.sort_indices()
+    return part
 
 
 def translate_labels(
@@ -236,8 +245,8 @@ def choose_genes(
         keys = np.ones(first.size)
     else:
         stream = keyed_stream(purpose, config.seed, content, number)
-        uniforms = draw_uniforms(stream, int(slots[-1]) + 1 if slots.size else 0)
-        keys = -np.log(uniforms if slots.size == uniforms.size else uniforms[slots])
+        uniforms = draw_uniforms(stream, int(slots.max()) + 1 if slots.size else 0)
+        keys = -np.log(uniforms[slots])
     if config.select != "random":
         # 2^-64 keeps a gene without variance drawable, last, when epsilon is 0.
         keys /= variance_weights(first, second, n_sites, config.epsilon + 2.0**-64)

@@ -21,7 +21,7 @@ from stbuild.corpus.documents import (
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.corpus.index import read_genes
 from stbuild.corpus.lock import LockDocument, LockedGrid
-from stbuild.genes import Vocabulary
+from stbuild.growth import GIVEN, locked_growth
 from stbuild.inputs import gather_inputs
 from stbuild.jail import Limits
 from stbuild.manifests import Manifest
@@ -103,14 +103,15 @@ def rebuild_corpus(
     lock = read_lock(lock_path)
     if error := as_error(_source_problems(lock, sources), IntegrityError):
         raise error
-    vocabulary = _given_genes(lock, lock_path)
+    growth = locked_growth(lock, _given_genes(lock, lock_path))
     records = tuple(_record(grid, sources) for grid in lock.grids)
     tables = {grid.origin.gene_table for grid in lock.grids} - {None}
     table = None if not tables else sources / str(tables.pop())
     manifest = Manifest(name=lock.config.name, records=records)
     done = started("slices", len(records))
     compact(manifest, GridConfig(), grids, runner, table=table, limits=limits, done=done)
-    inputs = gather_inputs(grids, lock.config, vocabulary)
+    # Whether ids or species may be mixed was settled when the corpus was built.
+    inputs = gather_inputs(grids, lock.config, growth, mixed_ids=True, mixed_species=True)
     made = {meta.slug: meta.content for meta in inputs.metas}
     problems = [
         _problem(f"grid '{grid.slug}'", "its content is not that of the lock", _DIFFERS)
@@ -144,10 +145,10 @@ def _source_problems(lock: LockDocument, sources: Path) -> list[Problem]:
     return list(found.values())
 
 
-def _given_genes(lock: LockDocument, lock_path: Path) -> Vocabulary | str:
-    """Return the rule of the vocabulary, or the genes that were given when it was built."""
-    if lock.vocabulary_rule != "given":
-        return lock.vocabulary_rule
+def _given_genes(lock: LockDocument, lock_path: Path) -> list[str]:
+    """Return the vocabulary where genes were given when it was built; else nothing is needed."""
+    if GIVEN not in lock.vocabulary_rules:
+        return []
     folder = lock_path if lock_path.is_dir() else lock_path.parent
     file = folder / names.GENES_PARQUET
     if not file.is_file():
@@ -158,7 +159,7 @@ def _given_genes(lock: LockDocument, lock_path: Path) -> Vocabulary | str:
     if lines_digest(genes) != lock.vocabulary.digest:
         what, fix = "its genes are not those of the lock", "get the file of the same corpus"
         raise IntegrityError(_problem(f"genes '{file.name}'", what, fix))
-    return Vocabulary(tuple(genes))
+    return genes
 
 
 def _record(grid: LockedGrid, sources: Path) -> SliceRecord:

@@ -3,12 +3,12 @@
 A repaired file must be the bytes that ``corpus.json`` names; nothing else is ever put in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stbuild.assemble import list_checksums, make_tables
-from stbuild.build import cut_parts
+from stbuild.build import cut_parts, list_members
 from stbuild.certify import certify_build
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
@@ -24,6 +24,7 @@ from stbuild.corpus.errors import ConflictError, IntegrityError, Problem, merge_
 from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.reader import open_corpus
 from stbuild.genes import Vocabulary
+from stbuild.growth import GIVEN, Growth, locked_growth, part_given
 from stbuild.inputs import BuildInputs, gather_inputs
 from stbuild.pipeline import Runner
 from stbuild.shards import ShardTask, plan_shards, write_shard
@@ -103,7 +104,7 @@ def _mend(
     started: Callable[[str, int], Callable[[], None]],
 ) -> None:
     parts = cut_parts(inputs, work, runner, started)
-    plans = plan_shards(parts, inputs.splits(), inputs.config)
+    plans = plan_shards(list_members(inputs, parts), inputs.config)
     bad = {shard.path for shard in shards}
     tasks = [
         ShardTask(
@@ -124,7 +125,7 @@ def _mend(
         for shard in shards
         if made[shard.path].sha256 != shard.sha256
     ]
-    contents = make_tables(inputs, parts, plans, document.shards, certify_build(inputs))
+    contents = make_tables(inputs, plans, document.shards, certify_build(inputs))
     wanted = {file.path: file.sha256 for file in document.files}
     problems += [
         _other(path, same_content=False)
@@ -144,23 +145,31 @@ def _gather(
     root: Path, grids: Path, document: CorpusDocument, given: Vocabulary | None
 ) -> BuildInputs:
     """Gather what decided the corpus; its vocabulary by the rule in its lock, or as given."""
-    files = {file.path: file for file in document.files}
-    rules: list[Vocabulary | str | None] = [given] if given is not None else []
-    lock = root / names.LOCK_JSON
-    if not _is_bad(lock, files[names.LOCK_JSON]):
-        locked = read_document(LockDocument, lock.read_bytes(), str(lock)).vocabulary_rule
-        rules += [locked] if locked != "given" else []
-    else:
-        rules.append(None)
-    if not _is_bad(root / names.GENES_PARQUET, files[names.GENES_PARQUET]):
-        rules.append(Vocabulary(tuple(open_corpus(root).genes)))
-    for rule in rules:
-        inputs = gather_inputs(grids, document.config, rule)
+    for growth in _growths(root, document, given):
+        inputs = gather_inputs(grids, document.config, growth, mixed_ids=True, mixed_species=True)
         if inputs.fingerprint == document.fingerprint:
             return inputs
     fix = "give the right folder (and --vocabulary), or `stbuild rebuild corpus.lock.json`"
     what = "not the grids that this corpus was built from"
     raise ConflictError(_problem(f"grids '{grids.name}'", what, fix))
+
+
+def _growths(root: Path, document: CorpusDocument, given: Vocabulary | None) -> Iterator[Growth]:
+    """Yield how the corpus may have come about, by what of it is whole; the surest first."""
+    files = {file.path: file for file in document.files}
+    sizes, genes = document.vocabulary.sizes, () if given is None else given.genes
+    if not _is_bad(root / names.GENES_PARQUET, files[names.GENES_PARQUET]):
+        genes = tuple(open_corpus(root).genes)
+    generation_of = {entry.slug: entry.generation for entry in document.slices}
+    lock = root / names.LOCK_JSON
+    if not _is_bad(lock, files[names.LOCK_JSON]):
+        locked = read_document(LockDocument, lock.read_bytes(), str(lock))
+        if genes or GIVEN not in locked.vocabulary_rules:
+            yield locked_growth(locked, genes)
+    else:
+        yield Growth(rules=("union",) * len(sizes), generation_of=generation_of)
+    if genes:
+        yield Growth(rules=part_given(genes, sizes), generation_of=generation_of)
 
 
 def _other(path: str, *, same_content: bool) -> Problem:

@@ -4,10 +4,11 @@ The plan is a pure function of keys, splits and configuration. A shard is a pure
 plan and the parts; its record is written last.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from stbuild.corpus import names
 from stbuild.corpus.digests import chain_digest, sha256_file, sha256_json
@@ -15,7 +16,7 @@ from stbuild.corpus.documents import Document, Kind, Sha256, ShardConfig, ShardE
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.tar import END
 from stbuild.draws import hashed_order
-from stbuild.parts import PartReader, PartRecord, PartSample
+from stbuild.parts import PartReader, PartRecord, Sample
 
 _PATCHES_PER_SLICE_SAMPLE = 64
 """A whole slice weighs about as much as this many patches."""
@@ -28,7 +29,10 @@ class ShardPlan:
     path: str
     split: str
     kind: Kind
-    samples: tuple[tuple[str, PartSample], ...]
+    generation: int
+    licence: str | None
+    """Licence class of all its slices."""
+    samples: tuple[tuple[str, Sample], ...]
     """(slug, sample)."""
 
     @property
@@ -37,48 +41,80 @@ class ShardPlan:
         return tuple(sample.key for _, sample in self.samples)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """What a slice must tell to be planned."""
+
+    part: PartRecord
+    generation: int
+    licence: str | None
+    """Licence class."""
+
+
 def plan_shards(
-    parts: Sequence[PartRecord], splits: dict[str, str], config: ShardConfig
+    members: Sequence[Member], config: ShardConfig, earlier: Sequence[ShardPlan] = ()
 ) -> list[ShardPlan]:
     """Assign every sample of every part to a shard.
 
-    Samples of a split are ordered by the hash of (seed, key), so every shard mixes all slices and
-    plain sequential reading trains well.
+    A shard holds samples of one split, kind, generation and licence class. Within those, samples
+    are ordered by the hash of (seed, key), so every shard mixes all slices and plain sequential
+    reading trains well. Numbers go on over the generations, so an extension moves no shard.
 
     Parameters
     ----------
-    parts
-        Records of all slices.
-    splits
-        Split of each slug.
+    members
+        Parts of all slices.
     config
         Name, seed and samples per shard.
+    earlier
+        Shards of the generations before, which stand already.
+
+    Returns
+    -------
+    list of ShardPlan
+        Earlier ones included, by split, kind, generation, licence class and number.
     """
-    plans: list[ShardPlan] = []
-    kinds: tuple[Kind, ...] = ("patch", "slice")
-    for split in sorted(set(splits.values())):
-        for kind in kinds:
-            members = [
-                (part.slug, sample)
-                for part in parts
-                if splits[part.slug] == split
-                for sample in part.samples
-                if sample.kind == kind
-            ]
-            order = hashed_order("shard", config.seed, [sample.key for _, sample in members])
-            size = config.samples_per_shard
-            if kind == "slice":
-                size = max(1, size // _PATCHES_PER_SLICE_SAMPLE)
-            for number, start in enumerate(range(0, len(order), size)):
-                plans.append(
-                    ShardPlan(
-                        path=names.shard_path(config.name, split, kind, number),
-                        split=split,
-                        kind=kind,
-                        samples=tuple(members[i] for i in order[start : start + size]),
-                    )
-                )
-    return plans
+    groups: dict[_Group, list[tuple[str, Sample]]] = defaultdict(list)
+    for member in members:
+        for sample in member.part.samples:
+            group = _Group(sample.split, sample.kind, member.generation, member.licence or "")
+            groups[group].append((member.part.slug, sample))
+    plans: dict[_Group, list[ShardPlan]] = defaultdict(list)
+    for plan in earlier:
+        plans[_Group(plan.split, plan.kind, plan.generation, plan.licence or "")].append(plan)
+    for group in sorted(groups):
+        same = (group.split, group.kind, group.licence)
+        start = sum(len(p) for g, p in plans.items() if (g.split, g.kind, g.licence) == same)
+        plans[group] = _fill_shards(group, groups[group], config, start)
+    return [plan for group in sorted(plans) for plan in plans[group]]
+
+
+class _Group(NamedTuple):
+    split: str
+    kind: Kind
+    generation: int
+    licence: str
+
+
+def _fill_shards(
+    group: _Group, samples: Sequence[tuple[str, Sample]], config: ShardConfig, start: int
+) -> list[ShardPlan]:
+    order = hashed_order("shard", config.seed, [sample.key for _, sample in samples])
+    size = config.samples_per_shard
+    if group.kind == "slice":
+        size = max(1, size // _PATCHES_PER_SLICE_SAMPLE)
+    licence = group.licence or None
+    return [
+        ShardPlan(
+            path=names.shard_path(config.name, group.split, group.kind, number, licence),
+            split=group.split,
+            kind=group.kind,
+            generation=group.generation,
+            licence=licence,
+            samples=tuple(samples[i] for i in order[first : first + size]),
+        )
+        for number, first in enumerate(range(0, len(order), size), start)
+    ]
 
 
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
@@ -137,6 +173,8 @@ def write_shard(task: ShardTask) -> ShardEntry:
         path=plan.path,
         split=plan.split,
         kind=plan.kind,
+        generation=plan.generation,
+        licence=plan.licence,
         n_samples=len(plan.samples),
         bytes=size,
         sha256=digest,

@@ -23,6 +23,8 @@ class Window:
     """Observed sites inside."""
     tries: int = 1
     """Origins that were tried for it."""
+    split: str | None = None
+    """Split of it alone, where a slice is parted by blocks."""
 
 
 def window_fill(occupied: NDArray[np.bool_], P: int) -> NDArray[np.int64]:
@@ -64,24 +66,51 @@ def plan_training(
     fill = window_fill(occupied, config.window)
     least = max(1, int(np.ceil(config.min_fill * int(fill.max()))))
     return [
-        _draw_window(fill, least, counts_digest, config, number)
+        draw_window(fill, least, counts_digest, config, number)
         for number in range(config.n_per_slice or 0)
     ]
 
 
-def _draw_window(
-    fill: NDArray[np.int64], least: int, counts_digest: str, config: ShardConfig, number: int
+def draw_window(
+    fill: NDArray[np.int64],
+    least: int,
+    counts_digest: str,
+    config: ShardConfig,
+    number: int,
+    *,
+    split: str | None = None,
 ) -> Window:
+    """Draw one training window.
+
+    Parameters
+    ----------
+    fill
+        Observed sites of every origin; -1 where no window of `split` may start.
+    least
+        Observed sites that it must hold.
+    counts_digest
+        Digest of the slice, which keys the draw.
+    config
+        Seed and number of tries.
+    number
+        Number of the window within its slice.
+    split
+        Given, only origins that `fill` allows are drawn; without, all of them are equally likely.
+    """
+    allowed = None if split is None else np.flatnonzero(fill > 0)
     stream = keyed_stream("window", config.seed, counts_digest, number)
     best, tries = (-1, 0, 0), 0
     while best[0] < least and tries < config.tries:
-        row, col = draw_index(stream, fill.shape[0]), draw_index(stream, fill.shape[1])
+        if allowed is None:
+            row, col = draw_index(stream, fill.shape[0]), draw_index(stream, fill.shape[1])
+        else:
+            row, col = divmod(int(allowed[draw_index(stream, allowed.size)]), fill.shape[1])
         # Of equally filled origins the first one drawn stays.
         if int(fill[row, col]) > best[0]:
             best = (int(fill[row, col]), row, col)
         tries += 1
     observed, row, col = best
-    return Window(number=number, row=row, col=col, observed=observed, tries=tries)
+    return Window(number=number, row=row, col=col, observed=observed, tries=tries, split=split)
 
 
 def plan_cover(occupied: NDArray[np.bool_], config: ShardConfig) -> list[Window]:

@@ -16,7 +16,7 @@ from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
 from sttrain.evaluation import EvaluationSet
 
 if TYPE_CHECKING:
-    from stbuild.corpus.documents import SplitDocument
+    from stbuild.corpus.split_documents import SplitDocument
 
 MIN_CLASS: Final = 5
 """A class with fewer labelled spots is not trained on; it is still scored."""

@@ -22,8 +22,6 @@ from stbuild.corpus.documents import (
     ShardEntry,
     SliceEntry,
     SourceFile,
-    SplitAssignment,
-    SplitDocument,
     VocabularyEntry,
     WholeMeta,
     compute_corpus_id,
@@ -33,6 +31,7 @@ from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_sl
 from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard, Origin
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import Codec, Patch, WholeSlice, encode_patch, encode_whole
+from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
 from stbuild.corpus.tar import END, pack_sample
 
 LABELS = ("inner", "outer", "rim")
@@ -328,7 +327,7 @@ def _publish(
         shards += made
         contents[names.index_path(split, kind)] = write_index(index)
     genes = [f"GENE{i:04d}" for i in range(n_genes)]
-    vocabulary = VocabularyEntry(n_genes=n_genes, digest=lines_digest(genes))
+    vocabulary = VocabularyEntry(n_genes=n_genes, sizes=(n_genes,), digest=lines_digest(genes))
     entries = tuple(_slice_entry(toy, samples) for toy in toys)
     contents[names.GENES_PARQUET] = write_genes(genes, [len(toys)] * n_genes)
     contents[names.SLICES_PARQUET] = write_slices(entries)
@@ -356,7 +355,7 @@ def _publish(
             for e in entries
         ),
         vocabulary=vocabulary,
-        vocabulary_rule="union",
+        vocabulary_rules=("union",),
         shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
         plan=fingerprint,
         tools={"numpy": "2"},

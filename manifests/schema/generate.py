@@ -10,14 +10,9 @@ from pydantic import BaseModel
 
 from stbuild.catalogue import Catalogue
 from stbuild.config import GridConfig
-from stbuild.corpus.documents import (
-    CorpusDocument,
-    PatchMeta,
-    ShardConfig,
-    SplitDocument,
-    WholeMeta,
-)
+from stbuild.corpus.documents import CorpusDocument, PatchMeta, ShardConfig, WholeMeta
 from stbuild.corpus.lock import LockDocument
+from stbuild.corpus.split_documents import SplitDocument
 from stbuild.grids import GridMeta
 from stbuild.leakage.documents import LeakageReport
 from stbuild.manifests import ManifestDocument, SampleRow

@@ -12,10 +12,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -81,9 +79,10 @@ class ShardConfig(Document):
     """Also write whole-slice samples into a training corpus (evaluation corpora have them)."""
     strict_size: bool = False
     """Refuse slices that would need padding, in genes or in sites."""
-    assign: Literal["sheet", "donor", "section", "pair"] = "sheet"
+    assign: Literal["sheet", "donor", "section", "pair", "block"] = "sheet"
     """Who puts slices of a training corpus on splits: the sample sheet, or a draw by whole donors,
-    sections or pairs of adjacent sections."""
+    sections or pairs of adjacent sections, or by spatial blocks of each slice with a buffer as wide
+    as a window."""
     val_share: float = Field(0.0, ge=0, lt=1)
     """Share of the spots for split val, where splits are drawn."""
     test_share: float = Field(0.2, ge=0, lt=1)
@@ -108,7 +107,23 @@ class ShardConfig(Document):
         if self.val_share + self.test_share >= 1:
             msg = "val_share and test_share leave nothing to train on"
             raise ValueError(msg)
+        if self.assign == "block":
+            self._check_blocks()
         return self
+
+    def _check_blocks(self) -> None:
+        if self.whole_slices or self.cover is not None:
+            msg = "a whole slice holds the blocks of every split: assign = block is for patches"
+            raise ValueError(msg)
+        if (self.n_per_slice or 0) < len(self.fractions()):
+            msg = f"n_per_slice {self.n_per_slice} leaves a split of each slice without a patch"
+            raise ValueError(msg)
+
+    def fractions(self) -> dict[str, float]:
+        """Return the wanted share of each split, where splits are drawn; none of them is 0."""
+        shares = {"val": self.val_share, "test": self.test_share}
+        kept = {name: share for name, share in shares.items() if share > 0}
+        return {**kept, "train": 1 - sum(kept.values())}
 
 
 class PatchMeta(Document):
@@ -185,6 +200,9 @@ class SliceEntry(Document):
     name: str
     """Id as the user gave it."""
     split: SplitName
+    """``blocks``: the slice is parted by spatial blocks, and each patch has a split of its own."""
+    generation: Count = 0
+    """Number of the extension that brought it; 0 is the first build."""
     donor: str | None
     section: str | None
     pair: str | None
@@ -215,6 +233,10 @@ class ShardEntry(Document):
     path: ShardPath
     split: SplitName
     kind: Kind
+    generation: Count = 0
+    """Number of the extension that wrote it; 0 is the first build."""
+    licence: Slug | None = None
+    """Licence class of all its slices: the slug of what they say; None where they say nothing."""
     n_samples: Annotated[int, Field(ge=1)]
     bytes: Count
     sha256: Sha256
@@ -231,11 +253,21 @@ class FileEntry(Document):
 
 
 class VocabularyEntry(Document):
-    """The gene vocabulary: sorted ids, kept in ``genes.parquet``."""
+    """The gene vocabulary, kept in ``genes.parquet``: ids sorted within each generation."""
 
     n_genes: Annotated[int, Field(ge=1)]
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
+    """Genes after the first build and after each extension; the last is `n_genes`. Patches of a
+    generation know the genes of their own and of earlier ones."""
     digest: Sha256
     """SHA-256 over each id and a newline, in order."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if list(self.sizes) != sorted(self.sizes) or self.sizes[-1] != self.n_genes:
+            msg = f"sizes {self.sizes} do not grow to n_genes {self.n_genes}"
+            raise ValueError(msg)
+        return self
 
 
 class CorpusDocument(Document):
@@ -251,7 +283,8 @@ class CorpusDocument(Document):
     config: ShardConfig
     vocabulary: VocabularyEntry
     labels: tuple[str, ...]
-    """Label names, sorted; a label code is a position in this list, -1 is no label."""
+    """Label names, sorted within each generation; a label code is a position in this list, -1 is
+    no label."""
     slices: tuple[SliceEntry, ...]
     shards: tuple[ShardEntry, ...]
     files: tuple[FileEntry, ...]
@@ -262,7 +295,7 @@ class CorpusDocument(Document):
         return tuple(sorted({s.split for s in self.shards if s.kind == kind}))
 
     def shards_of(self, split: str, kind: Kind = "patch") -> tuple[ShardEntry, ...]:
-        """Return the shards of one split and kind, in number order."""
+        """Return the shards of one split and kind, in the order that the index counts them."""
         return tuple(s for s in self.shards if s.split == split and s.kind == kind)
 
 
@@ -296,68 +329,6 @@ def compute_corpus_id(
             "splits": [[file.path, file.sha256] for file in splits],
         }
     )
-
-
-class SplitAssignment(Document):
-    """One seed of an evaluation split."""
-
-    seed: Count
-    """Number of the seed, or of the group that is held out."""
-    held_out: str | None = None
-    """Donor or pair whose slices are the test; not written where no group is held out."""
-    slices: dict[Slug, str]
-    """One character per spot, in the order of ``barcodes``: ``T`` train, ``E`` test,
-    ``b`` dropped by the buffer, ``x`` labelled but not scored, as its class is not in training,
-    ``.`` unlabelled."""
-
-    @model_serializer(mode="wrap")
-    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "held_out", None)
-
-
-class SplitDocument(Document):
-    """``splits/<task>@<version>.json``: who is train and who is test, by barcode."""
-
-    format: Literal["stcorpus/split"] = names.FORMAT_SPLIT
-    version: Literal[1] = names.VERSION
-    task: str
-    """Name of the task, such as ``block20``."""
-    task_version: Annotated[int, Field(ge=1)]
-    rule: str
-    """The rule in words, with its numbers."""
-    transductive: bool
-    """Whether features of test spots may have been seen in training (no labels ever are)."""
-    barcodes: dict[Slug, tuple[str, ...]]
-    """Barcodes per slice, in grid order."""
-    assignments: tuple[SplitAssignment, ...]
-    undefined: dict[Slug, str] = Field(default_factory=dict)
-    """Labelled slices for which the rule has no answer, with the reason; they stand in no
-    assignment. Not written where there is none."""
-
-    @model_serializer(mode="wrap")
-    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "undefined", {})
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for assignment in self.assignments:
-            for slug, codes in assignment.slices.items():
-                expected = len(self.barcodes.get(slug, ()))
-                if len(codes) != expected or set(codes) - set("TEbx."):
-                    msg = (
-                        f"seed {assignment.seed}, slice {slug}: {len(codes)} codes for "
-                        f"{expected} barcodes, or a code outside T, E, b, x and '.'"
-                    )
-                    raise ValueError(msg)
-        if both := sorted(set(self.undefined) & set(self.barcodes)):
-            msg = f"slice {both[0]} is undefined and has barcodes ({len(both)} such)"
-            raise ValueError(msg)
-        return self
-
-
-def _without(dumped: dict[str, Any], key: str, default: object) -> dict[str, Any]:
-    """Leave out a key that holds its default: documents without it keep their bytes."""
-    return {name: value for name, value in dumped.items() if name != key or value != default}
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -3,10 +3,13 @@
 No file is opened here.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from stbuild.corpus import names
 from stbuild.corpus.documents import (
+    Count,
     Document,
     Sha256,
     ShardConfig,
@@ -41,6 +44,9 @@ class LockedGrid(Document):
     slug: Slug
     name: str
     split: SplitName
+    """As the sample sheet says; a draw (`assign` of the configuration) may overrule it."""
+    generation: Count = 0
+    """Number of the extension that brought it."""
     donor: str | None
     section: str | None
     pair: str | None
@@ -71,9 +77,9 @@ class LockDocument(Document):
     config: ShardConfig
     grids: tuple[LockedGrid, ...]
     vocabulary: VocabularyEntry
-    vocabulary_rule: str
-    """``union``, ``intersection`` or ``share:X`` of the training slices, or ``given``: then the
-    genes stand in the ``genes.parquet`` beside the lock."""
+    vocabulary_rules: Annotated[tuple[str, ...], Field(min_length=1)]
+    """For each generation ``union``, ``intersection`` or ``share:X`` of its training slices, or
+    ``given``: then the genes stand in the ``genes.parquet`` beside the lock."""
     shards: tuple[LockedShard, ...]
     plan: Sha256
     """Digest of the shard plan: the keys of every shard, in order."""

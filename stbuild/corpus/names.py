@@ -42,11 +42,14 @@ MAX_WINDOW: Final = 64
 KEY_PATTERN: Final = r"^[a-z0-9_-]{1,84}$"
 SLUG_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"
 SPLIT_PATTERN: Final = r"^[a-z][a-z0-9]{0,15}$"
-SHARD_PATTERN: Final = r"^data/[a-z][a-z0-9]{0,15}/[a-z0-9_-]{1,100}\.tar$"
+SHARD_PATTERN: Final = r"^data/[a-z][a-z0-9]{0,15}/[a-z0-9_-]{1,200}\.tar$"
 FILE_PATTERN: Final = (
     r"^([A-Za-z0-9_-][A-Za-z0-9_.@-]{0,120}/){0,5}[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,120}$"
 )
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
+
+BLOCKS: Final = "blocks"
+"""In place of a split: the slice is parted between splits by spatial blocks."""
 
 _RESERVED: Final = frozenset({"con", "nul", "aux", "prn", "c"})
 
@@ -88,7 +91,7 @@ def whole_key(slug: str) -> str:
     return f"{slug}_slice"
 
 
-def shard_path(name: str, split: str, kind: str, number: int) -> str:
+def shard_path(name: str, split: str, kind: str, number: int, licence: str | None = None) -> str:
     """Return the path of a shard inside its corpus; the split stands in the file name too.
 
     Parameters
@@ -100,10 +103,21 @@ def shard_path(name: str, split: str, kind: str, number: int) -> str:
     kind
         ``patch`` or ``slice``.
     number
-        Running number within (split, kind).
+        Running number within (split, kind, licence).
+    licence
+        Licence class of its slices, from :func:`licence_class`; None is unknown.
     """
     middle = "-slices" if kind == "slice" else ""
+    middle += f"-{licence}" if licence is not None else ""
     return f"data/{split}/{name}-{split}{middle}-{number:05d}.tar"
+
+
+def licence_class(licence: str | None) -> str | None:
+    """Return the class of a licence, as shards are grouped by and named after: its slug.
+
+    None is unknown. Slices of two classes never share a shard, so that one can be left out.
+    """
+    return None if licence is None else slugify(licence)
 
 
 def index_path(split: str, kind: str) -> str:

@@ -7,6 +7,7 @@ Shard bytes are read by whoever streams them (``sttrain.stream``) or checks them
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from stbuild.corpus.documents import (
     FileEntry,
     Kind,
     ShardEntry,
-    SplitDocument,
     is_split,
     read_document,
 )
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.corpus.index import SampleIndex, read_genes, read_index
 from stbuild.corpus.samples import WholeSlice, decode_whole
+from stbuild.corpus.split_documents import SplitDocument
 from stbuild.corpus.tar import unpack_sample
 
 
@@ -61,9 +62,12 @@ class Corpus:
 
     @cached_property
     def genes(self) -> list[str]:
-        """The gene vocabulary, sorted; a gene index is a position in it."""
+        """The gene vocabulary, sorted within each generation; a gene index is a position in it."""
         genes = read_genes(self.file(names.GENES_PARQUET), str(self.root / names.GENES_PARQUET))
-        if lines_digest(genes) != self.document.vocabulary.digest:
+        told = self.document.vocabulary
+        parts = [genes[a:b] for a, b in pairwise((0, *told.sizes))]
+        ordered = all(one < two for part in parts for one, two in pairwise(part))
+        if lines_digest(genes) != told.digest or len(genes) != told.n_genes or not ordered:
             raise _damaged(self.root / names.GENES_PARQUET, "not the vocabulary of corpus.json")
         return genes
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from itertools import combinations, pairwise
 from typing import Final
 
+from stbuild.corpus import names
 from stbuild.corpus.errors import BadUsageError, GateError, Problem
 from stbuild.leakage.compare import Comparison, compare_sections
 from stbuild.leakage.documents import (
@@ -34,7 +35,8 @@ def check_leakage(
 ) -> LeakageReport:
     """Look for data of one side on another.
 
-    Sections of two splits, and of two corpora, are on two sides; under ``donor`` also those of
+    Sections of two splits, and of two corpora, are on two sides, and so are two that are parted by
+    blocks, as each holds all splits; under ``donor`` also those of
     two donors, as in ``donor-out``. Every pair is compared, so copies on one side are listed too.
 
     Parameters
@@ -117,7 +119,7 @@ def require_no_leak(report: LeakageReport) -> None:
 
 
 def _on_two_sides(a: Section, b: Section, apart: Apart) -> bool:
-    if (a.corpus, a.split) != (b.corpus, b.split):
+    if (a.corpus, a.split) != (b.corpus, b.split) or a.split == names.BLOCKS:
         return True
     return apart == "donor" and (a.donor is None or a.donor != b.donor)
 

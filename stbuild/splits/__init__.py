@@ -2,9 +2,11 @@
 
 Evaluation splits (:mod:`~stbuild.splits.evaluation`) assign labelled spots; corpus splits
 (:mod:`~stbuild.splits.corpus`) assign slices, or blocks of one slice
-(:mod:`~stbuild.splits.masks`). All are pure functions; nothing here reads or writes a file.
+(:mod:`~stbuild.splits.masks`), whose windows are drawn inside their blocks
+(:mod:`~stbuild.splits.block_windows`). All are pure functions; nothing here reads or writes a file.
 """
 
+from stbuild.splits.block_windows import plan_blocks
 from stbuild.splits.blocks import BUFFER_UM, assign_block20
 from stbuild.splits.corpus import SplitMember, assign_splits
 from stbuild.splits.evaluation import evaluation_splits
@@ -20,5 +22,6 @@ __all__ = [
     "assign_splits",
     "block_split",
     "evaluation_splits",
+    "plan_blocks",
     "window_origins",
 ]

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from stbuild.corpus.documents import ShardConfig, SplitAssignment, SplitDocument
+from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
 from stbuild.grids import Grid
 from stbuild.splits.blocks import BLOCK_RULE, assign_block20, wide_rule, wide_seeds
 from stbuild.splits.codes import N_SEEDS, is_labelled

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from stbuild.corpus.documents import SplitAssignment
+from stbuild.corpus.split_documents import SplitAssignment
 from stbuild.grids import Grid
 from stbuild.splits.codes import blank_codes, is_labelled
 

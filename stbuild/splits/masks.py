@@ -40,6 +40,8 @@ def block_split(
     seed: int,
     content: str,
     block: int | None = None,
+    *,
+    name: str = "",
 ) -> BlockMasks:
     """Assign square blocks of a slice to splits and cut a buffer between them.
 
@@ -61,6 +63,8 @@ def block_split(
         Digest of the slice, which keys the draw.
     block
         Side of a block; twice the window where it is None.
+    name
+        Id of the slice, for messages.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def block_split(
             f"a window of {window} on a grid of {H} x {W}"
         )
         fix = "split by section or donor, or use a smaller window"
-        raise BadInputError(Problem(code="B124", subject="split by blocks", what=what, fix=fix))
+        raise BadInputError(Problem(code="B124", subject=f"slice '{name}'", what=what, fix=fix))
     observed = {name: int((mask & occupied).sum()) for name, mask in best[1].items()}
     return BlockMasks(
         masks=best[1],

@@ -20,14 +20,13 @@ from stbuild.corpus.documents import (
     ShardEntry,
     SliceEntry,
     SourceFile,
-    SplitAssignment,
-    SplitDocument,
     VocabularyEntry,
     WholeMeta,
     compute_corpus_id,
 )
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_slices
 from stbuild.corpus.samples import Patch, WholeSlice, encode_patch, encode_whole
+from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
 from stbuild.corpus.tar import END, pack_sample
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
@@ -199,7 +198,9 @@ def write_corpus(root: Path, files: Mapping[str, bytes] | None = None) -> Corpus
         for path, raw in sorted(tables.items())
     ]
     config = ShardConfig.model_validate({"name": "tiny", "window": 4, "genes": 6})
-    vocabulary = VocabularyEntry(n_genes=len(GENES), digest=lines_digest(GENES))
+    vocabulary = VocabularyEntry(
+        n_genes=len(GENES), sizes=(len(GENES),), digest=lines_digest(GENES)
+    )
     document = CorpusDocument(
         name="tiny",
         corpus_id=compute_corpus_id(config, vocabulary, ["x", "y"], entries, []),

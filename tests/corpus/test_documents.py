@@ -8,13 +8,13 @@ from stbuild.corpus.documents import (
     CorpusDocument,
     ShardConfig,
     ShardEntry,
-    SplitDocument,
     compute_corpus_id,
     read_config,
     read_document,
 )
 from stbuild.corpus.errors import BadUsageError, IntegrityError
 from stbuild.corpus.jsonio import dump_document
+from stbuild.corpus.split_documents import SplitDocument
 
 
 @pytest.fixture(scope="module")

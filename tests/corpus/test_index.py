@@ -108,7 +108,6 @@ def test_genes_round_trip():
     assert read_genes(write_genes(["a", "b"], [1, 2]), "x") == ["a", "b"]
 
 
-@pytest.mark.parametrize("genes", [["b", "a"], ["a", "a"]], ids=["unsorted", "twice"])
-def test_vocabulary_is_sorted_and_unique(genes):
-    with pytest.raises(IntegrityError, match="not sorted and unique"):
-        read_genes(write_genes(genes, [1, 1]), "x")
+def test_a_gene_stands_once():
+    with pytest.raises(IntegrityError, match="not unique"):
+        read_genes(write_genes(["a", "a"], [1, 1]), "x")

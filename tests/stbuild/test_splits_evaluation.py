@@ -9,7 +9,8 @@ from scipy.spatial.distance import cdist
 
 from stbuild.config import GridConfig
 from stbuild.corpus.digests import sha256_bytes
-from stbuild.corpus.documents import SplitDocument, read_document
+from stbuild.corpus.documents import read_document
+from stbuild.corpus.split_documents import SplitDocument
 from stbuild.splits import evaluation_splits
 from stbuild.splits.blocks import assign_block20_wide
 from stbuild.splits.few_shot import SHOTS, assign_few_shot

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from stbuild.corpus.documents import SplitAssignment, SplitDocument, WholeMeta
+from stbuild.corpus.documents import WholeMeta
 from stbuild.corpus.samples import WholeSlice
+from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
 from sttrain.checkpoint import save_checkpoint
 from sttrain.evaluation import EvaluationSet
 from sttrain.model import MaskedAutoencoder, ModelConfig

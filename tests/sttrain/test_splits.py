@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stbuild.corpus.documents import SplitAssignment
+from stbuild.corpus.split_documents import SplitAssignment
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError
 from sttrain.evaluation import read_evaluation_set
 from sttrain.splits import read_split, require_usable
