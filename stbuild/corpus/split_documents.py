@@ -1,4 +1,4 @@
-"""Evaluation splits, ``splits/<task>@<version>.json``, as typed documents. No file is opened here."""
+"""Evaluation splits (``splits/<task>@<version>.json``) as typed documents; no file is opened."""
 
 from typing import Annotated, Any, Literal, Self
 
