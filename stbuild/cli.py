@@ -21,6 +21,7 @@ from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadUsageError, Problem, merge_errors
+from stbuild.corpus.names import slugify
 from stbuild.fetch.command import fetch
 from stbuild.options import (
     model_options,
@@ -234,7 +235,8 @@ def shard(grids: str, output: str, **flags: Any) -> None:
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     preset = PAPER_SHARDS if flags["preset"] else {}
-    manifest = dict(read_catalogue(Path(grids)).shard)
+    catalogue = read_catalogue(Path(grids))
+    manifest = {"name": slugify(catalogue.name)} | dict(catalogue.shard)
     mixed = {name: flags[name] for name in ("mixed_ids", "mixed_species")}
     genes, earlier = _read_genes(flags["vocabulary"]), None
     if flags["extend"] is None:

@@ -30,7 +30,7 @@ def extend_config(base: Corpus, given: Mapping[str, Any]) -> ShardConfig:
     base
         The corpus.
     given
-        What was asked for now; anything but `allow` must agree with the corpus.
+        What was asked for now; anything but `allow` must agree with the corpus, whose name stays.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def extend_config(base: Corpus, given: Mapping[str, Any]) -> ShardConfig:
         Something else was asked for.
     """
     old = base.document.config
-    value = old.model_dump() | dict(given)
+    value = old.model_dump() | {key: item for key, item in given.items() if key != "name"}
     value["allow"] = tuple(sorted({*old.allow, *value["allow"]}))
     config: ShardConfig = read_config(ShardConfig, value, "command line")
     before = old.model_dump(exclude={"allow"})

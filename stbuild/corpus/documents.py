@@ -48,7 +48,7 @@ class ShardConfig(Document):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: Slug = "corpus"
-    """Name of the corpus; shard files carry it."""
+    """Name of the corpus, else that of the manifest; shard files carry it."""
     window: int = Field(16, ge=1, le=names.MAX_WINDOW)
     """Patch side in sites (h = w of Eq. 6)."""
     genes: int = Field(512, ge=1, le=65535)

@@ -67,6 +67,33 @@ def test_the_whole_way_from_files_to_a_verified_corpus(slice_files, tmp_path):
     assert tree_digests(train) == before
 
 
+def test_more_slices_for_a_finished_corpus(slice_files, tmp_path):
+    grids, first, second = tmp_path / "grids", tmp_path / "v1", tmp_path / "v2"
+    size = ("--window", 8, "--genes", 16, "--n-per-slice", 5)
+    run("compact", *slice_files[:2], "-o", grids)
+    run("shard", grids, "-o", first, *size, "--name", "mine")
+    assert "no others" in run("shard", grids, "-o", second, "--extend", first, code=3)[1]
+    run("compact", *slice_files, "-o", grids)
+    extend = ("shard", grids, "-o", second, "--extend", first)
+    assert "window: 8 -> 4" in run(*extend, "--window", 4, code=2)[1]
+    assert "3 slices" in run(*extend)[0]
+    old, new = tree_digests(first), tree_digests(second)
+    shards = [path for path in old if path.endswith(".tar")]
+    assert shards
+    assert {path: new[path] for path in shards} == {path: old[path] for path in shards}
+    assert "good" in run("verify", second)[0]
+    assert "nothing was written" in run(*extend)[0]
+
+
+def test_the_corpus_is_named_after_its_manifest(slice_files, tmp_path):
+    shutil.copy(slice_files[0], tmp_path / "a.h5ad")
+    (tmp_path / "m.csv").write_text("slice,path\na,a.h5ad\n")
+    (tmp_path / "m.toml").write_text('name = "Our Lab"\nsamples = "m.csv"\n')
+    run("compact", tmp_path / "m.toml", "-o", tmp_path / "grids")
+    size = ("--window", 8, "--genes", 16, "--n-per-slice", 5)
+    assert "corpus our-lab:" in run("shard", tmp_path / "grids", "-o", tmp_path / "c", *size)[0]
+
+
 def test_all_bad_inputs_of_a_run_are_listed_at_once(slice_files, tmp_path):
     (tmp_path / "empty.h5ad").write_bytes(b"")
     (tmp_path / "text.h5ad").write_text("version https://git-lfs.github.com/spec/v1\n")
