@@ -8,10 +8,12 @@ from stbuild.catalogue import read_catalogue
 from stbuild.corpus import names
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadInputError, StError, merge_errors
+from stbuild.corpus.reader import open_corpus
 from stbuild.cutting import plan_windows
 from stbuild.growth import GIVEN
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import LeakageReport, Section, check_leakage, gather_sections
+from stbuild.leakage.corpora import gather_corpus
 from stbuild.leakage.windows import PlacedWindow
 from stbuild.store import StoredGrid
 
@@ -76,14 +78,14 @@ def certify_folders(folders: Sequence[Path], allow: Sequence[str]) -> LeakageRep
     Parameters
     ----------
     folders
-        Folders that ``stbuild compact`` wrote; each stands for a corpus.
+        Folders that ``stbuild compact`` wrote, or finished corpora with whole slices.
     allow
         Names of findings that are allowed.
 
     Raises
     ------
     BadInputError
-        A folder without finished grids.
+        A folder without finished grids, a corpus without whole slices.
     """
     sections: list[Section] = []
     times: Counter[str] = Counter()
@@ -91,6 +93,9 @@ def certify_folders(folders: Sequence[Path], allow: Sequence[str]) -> LeakageRep
         name = folder.absolute().name
         times[name] += 1
         name = name if times[name] == 1 else f"{name}-{times[name]}"
+        if (folder / names.CORPUS_JSON).is_file():
+            sections += gather_corpus(open_corpus(folder), name)
+            continue
         grids = [StoredGrid(folder / entry.file_name) for entry in read_catalogue(folder).grids]
         splits = {grid.meta.slug: grid.meta.split for grid in grids}
         pairs = {grid.meta.slug: grid.meta.pair for grid in grids}

@@ -194,7 +194,9 @@ def genes(sources: tuple[str, ...], output: str, **flags: Any) -> None:
 def leakage(grids: tuple[str, ...], allow: tuple[str, ...], **flags: Any) -> None:
     """Look for data of one split, or of one folder of GRIDS, in another; print the certificate.
 
-    Example: stbuild leakage pretraining-grids/ evaluation-grids/
+    A finished corpus that holds whole slices may stand for its grids.
+
+    Example: stbuild leakage my-pretraining-grids/ published-evaluation-corpus/
     """
     from stbuild.certify import certify_folders
     from stbuild.leakage import render_certificate, require_no_leak

@@ -26,7 +26,7 @@ TRAIN = ShardConfig(name="led", window=8, genes=16, n_per_slice=6, samples_per_s
 BY_DONOR = TRAIN.model_copy(update={"assign": "donor", "test_share": 0.3})
 
 
-def write_lab(root, slices):
+def write_lab(root, slices, label=None):
     """Write slices and a manifest: name -> (AnnData, donor, split)."""
     rows = ["slice,path,donor,split"]
     for name, (data, donor, split) in slices.items():
@@ -34,7 +34,8 @@ def write_lab(root, slices):
         rows.append(f"{name},{name}.h5ad,{donor},{split}")
     (root / "m.csv").write_text("\n".join(rows) + "\n")
     (root / "m.toml").write_text('name = "led"\nsamples = "m.csv"\n')
-    compact(read_inputs([str(root / "m.toml")]), GridConfig(pitch_um=100), root / "grids", run_loop)
+    config = GridConfig(pitch_um=100, label=label)
+    compact(read_inputs([str(root / "m.toml")]), config, root / "grids", run_loop)
     return root / "grids"
 
 
@@ -144,3 +145,40 @@ def test_the_same_donor_on_two_sides_of_a_sheet_is_refused(tmp_path):
         build(grids, TRAIN, tmp_path / "c")
     allowed = TRAIN.model_copy(update={"allow": ("donor-twice",)})
     assert build(grids, allowed, tmp_path / "c").slices
+
+
+def test_a_published_corpus_stands_for_its_grids(lab, tmp_path):
+    whole = TRAIN.model_copy(update={"whole_slices": True})
+    build(lab[1], whole, tmp_path / "published")
+    (tmp_path / "mine").mkdir()
+    slices = {"held": (copy_of(section(3)), "d9", "train"), "new": (section(50), "d8", "train")}
+    grids = write_lab(tmp_path / "mine", slices)
+    report = certify_folders([grids, tmp_path / "published"], [])
+    assert report.pairs == 28
+    (finding,) = [found for found in report.findings if found.refused]
+    assert finding.name == "grids/held+published/s3"
+    build(lab[1], TRAIN, tmp_path / "patches")
+    with pytest.raises(BadInputError, match="6 slices have no whole-slice sample"):
+        certify_folders([grids, tmp_path / "patches"], [])
+
+
+def test_one_donor_under_two_names_is_refused_where_donors_are_held_out(tmp_path):
+    first = section(1)
+    slices = {
+        "one": (first, "d1", "test"),
+        "two": (section(2), "d2", "test"),
+        "again": (copy_of(first), "d3", "test"),
+    }
+    config = ShardConfig(name="led", window=8, genes=16, n_per_slice=None, cover=8, draws=1)
+    grids = write_lab(tmp_path, slices, "label")
+    with pytest.raises(GateError, match=r"led/again\+led/one"):
+        build(grids, config, tmp_path / "c")
+    build(grids, config.model_copy(update={"label_splits": False}), tmp_path / "d")
+    assert not (tmp_path / "d" / "splits").exists()
+    (tmp_path / "clean").mkdir()
+    del slices["again"]
+    build(write_lab(tmp_path / "clean", slices, "label"), config, tmp_path / "e")
+    report = json.loads((tmp_path / "e/splits/leakage.json").read_text())
+    assert report["apart"] == "donor"
+    assert report["findings"] == []
+    assert "donor-out@1" in open_corpus(tmp_path / "e").evaluation_splits()
