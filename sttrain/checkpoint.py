@@ -12,9 +12,10 @@ The weights and their JSON are all that an encoder needs elsewhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -31,6 +32,8 @@ FOLDER: Final = "checkpoints"
 INITIAL: Final = "initial"
 WEIGHTS: Final = "safetensors"
 OPTIMIZER: Final = "optimizer.safetensors"
+EMA: Final = "ema.safetensors"
+BEST: Final = "best"
 FORMAT: Final = "sttrain/checkpoint"
 VERSION: Final = 1
 
@@ -58,6 +61,8 @@ class CheckpointDocument(Document):
     fingerprint: Sha256
     """Digest of all of the run's configuration that decides its weights."""
     seed: Count
+    batch: Annotated[int, Field(ge=1)]
+    """Patches of a global batch: what `step` counts."""
     epoch: Count
     step: Count
     """Next step of the epoch."""
@@ -65,7 +70,11 @@ class CheckpointDocument(Document):
     """Optimizer steps since the start of the run."""
     weights: StoredFile
     optimizer: StoredFile | None
-    """Optimizer state; none in ``initial``."""
+    """Optimizer state; none in ``initial`` and ``best``."""
+    ema: StoredFile | None = None
+    """Running mean of the weights, where the run keeps one."""
+    best: float | None = None
+    """Least validation loss so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +150,7 @@ def save_checkpoint(
     name: str,
     model: MaskedAutoencoder,
     optimizer: Mapping[str, Tensor] | None,
+    ema: Mapping[str, Tensor] | None = None,
     **facts: Any,  # noqa: ANN401 - the remaining fields of the document, which types them
 ) -> CheckpointDocument:
     """Write a checkpoint; the JSON, which makes it one, comes last.
@@ -155,6 +165,8 @@ def save_checkpoint(
         Its weights are saved.
     optimizer
         Tensors of the optimizer; none for a checkpoint that nothing is resumed from.
+    ema
+        Running mean of the weights, where there is one.
     facts
         The other fields of :class:`CheckpointDocument`.
 
@@ -171,6 +183,9 @@ def save_checkpoint(
         optimizer=None
         if optimizer is None
         else _store(folder / f"{name}.{OPTIMIZER}", save_tensors(dict(optimizer))),
+        ema=None
+        if ema is None
+        else _store(folder / f"{name}.{EMA}", save_tensors(weights | dict(ema))),
         **facts,
     )
     write_durable(folder / f"{name}.json", document.to_bytes())
@@ -240,7 +255,8 @@ def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
             Problem(code="T02", subject=f"checkpoint '{name}'", where=str(path), what=what, fix=fix)
         )
     document = read_document(CheckpointDocument, path.read_bytes(), str(path))
-    for suffix, stored in ((WEIGHTS, document.weights), (OPTIMIZER, document.optimizer)):
+    files = (WEIGHTS, document.weights), (OPTIMIZER, document.optimizer), (EMA, document.ema)
+    for suffix, stored in files:
         if stored is not None:
             _read_stored(folder / f"{name}.{suffix}", stored)
     return document
@@ -262,6 +278,20 @@ def load_weights(
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise _damaged(path, f"its tensors do not fit the model: {str(error)[:200]}") from error
+
+
+def load_ema(folder: Path, name: str, document: CheckpointDocument) -> dict[str, Tensor]:
+    """Return the running mean of the weights, by the name of each.
+
+    Raises
+    ------
+    IntegrityError
+        They fail their digest, or there are none.
+    """
+    path = folder / f"{name}.{EMA}"
+    if document.ema is None:
+        raise _damaged(path, "the run keeps no running mean of its weights")
+    return _read_tensors(path, document.ema)
 
 
 def load_optimizer(folder: Path, name: str, document: CheckpointDocument) -> dict[str, Tensor]:
@@ -286,7 +316,7 @@ def resume_point(document: CheckpointDocument) -> StreamState:
 def drop_old(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints and ``initial``; the JSON goes first."""
     for name in [n for n in list_checkpoints(run) if n != INITIAL][keep:]:
-        for suffix in ("json", OPTIMIZER, WEIGHTS):
+        for suffix in ("json", OPTIMIZER, EMA, WEIGHTS):
             (run / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
 
 

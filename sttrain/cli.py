@@ -53,7 +53,10 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
     """Make the flag of a field of the run's configuration or options."""
     field = {**RunConfig.model_fields, **FitOptions.model_fields}[name]
     text = f"{field.description} \\[default: {'none' if field.default is None else field.default}]"
-    return click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=text)
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=text)
+    return click.option(flag, name, type=kind, default=None, help=text)
 
 
 @cli.command()
@@ -89,6 +92,13 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("checkpoint_every", int)
 @_fit_option("keep", int)
 @_fit_option("log_every", int)
+@_fit_option("part", int)
+@_fit_option("timeout", float)
+@_fit_option("val_split", str)
+@_fit_option("val_every", int)
+@_fit_option("val_patches", int)
+@_fit_option("trace", bool)
+@_fit_option("rebatch", bool)
 @_shared_options
 def fit(
     corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
@@ -111,7 +121,9 @@ def fit(
             progress=progress,
             say=lambda text: None if flags["quiet"] else click.echo(text, err=True),
         )
-    click.echo(json.dumps(asdict(summary), sort_keys=True) if flags["as_json"] else str(summary))
+    if summary.rank == 0:
+        text = json.dumps(asdict(summary), sort_keys=True) if flags["as_json"] else str(summary)
+        click.echo(text)
 
 
 # --- embed, probe, report -------------------------------------------------------------------

@@ -35,8 +35,11 @@ class OptimizerConfig(Document):
     """Decay of the matrices; norms, biases and the gene table are left alone."""
     warmup: float = Field(0.05, ge=0, le=1)
     """Share of all steps over which the rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does after that: fall to 0 along half a cosine, or stay."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """What the rate does after that: fall to 0 along half a cosine, stay and fall to 0 linearly at
+    the end (warm-up, stable, decay), or stay."""
+    decay: float = Field(0.2, ge=0, le=1)
+    """Share of all steps over which the rate falls under ``wsd``."""
     clip: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
     """Greatest norm of the gradient; longer ones are shortened to it. ``none``: never."""
 
@@ -54,8 +57,11 @@ class RunConfig(Document):
     """Passes over all patches."""
     batch: int = Field(32, ge=1, le=1_000_000)
     """Patches of a global batch."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Type of the large products. `auto` is bf16 where the device has instructions for it."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Type of the large products. `auto` is bf16 where the device has instructions for it; fp16
+    scales the loss."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running mean of the weights, kept beside them; 0 is none."""
     statistics_patches: int = Field(2048, ge=1)
     """Patches from which the gene means are taken before the first step."""
     model: ModelConfig = ModelConfig()
@@ -80,7 +86,22 @@ class FitOptions(Document):
     threads: int | None = Field(None, ge=1, le=4096)
     """Threads of PyTorch; without it PyTorch chooses."""
     device: str = "auto"
-    """cpu, cuda, cuda:1; auto is the first GPU, or the CPU."""
+    """cpu, cuda, cuda:1; auto is the GPU of the rank, or the CPU."""
+    part: int | None = Field(None, ge=1)
+    """Most patches that a rank computes at once; the gradients of the parts of a batch add up."""
+    timeout: float = Field(60.0, ge=1, le=86_400)
+    """Seconds after which a rank that does not answer is given up."""
+    val_split: SplitName | None = None
+    """Split whose loss is taken along the way, under the same masks every time; the weights of the
+    least one are kept as checkpoint `best`."""
+    val_every: int = Field(200, ge=1)
+    """Steps between validations; one more comes at the end."""
+    val_patches: int = Field(1024, ge=1)
+    """Patches of a validation, at most."""
+    trace: bool = False
+    """Note the keys of every step, in `trace/` of the run folder."""
+    rebatch: bool = False
+    """Go on with another global batch than the run began with; refused without it."""
     checkpoint_every: int = Field(200, ge=1)
     """Steps between checkpoints; one more is written at the end, or when the run is stopped."""
     keep: int = Field(2, ge=2, le=1000)

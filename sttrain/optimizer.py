@@ -47,6 +47,9 @@ def learning_rate(config: OptimizerConfig, done: int, total: int) -> float:
         return config.lr * (done + 1) / rising
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "wsd":
+        falling = max(1, round(config.decay * total))
+        return config.lr * min(1.0, (total - done) / falling)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (done - rising) / max(1, total - rising)))
 
 

@@ -48,8 +48,17 @@ class RunDocument(Document):
 
 
 @contextmanager
-def open_run(path: Path, document: RunDocument) -> Iterator[RunDocument]:
+def open_run(path: Path, document: RunDocument, *, rebatch: bool = False) -> Iterator[RunDocument]:
     """Hold a run folder for one process, making it if there is none.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    document
+        What is to be run.
+    rebatch
+        Go on with a run whose global batch was another one; its document then tells the new one.
 
     Yields
     ------
@@ -69,7 +78,7 @@ def open_run(path: Path, document: RunDocument) -> Iterator[RunDocument]:
     lock = FileLock(path / _LOCK)
     guard_disk(path, lambda: _acquire(path, lock))
     try:
-        yield _enter(path, document)
+        yield _enter(path, document, rebatch=rebatch)
     finally:
         lock.release()
 
@@ -95,7 +104,7 @@ def _refuse_foreign(path: Path) -> None:
         raise _conflict(path, what, "give a new folder with -o")
 
 
-def _enter(path: Path, document: RunDocument) -> RunDocument:
+def _enter(path: Path, document: RunDocument, *, rebatch: bool) -> RunDocument:
     file = path / RUN_JSON
     if not file.is_file():
         write_durable(file, document.to_bytes())
@@ -107,6 +116,14 @@ def _enter(path: Path, document: RunDocument) -> RunDocument:
         before.config.model_dump(mode="json") | {"corpus_id": before.corpus_id},
         document.config.model_dump(mode="json") | {"corpus_id": document.corpus_id},
     )
+    same = before.config.model_copy(update={"batch": document.config.batch})
+    if before.corpus_id == document.corpus_id and same == document.config:
+        if rebatch:
+            write_durable(file, document.to_bytes())
+            return before
+        what = f"it holds a run with another global batch: {'; '.join(found)}"
+        fix = "repeat the batch; or give --rebatch, and the rest is another run than it would be"
+        raise _conflict(path, what, fix)
     what = f"it holds another run: {'; '.join(found)}"
     raise _conflict(path, what, "repeat that run's settings, or give another folder with -o")
 

@@ -1,22 +1,53 @@
-"""One optimizer step, and the device it runs on."""
+"""One optimizer step over a global batch: its parts on the ranks, their parts in memory.
+
+The loss of a global batch is the sum of all squared errors over the number of all targets. Targets
+are counted before anything is computed and added up over ranks, so that every part of every rank
+is weighted right, however the batch was parted.
+"""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from sttrain.average import Average
+from sttrain.checkpoint import CheckpointDocument, load_ema, load_optimizer
 from sttrain.config import RunConfig
-from sttrain.errors import BadUsageError, DivergedError, Problem
-from sttrain.model import MaskedAutoencoder, normalise
-from sttrain.objectives import draw_hidden, squared_errors
-from sttrain.optimizer import build_optimizer, learning_rate, set_rate
-from sttrain.statistics import as_tensors
+from sttrain.distributed import Ranks
+from sttrain.errors import BadUsageError, DivergedError, Problem, ResourceError, StError
+from sttrain.learner import Learner, Task
+from sttrain.model import MaskedAutoencoder
+from sttrain.optimizer import (
+    build_optimizer,
+    learning_rate,
+    pack_state,
+    set_rate,
+    unpack_state,
+)
 from sttrain.stream import Batch
 
 _NAMED: Final = 5
 """Keys that a message names."""
+_SCALER: Final = "scaler"
+_SCALED: Final = ("scale", "_growth_tracker")
+"""What a loss scaler is resumed with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step came to, over all ranks."""
+
+    loss: float
+    norm: float
+    """Norm of the gradient before it was clipped."""
+    n_patches: int
+    stopping: bool
+    """Whether a rank was asked to stop."""
 
 
 @dataclass(kw_only=True)
@@ -29,60 +60,152 @@ class Trainer:
     total: int
     """Steps of the whole run."""
     done: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
+    part: int | None = None
+    """Most patches of a rank that are computed at once; the gradients of parts add up."""
+    average: Average | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
+    learner: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
+        learner = Learner(self.model, self.config)
+        self.learner = learner
+        if not self.ranks.alone:
+            self.learner = self.ranks.guard(
+                lambda: DistributedDataParallel(
+                    learner, forward_sync_buffers=False, gradient_as_bucket_view=True
+                )
+            )
         self.optimizer = build_optimizer(self.model, self.config.optimizer)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.config.precision == "fp16"
+        )
 
-    def step(self, batch: Batch) -> tuple[float, float]:
-        """Take one step.
+    @property
+    def asker(self) -> Learner:
+        """What draws the masks; DDP hides it."""
+        return cast(Learner, getattr(self.learner, "module", self.learner))
 
-        Returns
-        -------
-        tuple
-            Loss of the batch, and norm of the gradient before it was clipped.
+    def warm_up(self, batch: Batch) -> None:
+        """Compute the gradients of an empty patch and discard them, where there are ranks.
+
+        After its first backward pass DDP sorts its buckets anew, so that sums come out otherwise in
+        the last bits from the second step on: of the run, and again of the resumed run. With one
+        discarded pass before either, both are the same.
+        """
+        if not self.ranks.alone:
+            self._backward([self.asker.prepare(batch).blank()], 1.0)
+            self.optimizer.zero_grad()
+
+    def step(
+        self, batch: Batch | None, error: StError | None = None, *, stopping: bool = False
+    ) -> StepReport:
+        """Take one step with all ranks.
+
+        Parameters
+        ----------
+        batch
+            This rank's part of the global batch; may be empty. None where there is an error.
+        error
+            What kept this rank from having its part: all ranks stop.
+        stopping
+            Whether this rank was asked to stop after this step.
 
         Raises
         ------
         DivergedError
             The loss or the gradient is not finite; the patches are named and no weight changes.
+        ResourceError
+            Memory ran out, or a rank is gone.
         """
-        errors, counts = self.errors(batch)
-        loss = errors.sum() / counts.sum().clamp(min=1)
+        if batch is None:
+            self.ranks.agree([0.0] * 3, error, self.device)
+            raise error or _nothing()
+        task = self.asker.prepare(batch)
+        n_targets, n_patches, n_stopping = self.ranks.agree(
+            [task.n_targets, len(batch.keys), float(stopping)], error, self.device
+        )
+        parts = list(task.parts(self.part)) or [task.blank()]
+        errors = self.ranks.guard(lambda: self._backward(parts, max(n_targets, 1.0)))
+        (summed,) = self.ranks.add([float(errors.double().sum())], self.device)
+        loss, norm = summed / max(n_targets, 1.0), self._clip()
+        diverged = None
+        # A scaler that found infinite gradients passes the step over and halves its scale.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+            if not bool(torch.isfinite(errors).all()) or self.ranks.alone:
+                diverged = self._diverged(batch, errors, loss, norm)
+            self.ranks.agree((), diverged, self.device)
+            raise self._diverged(batch, errors, loss, norm)
+        set_rate(self.optimizer, learning_rate(self.config.optimizer, self.done, self.total))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.done += 1
+        if self.average is not None:
+            self.average.update()
+        return StepReport(loss=loss, norm=norm, n_patches=int(n_patches), stopping=bool(n_stopping))
+
+    def pack(self) -> dict[str, Tensor]:
+        """Return all that a resumed run needs besides the weights."""
+        state = pack_state(self.model, self.optimizer)
+        if self.scaler.is_enabled():
+            kept = self.scaler.state_dict()
+            state |= {f"{_SCALER}/{key}": torch.tensor(float(kept[key])) for key in _SCALED}
+        return state
+
+    def restore(self, folder: Path, name: str, checkpoint: CheckpointDocument) -> None:
+        """Take up where a checkpoint stands.
+
+        Raises
+        ------
+        IntegrityError
+            Its files are damaged or belong to other weights.
+        """
+        tensors = load_optimizer(folder, name, checkpoint)
+        kept = {key: float(tensors.pop(f"{_SCALER}/{key}", torch.tensor(0.0))) for key in _SCALED}
+        if self.scaler.is_enabled() and kept["scale"]:
+            state = self.scaler.state_dict()
+            tracker = int(kept["_growth_tracker"])
+            self.scaler.load_state_dict(
+                state | {"scale": kept["scale"], "_growth_tracker": tracker}
+            )
+        unpack_state(self.model, self.optimizer, tensors)
+        if self.average is not None:
+            self.average.restore(load_ema(folder, name, checkpoint))
+
+    def _backward(self, parts: list[Task], n_targets: float) -> Tensor:
+        """Add the gradients of all parts and ranks up; return the errors (B,) of this rank."""
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        errors = []
+        for number, part in enumerate(parts, 1):
+            with self._unsynchronised() if number < len(parts) else nullcontext():
+                found = self._run(part)
+                # DDP takes the mean over the ranks, and the sum is wanted.
+                loss = found.sum() * (self.ranks.world.n_ranks / n_targets)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            errors.append(found.detach())
+        return torch.cat(errors)
+
+    def _run(self, part: Task) -> Tensor:
+        try:
+            return cast(Tensor, self.learner(part))
+        except torch.OutOfMemoryError as error:
+            raise _full(len(part.batch.keys)) from error
+
+    def _unsynchronised(self) -> AbstractContextManager[None]:
+        if isinstance(self.learner, DistributedDataParallel):
+            return cast(AbstractContextManager[None], self.learner.no_sync())
+        return nullcontext()
+
+    def _clip(self) -> float:
+        self.scaler.unscale_(self.optimizer)
         clip = self.config.optimizer.clip
         limit = math.inf if clip == "none" else clip
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
-            raise self._diverged(batch, errors, loss.item(), norm.item())
-        set_rate(self.optimizer, learning_rate(self.config.optimizer, self.done, self.total))
-        self.optimizer.step()
-        self.done += 1
-        return loss.item(), norm.item()
-
-    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the squared errors (B,) and the number of targets (B,) of each patch."""
-        tensors = as_tensors(batch.counts, batch.genes, batch.totals, self.device)
-        hidden = draw_hidden(
-            self.config.mask,
-            seed=self.config.seed,
-            epoch=batch.epoch,
-            step=batch.step,
-            rows=torch.from_numpy(batch.rows),
-            totals=torch.from_numpy(batch.totals.astype("int64")),
-            genes=batch.genes.shape[1],
-        ).to(self.device)
-        bf16 = self.config.precision == "bf16"
-        sites = normalise(*tensors)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            found = self.model(sites, hidden)
-        return squared_errors(sites, hidden, found)
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
     def _diverged(self, batch: Batch, errors: Tensor, loss: float, norm: float) -> DivergedError:
         bad = (~torch.isfinite(errors)).nonzero().flatten().tolist()
-        keys = [batch.keys[i] for i in bad] or list(batch.keys)
+        keys = [batch.keys[i] for i in bad if i < len(batch.keys)] or list(batch.keys)
         more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         return DivergedError(
             Problem(
@@ -95,21 +218,47 @@ class Trainer:
         )
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device that a flag names; ``auto`` is the first GPU, or the CPU.
+def _nothing() -> StError:
+    what, fix = "it has neither a batch nor a reason", "report this with the run's log"
+    return StError(Problem(code="E001", subject="step", what=what, fix=fix))
+
+
+def _full(n_patches: int) -> ResourceError:
+    return ResourceError(
+        Problem(
+            code="P33",
+            subject="device memory",
+            what=f"it ran out over {n_patches} patches at once",
+            fix=f"give --part {max(1, n_patches // 2)}: gradients of parts add up to the same "
+            "global batch",
+        )
+    )
+
+
+def choose_device(name: str, local: int = 0) -> torch.device:
+    """Return the device that a flag names; ``auto`` is the GPU of this rank, or the CPU.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    local
+        Number of the rank on its machine.
 
     Raises
     ------
     BadUsageError
         There is no such device.
     """
+    n_gpus = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    n_gpus = torch.cuda.device_count()
     if device is None or (device.type != "cpu" and (device.index or 0) >= n_gpus):
         raise BadUsageError(
             Problem(
@@ -119,6 +268,8 @@ def choose_device(name: str) -> torch.device:
                 fix="give --device cpu, cuda or cuda:N",
             )
         )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

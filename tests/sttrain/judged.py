@@ -102,6 +102,7 @@ def write_run(root, corpus, genes=None, order=None):
             root, name, model, None if steps == 0 else {"t": torch.zeros(1)},
             genes=tuple(genes if order is None else [genes[i] for i in order]),
             corpus_id="9" * 64, fingerprint="8" * 64, seed=seed, epoch=0, step=steps,
+            batch=8,
             steps_done=steps,
         )  # fmt: skip
     return root

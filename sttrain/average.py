@@ -1,0 +1,40 @@
+"""A running mean of the weights (EMA), kept beside them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """The mean of a model's parameters over its steps, exponentially weighted.
+
+    Parameters
+    ----------
+    model
+        The model; the mean starts at its present weights.
+    decay
+        What is kept of the mean at each step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._weights = dict(model.named_parameters())
+        self.means = {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the present weights in."""
+        torch._foreach_lerp_(
+            list(self.means.values()), list(self._weights.values()), 1 - self.decay
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the mean of each weight, on the CPU."""
+        return {name: value.cpu().contiguous() for name, value in self.means.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put stored means in place of the present ones."""
+        for name, value in self.means.items():
+            value.copy_(tensors[name])

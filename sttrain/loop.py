@@ -1,0 +1,263 @@
+"""The steps of one call of ``fit``, with what is said, validated and stored along the way."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from stbuild.corpus.console import TerminatedError
+from stbuild.corpus.reader import Corpus
+from sttrain.checkpoint import BEST, drop_old, list_checkpoints, save_checkpoint, step_name
+from sttrain.config import FitOptions
+from sttrain.distributed import Ranks
+from sttrain.errors import StError
+from sttrain.optimizer import learning_rate
+from sttrain.order import Order
+from sttrain.progress import Report
+from sttrain.runs import Journal, RunDocument
+from sttrain.stream import Batch, PatchStream, StreamState
+from sttrain.trace import Trace, open_trace
+from sttrain.trainer import StepReport, Trainer
+from sttrain.validation import Validator
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSummary:
+    """What a call of :func:`sttrain.train.fit` did."""
+
+    run: str
+    corpus_id: str
+    checkpoint: str
+    """Name of the newest checkpoint."""
+    epochs: int
+    steps: int
+    """Steps of the whole run, all done."""
+    steps_now: int
+    """Steps that this call took."""
+    rank: int
+    """Rank that says this; the first one speaks for all."""
+    ranks: int
+    loss: float | None
+    """Mean loss over the last epoch's worth of steps, or over those that this call took."""
+    val_loss: float | None
+    """Last loss on the held-out split."""
+    patches_per_s: float | None
+    """Of all ranks together."""
+    data_wait: float | None
+    """Share of the time that training waited for data."""
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return the summary for people."""
+        text = (
+            f"{self.run}: {self.steps:,} steps, {self.epochs} epochs, checkpoint {self.checkpoint}"
+        )
+        if self.loss is None or self.patches_per_s is None or self.data_wait is None:
+            return f"{text}; it was finished, nothing was left to do"
+        held = "" if self.val_loss is None else f", on the held-out split {self.val_loss:.4f}"
+        return (
+            f"{text}; mean loss of the last epoch {self.loss:.4f}{held}\n{self.steps_now:,} steps "
+            f"in {self.seconds:.0f} s, {self.patches_per_s:.1f} patches/s, waiting for data "
+            f"{self.data_wait:.1%} of the time"
+        )
+
+
+class Stop:
+    """Whether a signal asked the run to end; it ends after the step that it is in."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Note a signal; a second one ends the process at once."""
+        if self.signal is not None:
+            raise interruption(number)
+        self.signal = number
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM as long as this lasts; only a main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {n: signal.signal(n, self) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def interruption(number: int | None) -> KeyboardInterrupt:
+    """Return what ends a run on a signal; another rank's signal counts as SIGTERM."""
+    return KeyboardInterrupt() if number == signal.SIGINT else TerminatedError()
+
+
+def checkpoint_facts(
+    document: RunDocument, corpus: Corpus, state: StreamState, *, done: int
+) -> dict[str, Any]:
+    """Return what a checkpoint says of its run and of the place in it."""
+    return {
+        "genes": tuple(corpus.genes),
+        "corpus_id": document.corpus_id,
+        "fingerprint": document.fingerprint,
+        "seed": document.config.seed,
+        "batch": document.config.batch,
+        "epoch": state.epoch,
+        "step": state.step,
+        "steps_done": done,
+    }
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """The loop of one rank; the first rank also writes the run folder."""
+
+    trainer: Trainer
+    document: RunDocument
+    corpus: Corpus
+    output: Path
+    options: FitOptions
+    progress: Report | None
+    stop: Stop
+    order: Order
+    ranks: Ranks
+    validator: Validator | None
+    best: float | None
+    waited: float = 0.0
+    worked: float = 0.0
+    patches: int = 0
+    val_loss: float | None = None
+    losses: list[float] = field(default_factory=list)
+
+    def run(self, stream: PatchStream, state: StreamState) -> FitSummary:
+        """Take all steps from `state` on."""
+        began, start = time.monotonic(), self.trainer.done
+        with self._journal(start) as journal, self._trace(start) as trace:
+            batches = stream.batches(state, self.document.config.epochs)
+            if self.trainer.done < self.trainer.total:
+                self.trainer.warm_up(_read_nothing(stream, state))
+            while self.trainer.done < self.trainer.total:
+                self.ranks.step = self.trainer.done + 1
+                self._step(batches, journal, trace)
+        return self._summary(self.trainer.done - start, time.monotonic() - began)
+
+    def _journal(self, start: int) -> AbstractContextManager[Journal | None]:
+        return Journal(self.output, start) if self.ranks.is_first else nullcontext()
+
+    def _trace(self, start: int) -> AbstractContextManager[Trace | None]:
+        world = self.ranks.world
+        return open_trace(self.output, start, world) if self.options.trace else nullcontext()
+
+    def _step(self, batches: Iterator[Batch], journal: Journal | None, trace: Trace | None) -> None:
+        clock = time.monotonic()
+        batch, error = None, None
+        try:
+            batch = next(batches)
+        except StError as caught:
+            error = caught
+        arrived = time.monotonic()
+        if trace is not None and batch is not None:
+            trace.write(self.trainer.done + 1, batch)
+        report = self.trainer.step(batch, error, stopping=self.stop.signal is not None)
+        ended = time.monotonic()
+        if batch is None:  # never: the step raised the error
+            return
+        self.waited += arrived - clock
+        self.worked += ended - arrived
+        self.patches += report.n_patches
+        self.losses = [*self.losses[1 - self.order.steps :], report.loss]
+        if journal is not None:
+            self._tell(journal, batch, report)
+        self._validate(journal, batch)
+        self._save(batch, stopping=report.stopping)
+        if report.stopping:
+            raise interruption(self.stop.signal)
+
+    def _tell(self, journal: Journal, batch: Batch, report: StepReport) -> None:
+        done, total = self.trainer.done, self.trainer.total
+        seconds = self.waited + self.worked
+        wait, speed = self.waited / seconds, self.patches / seconds
+        if self.progress is not None:
+            mean = sum(self.losses) / len(self.losses)
+            text = f"loss {mean:.4f}, {speed:.0f} patches/s, waiting for data {wait:.0%}"
+            self.progress(done, total, text)
+        if done % self.options.log_every == 0 or done == total:
+            rate = learning_rate(self.document.config.optimizer, done - 1, total)
+            values = {"loss": report.loss, "gradient_norm": report.norm, "learning_rate": rate}
+            values |= {"patches_per_s": speed, "data_wait": wait}
+            journal.write("step", done, {"epoch": batch.epoch, **values})
+
+    def _validate(self, journal: Journal | None, batch: Batch) -> None:
+        done = self.trainer.done
+        due = done % self.options.val_every == 0 or done == self.trainer.total
+        if self.validator is None or not due:
+            return
+        self.val_loss = self.validator.loss(self.trainer, self.ranks)
+        better = self.best is None or self.val_loss < self.best
+        self.best = self.val_loss if better else self.best
+        if journal is not None:
+            journal.write("validation", done, {"epoch": batch.epoch, "val_loss": self.val_loss})
+        if better:
+            self.ranks.run_first(lambda: self._write(BEST, batch, whole=False), self.trainer.device)
+
+    def _save(self, batch: Batch, *, stopping: bool) -> None:
+        """Write a checkpoint where one is due, at the end, and before the run is stopped."""
+        done, every = self.trainer.done, self.options.checkpoint_every
+        if done % every and done != self.trainer.total and not stopping:
+            return
+
+        def write() -> None:
+            self._write(step_name(done), batch, whole=True)
+            drop_old(self.output, self.options.keep)
+
+        self.ranks.run_first(write, self.trainer.device)
+
+    def _write(self, name: str, batch: Batch, *, whole: bool) -> None:
+        step = (batch.step + 1) % self.order.steps
+        state = StreamState(epoch=batch.epoch + (step == 0), step=step)
+        facts = checkpoint_facts(self.document, self.corpus, state, done=self.trainer.done)
+        save_checkpoint(
+            self.output,
+            name,
+            self.trainer.model,
+            self.trainer.pack() if whole else None,
+            self.trainer.average.tensors() if self.trainer.average else None,
+            best=self.best,
+            **facts,
+        )
+
+    def _summary(self, steps: int, seconds: float) -> FitSummary:
+        measured = self.waited + self.worked
+        return FitSummary(
+            run=str(self.output),
+            corpus_id=self.document.corpus_id,
+            checkpoint=list_checkpoints(self.output)[0],
+            epochs=self.document.config.epochs,
+            steps=self.document.steps,
+            steps_now=steps,
+            rank=self.ranks.world.rank,
+            ranks=self.ranks.world.n_ranks,
+            loss=sum(self.losses) / len(self.losses) if self.losses else None,
+            val_loss=self.val_loss,
+            patches_per_s=self.patches / measured if measured else None,
+            data_wait=self.waited / measured if measured else None,
+            seconds=seconds,
+        )
+
+
+def _read_nothing(stream: PatchStream, state: StreamState) -> Batch:
+    """Return a batch without a patch, of the corpus's shapes."""
+    counts, genes, totals = stream.source.read([])
+    none = np.zeros(0, np.int64)
+    return Batch(
+        epoch=state.epoch, step=state.step, counts=counts, genes=genes, totals=totals, keys=(),
+        rows=none, total=0,
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""The loss on a held-out split, under masks that never change."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from sttrain.distributed import Ranks
+from sttrain.errors import StError
+from sttrain.order import Order
+from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
+from sttrain.trainer import Trainer
+
+_EPOCH = -1
+"""Key of the masks: no epoch of training has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validator:
+    """Some patches of a split; each step of it belongs to one rank.
+
+    The patches are chosen by the seed of the run and are the same every time and for any number of
+    ranks, and so are their masks.
+    """
+
+    source: PatchSource
+    batch: int
+    """Patches of a batch."""
+    patches: int
+    """Patches in all, at most."""
+
+    def loss(self, trainer: Trainer, ranks: Ranks) -> float:
+        """Return the loss over all patches, added up over ranks.
+
+        Raises
+        ------
+        IntegrityError
+            A patch is damaged, on any rank.
+        """
+        order = Order(n_samples=len(self.source), batch=self.batch, seed=trainer.config.seed)
+        stream = PatchStream(self.source, order, workers=0)
+        steps = min(order.steps, math.ceil(self.patches / self.batch))
+        summed, n_targets, error = 0.0, 0, None
+        trainer.model.eval()
+        for step in range(ranks.world.rank, steps, ranks.world.n_ranks):
+            try:
+                batch = stream.read(StreamState(epoch=0, step=step))
+            except StError as caught:
+                error = caught
+                break
+            found, counted = _measure(trainer, replace(batch, epoch=_EPOCH))
+            summed += found
+            n_targets += counted
+        trainer.model.train()
+        total, n = ranks.agree([summed, n_targets], error, trainer.device)
+        return total / max(n, 1.0)
+
+
+@torch.no_grad()
+def _measure(trainer: Trainer, batch: Batch) -> tuple[float, int]:
+    task = trainer.asker.prepare(batch)
+    parts = task.parts(trainer.part)
+    summed = sum(float(trainer.asker(part).double().sum()) for part in parts)
+    return summed, task.n_targets
