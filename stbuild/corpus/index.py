@@ -182,6 +182,17 @@ def write_slices(slices: Sequence[SliceEntry]) -> bytes:
     return _to_parquet(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
 
 
+def same_tables(raw: bytes, other: bytes, where: str) -> bool:
+    """Tell whether two Parquet tables hold the same rows, whatever wrote them.
+
+    Raises
+    ------
+    IntegrityError
+        One of them is not Parquet.
+    """
+    return bool(_from_parquet(raw, where, {}).equals(_from_parquet(other, where, {})))
+
+
 def _to_parquet(table: "pa.Table") -> bytes:
     import pyarrow.parquet as pq
 

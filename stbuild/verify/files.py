@@ -1,0 +1,82 @@
+"""The files of a corpus: all there, no other, every byte as it was written. Nothing is decoded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stbuild.corpus import names
+from stbuild.corpus.digests import sha256_bytes, sha256_file
+from stbuild.corpus.documents import CorpusDocument
+from stbuild.corpus.errors import Problem
+from stbuild.corpus.reader import Corpus
+from stbuild.verify.problems import bad
+
+_MOST_NAMED = 50
+"""Extra files that are named one by one."""
+
+
+def listed_files(document: CorpusDocument) -> dict[str, tuple[int, str]]:
+    """Return (bytes, SHA-256) of every file that ``corpus.json`` lists, by path."""
+    files = {shard.path: (shard.bytes, shard.sha256) for shard in document.shards}
+    return files | {file.path: (file.bytes, file.sha256) for file in document.files}
+
+
+def check_files(corpus: Corpus) -> Iterator[Problem]:
+    """Yield every listed file that is missing, of another size or of other bytes."""
+    for path, (size, digest) in sorted(listed_files(corpus.document).items()):
+        file = corpus.root / path
+        if not is_plain(corpus.root, path):
+            yield bad(file, "missing, or not a regular file")
+        elif file.stat().st_size != size:
+            yield bad(file, f"{file.stat().st_size:,} bytes, corpus.json says {size:,}")
+        elif sha256_file(file) != digest:
+            yield bad(file, "its SHA-256 is not the one in corpus.json")
+
+
+def check_checksums(corpus: Corpus) -> Iterator[Problem]:
+    """Yield what ``SHA256SUMS`` and ``corpus.json`` say differently of each other."""
+    path = corpus.root / names.CHECKSUMS
+    if not is_plain(corpus.root, names.CHECKSUMS):
+        yield bad(path, "missing, or not a regular file")
+        return
+    document = corpus.root / names.CORPUS_JSON
+    raw = document.read_bytes()
+    sums = {name: digest for name, (_, digest) in listed_files(corpus.document).items()}
+    sums[names.CORPUS_JSON] = sha256_bytes(raw)
+    expected = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    found = path.read_bytes()
+    if found != "".join(expected).encode():
+        lines = found.decode(errors="replace").splitlines(keepends=True)
+        other = sorted(set(expected) ^ set(lines), key=lambda line: line[66:])
+        first = other[0].strip()[66:] if other else "the order of lines"
+        yield bad(path, f"{len(other)} lines are not those of corpus.json (first: {first!r})")
+    if raw != corpus.document.to_bytes():
+        yield bad(document, "its bytes are not the form that a corpus.json is written in")
+    elif f"{sums[names.CORPUS_JSON]}  {names.CORPUS_JSON}".encode() not in found.splitlines():
+        yield bad(document, "its SHA-256 is not the one in SHA256SUMS")
+
+
+def check_extra(corpus: Corpus) -> Iterator[Problem]:
+    """Yield what stands in the folder and is not listed; links are never followed."""
+    known = {*listed_files(corpus.document), names.CORPUS_JSON, names.CHECKSUMS}
+    folders = {parent.as_posix() for path in known for parent in Path(path).parents}
+    fix = "remove it, or keep it outside the corpus"
+    extra = [path for path in _walk(corpus.root) if path not in known | folders]
+    for path in extra[:_MOST_NAMED]:
+        yield bad(corpus.root / path, "it is not listed by the corpus", fix)
+    if len(extra) > _MOST_NAMED:
+        yield bad(corpus.root, f"{len(extra) - _MOST_NAMED:,} more that are not listed", fix)
+
+
+def is_plain(root: Path, path: str) -> bool:
+    """Tell whether a path of the corpus is a regular file that no link leads to."""
+    parts = [root / path, *(root / parent for parent in Path(path).parents)]
+    return (root / path).is_file() and not any(p.is_symlink() for p in parts if p != root)
+
+
+def _walk(folder: Path, inside: str = "") -> Iterator[str]:
+    """Yield every path below a folder; a link to a folder is one entry, and not entered."""
+    for path in sorted(folder.iterdir()):
+        name = f"{inside}{path.name}"
+        yield name
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path, f"{name}/")
