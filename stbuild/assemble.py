@@ -121,6 +121,7 @@ def make_tables(
         ),
         vocabulary=vocabulary,
         vocabulary_rules=inputs.growth.rule_names,
+        labels=inputs.labels,
         shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
         plan=plan_digest(plans),
         tools={name: version(name) for name in _TOOLS},

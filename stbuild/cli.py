@@ -32,6 +32,7 @@ from stbuild.options import (
     source_options,
     worker_options,
 )
+from stbuild.publish.command import publish
 from stbuild.screen import Screen, format_size
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def _read_genes(vocabulary: str | None) -> Any:
     return read_vocabulary(Path(vocabulary))
 
 
-for command in (fetch, *COMMANDS):
+for command in (fetch, publish, *COMMANDS):
     cli.add_command(command)
 
 

@@ -47,13 +47,12 @@ class Earlier:
         ResourceError
             The disk refuses.
         """
-        problems = []
+        problems: list[Problem] = []
         for shard in self.corpus.document.shards:
-            source, target = self.corpus.root / shard.path, out / shard.path
-            if not _is_whole(target, shard):
-                guard_disk(target, partial(_link, source, target))
-            if not _is_whole(target, shard):
-                problems.append(_damaged(source))
+            try:
+                guard_disk(out / shard.path, partial(put_shard, self.corpus.root, out, shard))
+            except IntegrityError as error:
+                problems += error.problems
         if problems:
             raise IntegrityError(*problems)
         return {shard.path: shard for shard in self.corpus.document.shards}
@@ -104,6 +103,21 @@ def _sample(split: str, kind: Kind, index: SampleIndex, i: int) -> Sample:
     )
 
 
+def put_shard(root: Path, out: Path, shard: ShardEntry) -> None:
+    """Put a shard of one folder into another: a hard link, or a copy, checked either way.
+
+    Raises
+    ------
+    IntegrityError
+        It is missing or damaged.
+    """
+    source, target = root / shard.path, out / shard.path
+    if not _is_whole(target, shard):
+        _link(source, target)
+    if not _is_whole(target, shard):
+        raise IntegrityError(_damaged(source))
+
+
 def _is_whole(path: Path, shard: ShardEntry) -> bool:
     if path.is_symlink() or not path.is_file() or path.stat().st_size != shard.bytes:
         return False
@@ -129,6 +143,6 @@ def _damaged(path: Path) -> Problem:
         code="P20",
         subject=f"file '{path.name}'",
         where=str(path),
-        what="missing or damaged: the corpus cannot be extended",
+        what="missing, or not the bytes that its corpus.json says",
         fix="`stbuild repair` it from its grids first",
     )

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 _N_GENES = 9
 
 
-def _new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches.
+
+    Raises
+    ------
+    PlatformError
+        matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -59,7 +66,7 @@ def draw_slice(grid: Grid, config: ShardConfig) -> "Figure":
     """
     one = config.model_copy(update={"n_per_slice": 1, "cover": None})
     window, patch = next(cut_slice(grid, Vocabulary(tuple(grid.genes)), (), one))
-    figure = _new_figure(16, 4.9)
+    figure = new_figure(16, 4.9)
     left, middle, right, panel = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.1])
     meta = grid.meta
     spots = left.scatter(grid.xy[:, 0], grid.xy[:, 1], c=np.log10(grid.totals), s=4, lw=0)
@@ -124,7 +131,7 @@ def _show_genes(axes: "Axes", patch: Patch, genes: Any) -> None:  # noqa: ANN401
 
 def draw_patch(patch: Patch, genes: list[str]) -> "Figure":
     """Draw one patch of a corpus: library sizes, and the genes with most variance."""
-    figure = _new_figure(9, 4.6)
+    figure = new_figure(9, 4.6)
     left, right = figure.subplots(1, 2)
     _show_sites(left, patch.totals)
     left.set_title(f"{patch.meta.observed} sites observed")

@@ -30,6 +30,8 @@ class Growth:
     """For each generation given genes, or a rule over its training slices."""
     generation_of: Mapping[str, int] = field(default_factory=dict)
     """Generation of each slug; slices that are not in it are of the last one."""
+    labels: tuple[str, ...] = ()
+    """Label names that have a code already; others are appended."""
 
     def generation(self, slug: str) -> int:
         """Return the generation of a slice; 0 is the first build."""
@@ -61,6 +63,7 @@ def locked_growth(lock: LockDocument, genes: Sequence[str]) -> Growth:
     return Growth(
         rules=tuple(part if rule == GIVEN else rule for part, rule in rules),
         generation_of={grid.slug: grid.generation for grid in lock.grids},
+        labels=lock.labels,
     )
 
 
@@ -114,7 +117,7 @@ def grow_vocabulary(
 
 def grow_labels(growth: Growth, metas: Sequence[GridMeta]) -> tuple[str, ...]:
     """Return the label names: sorted within each generation, new ones appended."""
-    labels: list[str] = []
+    labels = list(growth.labels)
     for number in range(len(growth.rules)):
         own = [meta for meta in metas if growth.generation(meta.slug) == number]
         labels += sorted({name for meta in own for name in meta.label_names} - set(labels))

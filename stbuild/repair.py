@@ -6,6 +6,7 @@ A repaired file must be the bytes that ``corpus.json`` names; nothing else is ev
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stbuild.assemble import list_checksums, make_tables
 from stbuild.build import cut_parts, list_members
@@ -158,18 +159,19 @@ def _growths(root: Path, document: CorpusDocument, given: Vocabulary | None) -> 
     """Yield how the corpus may have come about, by what of it is whole; the surest first."""
     files = {file.path: file for file in document.files}
     sizes, genes = document.vocabulary.sizes, () if given is None else given.genes
+    known: dict[str, Any] = {"labels": document.labels}
     if not _is_bad(root / names.GENES_PARQUET, files[names.GENES_PARQUET]):
         genes = tuple(open_corpus(root).genes)
-    generation_of = {entry.slug: entry.generation for entry in document.slices}
+    known["generation_of"] = {entry.slug: entry.generation for entry in document.slices}
     lock = root / names.LOCK_JSON
     if not _is_bad(lock, files[names.LOCK_JSON]):
         locked = read_document(LockDocument, lock.read_bytes(), str(lock))
         if genes or GIVEN not in locked.vocabulary_rules:
             yield locked_growth(locked, genes)
     else:
-        yield Growth(rules=("union",) * len(sizes), generation_of=generation_of)
+        yield Growth(rules=("union",) * len(sizes), **known)
     if genes:
-        yield Growth(rules=part_given(genes, sizes), generation_of=generation_of)
+        yield Growth(rules=part_given(genes, sizes), **known)
 
 
 def _other(path: str, *, same_content: bool) -> Problem:

@@ -333,6 +333,7 @@ def _publish(
     contents[names.SLICES_PARQUET] = write_slices(entries)
     contents |= {names.split_path(s.task, s.task_version): s.to_bytes() for s in splits}
     fingerprint = sha256_json(config.model_dump(mode="json"))
+    labels = LABELS if any(bool((toy.labels >= 0).any()) for toy in toys) else ()
     lock = LockDocument(
         config=config,
         grids=tuple(
@@ -356,6 +357,7 @@ def _publish(
         ),
         vocabulary=vocabulary,
         vocabulary_rules=("union",),
+        labels=labels,
         shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
         plan=fingerprint,
         tools={"numpy": "2"},
@@ -366,7 +368,6 @@ def _publish(
         for path, raw in sorted(contents.items())
         for size, digest in [write_durable(root / path, raw)]
     ]
-    labels = LABELS if any(bool((toy.labels >= 0).any()) for toy in toys) else ()
     frozen = [file for file in files if file.path.startswith("splits/")]
     document = CorpusDocument(
         name=config.name,

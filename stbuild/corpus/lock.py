@@ -80,6 +80,8 @@ class LockDocument(Document):
     vocabulary_rules: Annotated[tuple[str, ...], Field(min_length=1)]
     """For each generation ``union``, ``intersection`` or ``share:X`` of its training slices, or
     ``given``: then the genes stand in the ``genes.parquet`` beside the lock."""
+    labels: tuple[str, ...]
+    """Label names in the order of their codes."""
     shards: tuple[LockedShard, ...]
     plan: Sha256
     """Digest of the shard plan: the keys of every shard, in order."""

@@ -47,7 +47,7 @@ _DEFAULTS = Options()
     show_default=True, help="Largest file, packed or unpacked, in 10^9 bytes.",
 )  # fmt: skip
 @shared_options
-def fetch(manifest: Path, jobs: int, **flags: Any) -> None:  # noqa: ANN401 - as click gives them
+def fetch(manifest: Path, jobs: int, **flags: Any) -> None:
     """Download the sources that a MANIFEST lists, to where its sample sheet says.
 
     Files are checked by size and SHA-256; a run that was cut off goes on where it stopped.

@@ -5,34 +5,56 @@ from pathlib import Path
 
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
-from stbuild.corpus.documents import CorpusDocument
+from stbuild.corpus.documents import CorpusDocument, read_document
 from stbuild.corpus.errors import Problem
 from stbuild.corpus.reader import Corpus
+from stbuild.corpus.release import RELEASE_JSON, ReleaseDocument
 from stbuild.verify.problems import bad
 
 _MOST_NAMED = 50
 """Extra files that are named one by one."""
 
 
-def listed_files(document: CorpusDocument) -> dict[str, tuple[int, str]]:
-    """Return (bytes, SHA-256) of every file that ``corpus.json`` lists, by path."""
+def listed_files(
+    document: CorpusDocument, release: ReleaseDocument | None
+) -> dict[str, tuple[int, str]]:
+    """Return (bytes, SHA-256) of every file that ``corpus.json`` and ``release.json`` list."""
     files = {shard.path: (shard.bytes, shard.sha256) for shard in document.shards}
-    return files | {file.path: (file.bytes, file.sha256) for file in document.files}
+    files |= {file.path: (file.bytes, file.sha256) for file in document.files}
+    if release is not None:
+        raw = release.to_bytes()
+        files |= {file.path: (file.bytes, file.sha256) for file in release.files}
+        files[RELEASE_JSON] = (len(raw), sha256_bytes(raw))
+    return files
 
 
-def check_files(corpus: Corpus) -> Iterator[Problem]:
+def read_release(corpus: Corpus) -> ReleaseDocument | None:
+    """Return what a release holds besides its corpus; None where the corpus is none.
+
+    Raises
+    ------
+    IntegrityError
+        ``release.json`` is damaged.
+    """
+    path = corpus.root / RELEASE_JSON
+    if not is_plain(corpus.root, RELEASE_JSON):
+        return None
+    return read_document(ReleaseDocument, path.read_bytes(), str(path))
+
+
+def check_files(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
     """Yield every listed file that is missing, of another size or of other bytes."""
-    for path, (size, digest) in sorted(listed_files(corpus.document).items()):
+    for path, (size, digest) in sorted(listed_files(corpus.document, release).items()):
         file = corpus.root / path
         if not is_plain(corpus.root, path):
             yield bad(file, "missing, or not a regular file")
         elif file.stat().st_size != size:
-            yield bad(file, f"{file.stat().st_size:,} bytes, corpus.json says {size:,}")
+            yield bad(file, f"{file.stat().st_size:,} bytes, {_lister(corpus, path)} says {size:,}")
         elif sha256_file(file) != digest:
-            yield bad(file, "its SHA-256 is not the one in corpus.json")
+            yield bad(file, f"its SHA-256 is not the one in {_lister(corpus, path)}")
 
 
-def check_checksums(corpus: Corpus) -> Iterator[Problem]:
+def check_checksums(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
     """Yield what ``SHA256SUMS`` and ``corpus.json`` say differently of each other."""
     path = corpus.root / names.CHECKSUMS
     if not is_plain(corpus.root, names.CHECKSUMS):
@@ -40,7 +62,7 @@ def check_checksums(corpus: Corpus) -> Iterator[Problem]:
         return
     document = corpus.root / names.CORPUS_JSON
     raw = document.read_bytes()
-    sums = {name: digest for name, (_, digest) in listed_files(corpus.document).items()}
+    sums = {name: digest for name, (_, digest) in listed_files(corpus.document, release).items()}
     sums[names.CORPUS_JSON] = sha256_bytes(raw)
     expected = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
     found = path.read_bytes()
@@ -51,13 +73,14 @@ def check_checksums(corpus: Corpus) -> Iterator[Problem]:
         yield bad(path, f"{len(other)} lines are not those of corpus.json (first: {first!r})")
     if raw != corpus.document.to_bytes():
         yield bad(document, "its bytes are not the form that a corpus.json is written in")
-    elif f"{sums[names.CORPUS_JSON]}  {names.CORPUS_JSON}".encode() not in found.splitlines():
-        yield bad(document, "its SHA-256 is not the one in SHA256SUMS")
+    for name in (names.CORPUS_JSON, RELEASE_JSON):
+        if name in sums and f"{sums[name]}  {name}".encode() not in found.splitlines():
+            yield bad(corpus.root / name, "its SHA-256 is not the one in SHA256SUMS")
 
 
-def check_extra(corpus: Corpus) -> Iterator[Problem]:
+def check_extra(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
     """Yield what stands in the folder and is not listed; links are never followed."""
-    known = {*listed_files(corpus.document), names.CORPUS_JSON, names.CHECKSUMS}
+    known = {*listed_files(corpus.document, release), names.CORPUS_JSON, names.CHECKSUMS}
     folders = {parent.as_posix() for path in known for parent in Path(path).parents}
     fix = "remove it, or keep it outside the corpus"
     extra = [path for path in _walk(corpus.root) if path not in known | folders]
@@ -65,6 +88,12 @@ def check_extra(corpus: Corpus) -> Iterator[Problem]:
         yield bad(corpus.root / path, "it is not listed by the corpus", fix)
     if len(extra) > _MOST_NAMED:
         yield bad(corpus.root, f"{len(extra) - _MOST_NAMED:,} more that are not listed", fix)
+
+
+def _lister(corpus: Corpus, path: str) -> str:
+    document = corpus.document
+    own = {entry.path for entry in document.files} | {shard.path for shard in document.shards}
+    return names.CORPUS_JSON if path in own else RELEASE_JSON
 
 
 def is_plain(root: Path, path: str) -> bool:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stbuild.corpus.errors import Problem
+from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.reader import open_corpus
 from stbuild.verify.claims import check_claims
-from stbuild.verify.files import check_checksums, check_extra, check_files
+from stbuild.verify.files import check_checksums, check_extra, check_files, read_release
 from stbuild.verify.samples import SampleChecker
 
 
@@ -52,7 +52,14 @@ def verify_corpus(
     """
     corpus = open_corpus(root)
     document = corpus.document
-    problems = [*check_files(corpus), *check_checksums(corpus), *check_extra(corpus)]
+    problems: list[Problem] = []
+    release = None
+    try:
+        release = read_release(corpus)
+    except IntegrityError as error:
+        problems += error.problems
+    for check in (check_files, check_checksums, check_extra):
+        problems += check(corpus, release)
     n_samples = 0
     if not quick:
         claims = check_claims(corpus, {str(problem.where) for problem in problems})
