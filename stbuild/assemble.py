@@ -24,7 +24,6 @@ from stbuild.corpus.documents import (
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_panels, write_slices
 from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard
-from stbuild.genes import measured_in
 from stbuild.grids import GridMeta
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import LeakageReport
@@ -126,16 +125,16 @@ def make_tables(
         plan=plan_digest(plans),
         tools={name: version(name) for name in _TOOLS},
     )
-    measured = measured_in(inputs.vocabulary, inputs.genes)
+    panels = {
+        meta.slug: inputs.vocabulary_of(meta.slug).locate(genes)[1]
+        for meta, genes in zip(inputs.metas, inputs.genes, strict=True)
+    }
+    times = Counter(gene for panel in panels.values() for gene in panel.tolist())
+    measured = [times[gene] for gene in range(len(inputs.vocabulary.genes))]
     contents = {
         names.GENES_PARQUET: write_genes(inputs.vocabulary.genes, measured),
         names.SLICES_PARQUET: write_slices(slices),
-        names.PANELS_PARQUET: write_panels(
-            {
-                meta.slug: inputs.vocabulary_of(meta.slug).locate(genes)[1]
-                for meta, genes in zip(inputs.metas, inputs.genes, strict=True)
-            }
-        ),
+        names.PANELS_PARQUET: write_panels(panels),
         names.LOCK_JSON: lock.to_bytes(),
     }
     if leakage is not None:

@@ -170,12 +170,6 @@ def _say(names: Sequence[str]) -> str:
     return f"{len(names):,} slices ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def measured_in(vocabulary: Vocabulary, per_slice: Iterable[Sequence[str]]) -> list[int]:
-    """Return, for each gene of the vocabulary, how many slices measure it."""
-    times = Counter(gene for genes in per_slice for gene in genes)
-    return [times[gene] for gene in vocabulary.genes]
-
-
 def read_vocabulary(path: Path) -> Vocabulary:
     """Read a vocabulary from a finished corpus, or from a text file with one gene id a line.
 
