@@ -6,7 +6,7 @@ Only this module touches pyarrow, and only inside its functions.
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from stbuild.corpus.errors import IntegrityError, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,12 @@ class SampleIndex:
         return len(self.offset)
 
 
+_MOST_TEXT: Final = 4096
+"""Longest text of a table, in bytes: ids and names are far shorter."""
+_FIXED_BYTES: Final = 16 * 2**20
+_ROW_BYTES: Final = 2**20
+"""Most bytes that a table's columns may claim: so much, and so much a row (panels hold lists)."""
+
 _INT_COLUMNS = {
     "shard": np.int32,
     "offset": np.int64,
@@ -69,8 +76,15 @@ def write_index(index: SampleIndex) -> bytes:
     return _to_parquet(pa.table(columns))
 
 
-def read_index(raw: bytes, where: str) -> SampleIndex:
+def read_index(raw: bytes, where: str, n_rows: int | None = None) -> SampleIndex:
     """Read an index and check its columns.
+
+    Parameters
+    ----------
+    raw, where
+        The file, and its name for messages.
+    n_rows
+        Samples that it must have; a table of another length is refused unread.
 
     Raises
     ------
@@ -80,7 +94,8 @@ def read_index(raw: bytes, where: str) -> SampleIndex:
     digest_type = "fixed_size_binary[32]"
     needed = {name: np.dtype(dtype).name for name, dtype in _INT_COLUMNS.items()}
     needed |= dict.fromkeys(("key", "slice", "donor"), "string")
-    table = _from_parquet(raw, where, needed | {"sha256": digest_type, "content": digest_type})
+    digests_too = needed | {"sha256": digest_type, "content": digest_type}
+    table = _from_parquet(raw, where, digests_too, n_rows)
     integers: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(table.column(name).to_numpy(), dtype=dtype)
         for name, dtype in _INT_COLUMNS.items()
@@ -110,15 +125,24 @@ def write_genes(genes: Sequence[str], n_slices: Sequence[int]) -> bytes:
     )
 
 
-def read_genes(raw: bytes, where: str) -> list[str]:
+def read_genes(raw: bytes, where: str, n_rows: int | None = None) -> list[str]:
     """Read the vocabulary.
+
+    Parameters
+    ----------
+    raw, where
+        The file, and its name for messages.
+    n_rows
+        Genes that it must have.
 
     Raises
     ------
     IntegrityError
         Not Parquet, no column ``gene``, or ids that are not unique.
     """
-    genes: list[str] = _from_parquet(raw, where, {"gene": "string"}).column("gene").to_pylist()
+    genes: list[str] = (
+        _from_parquet(raw, where, {"gene": "string"}, n_rows).column("gene").to_pylist()
+    )
     if len(set(genes)) < len(genes):
         raise _refused(where, "gene ids are not unique")
     return genes
@@ -201,24 +225,64 @@ def _to_parquet(table: "pa.Table") -> bytes:
     return out.getvalue()
 
 
-def _from_parquet(raw: bytes, where: str, needed: Mapping[str, str]) -> "pa.Table":
+def _from_parquet(
+    raw: bytes, where: str, needed: Mapping[str, str], n_rows: int | None = None
+) -> "pa.Table":
+    """Read a table after its own account of itself was checked: columns, types, rows, sizes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
+        file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False)
+        _check_account(file, where, needed, n_rows)
+        # Texts stay dictionaries until their lengths are known: a tiny file can repeat a long one.
+        texts = [name for name, kind in needed.items() if kind == "string"]
+        file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False, read_dictionary=texts)
         # Without threads: pyarrow's pool can abort an interpreter that ends while it still runs.
-        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
+        table = file.read(use_threads=False)
+        table = _spell_out(table, texts, where)
         table.validate(full=True)  # text that is not UTF-8 fails here and not at some reader
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise _refused(where, f"not a readable Parquet table: {str(error)[:160]}") from error
-    if missing := sorted(set(needed) - set(table.column_names)):
+    if nulls := sorted(name for name in needed if table.column(name).null_count):
+        raise _refused(where, f"nulls in {', '.join(nulls)}")
+    return table
+
+
+def _check_account(
+    file: "pq.ParquetFile", where: str, needed: Mapping[str, str], n_rows: int | None
+) -> None:
+    """Refuse a table by its footer, before a column is read."""
+    schema, account = file.schema_arrow, file.metadata
+    if missing := sorted(set(needed) - set(schema.names)):
         raise _refused(where, f"columns missing: {', '.join(missing)}")
-    types = {name: str(table.schema.field(name).type) for name in needed}
+    types = {name: str(schema.field(name).type) for name in needed}
     if wrong := sorted(name for name, expected in needed.items() if types[name] != expected):
         listed = ", ".join(f"{name} is {types[name]}, not {needed[name]}" for name in wrong)
         raise _refused(where, f"column types: {listed}")
-    if nulls := sorted(name for name in needed if table.column(name).null_count):
-        raise _refused(where, f"nulls in {', '.join(nulls)}")
+    if n_rows is not None and account.num_rows != n_rows:
+        raise _refused(where, f"{account.num_rows:,} rows, {n_rows:,} are expected")
+    groups = (account.row_group(i) for i in range(account.num_row_groups))
+    size = sum(group.total_byte_size for group in groups)
+    most = _FIXED_BYTES + _ROW_BYTES * account.num_rows
+    if not 0 <= size <= most:
+        raise _refused(where, f"it claims {size:,} bytes of columns for {account.num_rows:,} rows")
+
+
+def _spell_out(table: "pa.Table", texts: Sequence[str], where: str) -> "pa.Table":
+    """Turn dictionaries of texts into texts, unless one is too long to be an id or a name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in texts:
+        column = table.column(name)
+        for chunk in column.chunks:
+            words = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+            longest = pc.max(pc.binary_length(words)).as_py() or 0
+            if longest > _MOST_TEXT:
+                raise _refused(where, f"column {name}: a text of {longest:,} bytes")
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, column.cast(pa.string()))
     return table
 
 

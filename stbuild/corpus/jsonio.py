@@ -5,6 +5,7 @@ and oversized text are refused, which Python's own reader accepts in silence.
 """
 
 import json
+import math
 from typing import Any, NoReturn
 
 from stbuild.corpus.errors import IntegrityError, Problem
@@ -39,6 +40,14 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(msg)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        msg = f"{text[:40]} is beyond what a number holds"
+        raise ValueError(msg)
+    return value
+
+
 def load_strict(raw: bytes, where: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:  # noqa: ANN401 - JSON is any of seven types
     """Parse hostile JSON.
 
@@ -60,7 +69,10 @@ def load_strict(raw: bytes, where: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> 
         raise _refused(where, f"{len(raw):,} bytes of JSON, at most {max_bytes:,} are read")
     try:
         return json.loads(
-            raw.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+            raw.decode(),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise _refused(where, f"not valid JSON: {str(error)[:200]}") from error

@@ -47,12 +47,11 @@ class Corpus:
             The index is not the one that ``corpus.json`` names, or points outside its shards.
         """
         path = names.index_path(split, kind)
-        index = read_index(self.file(path), str(self.root / path))
         shards = self.document.shards_of(split, kind)
-        if sum(s.n_samples for s in shards) != len(index) or (
-            len(index) and int(index.shard.max()) >= len(shards)
-        ):
-            raise _damaged(self.root / path, "number of samples or shards differs from corpus.json")
+        n_samples = sum(shard.n_samples for shard in shards)
+        index = read_index(self.file(path), str(self.root / path), n_samples)
+        if len(index) and int(index.shard.max()) >= len(shards):
+            raise _damaged(self.root / path, "number of shards differs from corpus.json")
         bounds = np.array([shard.bytes for shard in shards], np.int64)[index.shard]
         outside = (index.size > bounds) | (index.offset > bounds - index.size)
         if bool(outside.any()):
@@ -63,8 +62,8 @@ class Corpus:
     @cached_property
     def genes(self) -> list[str]:
         """The gene vocabulary, sorted within each generation; a gene index is a position in it."""
-        genes = read_genes(self.file(names.GENES_PARQUET), str(self.root / names.GENES_PARQUET))
-        told = self.document.vocabulary
+        told, where = self.document.vocabulary, str(self.root / names.GENES_PARQUET)
+        genes = read_genes(self.file(names.GENES_PARQUET), where, told.n_genes)
         parts = [genes[a:b] for a, b in pairwise((0, *told.sizes))]
         ordered = all(one < two for part in parts for one, two in pairwise(part))
         if lines_digest(genes) != told.digest or len(genes) != told.n_genes or not ordered:

@@ -1,7 +1,7 @@
 """Writes the corpora of ``tests/archive/v1``: run once, when format version 1 was settled.
 
-``python -m tests.archive.make_v1 FOLDER`` writes such corpora anew. What stands in the repository is
-kept for good: later versions must read it, whatever they write themselves.
+``python -m tests.archive.make_v1 FOLDER`` writes such corpora anew. What stands in the repository
+is kept for good: later versions must read it, whatever they write themselves.
 """
 
 import sys

@@ -29,8 +29,8 @@ def counts(members, meta):
 def content(name_to_array, meta):
     digest = hashlib.sha256()
     for name, values in sorted(name_to_array.items()):
-        shape = ",".join(map(str, values.shape))
-        digest.update(f"{name}\0{values.dtype.str}\0{shape}\0".encode() + values.tobytes())
+        head = [name, values.dtype.str, ",".join(map(str, values.shape)), ""]
+        digest.update("\0".join(head).encode() + values.tobytes())
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digest.update(b"json\0" + text.encode())
     return digest.digest()
@@ -38,17 +38,15 @@ def content(name_to_array, meta):
 
 def samples(root, shard):
     with tarfile.open(root / shard["path"], "r:") as tar:
-        groups: dict = {}
+        groups: dict[str, dict[str, bytes]] = {}
         for member in tar:
             key, _, suffix = member.name.partition(".")
             groups.setdefault(key, {})[suffix] = tar.extractfile(member).read()  # type: ignore[union-attr]
     for key, members in groups.items():
         meta = json.loads(members.pop("json"))
-        plain = {s: raw for s, raw in members.items() if not s.startswith("counts.")}
-        found = {suffix.removesuffix(".npy"): array(raw) for suffix, raw in plain.items()}
-        if shard["kind"] == "patch":
-            found["counts"] = counts(members, meta)
-        yield key, meta, found
+        plain = [suffix for suffix in members if not suffix.startswith("counts.")]
+        found = {suffix.removesuffix(".npy"): array(members[suffix]) for suffix in plain}
+        yield key, meta, found | ({"counts": counts(members, meta)} if "shape" in meta else {})
 
 
 def read_corpus(root):
