@@ -171,14 +171,22 @@ def read_panels(raw: bytes, where: str) -> dict[str, NDArray[np.int32]]:
     IntegrityError
         Not Parquet, other columns, a slice that stands twice, or genes that do not ascend.
     """
+    import pyarrow as pa
+
     table = _from_parquet(raw, where, {"slice": "string"})
     if "genes" not in table.column_names:
         raise _refused(where, "no column ``genes``")
+    column = table.column("genes").combine_chunks()
+    lists = pa.types.is_list(column.type) and pa.types.is_int32(column.type.value_type)
+    if not lists or column.null_count or column.flatten().null_count:
+        raise _refused(where, "column ``genes`` does not hold lists of 32-bit numbers")
     slugs = table.column("slice").to_pylist()
-    lists = table.column("genes").to_pylist()
-    panels = {s: np.asarray(genes, np.int32) for s, genes in zip(slugs, lists, strict=True)}
+    panels = {
+        slug: np.asarray(genes.values.to_numpy(zero_copy_only=False), np.int32)
+        for slug, genes in zip(slugs, column, strict=True)
+    }
     ascend = all(
-        panel.size == 0 or (panel[0] >= 0 and bool(np.all(np.diff(panel) > 0)))
+        panel.size == 0 or (panel[0] >= 0 and bool(np.all(panel[1:] > panel[:-1])))
         for panel in panels.values()
     )
     if len(panels) < len(slugs) or not ascend:

@@ -282,7 +282,7 @@ def _require_consistent(patch: Patch, where: str) -> None:
     if patch.meta.n_genes > m:
         raise _refused(where, f"the json says {patch.meta.n_genes} genes of {m} channels")
     real = patch.genes[: patch.meta.n_genes]
-    ordered = bool(np.all(np.diff(real) > 0)) and (real.size == 0 or int(real[0]) >= 0)
+    ordered = _ascends(real) and (real.size == 0 or int(real[0]) >= 0)
     if not ordered or bool(np.any(patch.genes[patch.meta.n_genes :] != -1)):
         raise _refused(where, "gene indices are not ascending, or padding is not -1")
     if int(np.count_nonzero(patch.totals)) != patch.meta.observed:
@@ -331,34 +331,43 @@ def _require_sparse(whole: WholeSlice, where: str) -> None:
     per_spot = ("totals", "rows", "cols", "xy", "labels", "barcodes")
     if any(sides[name] != n for name in per_spot) or whole.xy.shape[1:] != (2,):
         raise _refused(where, f"arrays per spot are not all {n} long")
-    ends_right = sides["indptr"] == n + 1 and whole.indptr[0] == 0 and whole.indptr[-1] == stored
-    if not ends_right or bool(np.any(np.diff(whole.indptr) < 0)) or sides["indices"] != stored:
+    starts = whole.indptr
+    ends_right = sides["indptr"] == n + 1 and starts[0] == 0 and starts[-1] == stored
+    # Compared, not subtracted: a difference of hostile numbers wraps around.
+    if not ends_right or not _ascends(starts, strictly=False) or sides["indices"] != stored:
         raise _refused(where, "the sparse row starts contradict the stored counts")
     genes = whole.genes
     if genes.shape[0] != whole.meta.n_genes or (genes.size and int(genes[0]) < 0):
         raise _refused(where, f"{genes.shape[0]} measured genes, json says {whole.meta.n_genes}")
-    if bool(np.any(np.diff(genes) <= 0)) or not bool(np.all(np.isin(whole.indices, genes))):
+    if not _ascends(genes) or not bool(np.all(np.isin(whole.indices, genes))):
         raise _refused(where, "counts of genes that the slice does not measure, or unsorted genes")
     spot = np.repeat(np.arange(n), np.diff(whole.indptr))
-    ascending = (np.diff(whole.indices) > 0) | (np.diff(spot) > 0)
+    ascending = (whole.indices[1:] > whole.indices[:-1]) | (spot[1:] > spot[:-1])
     if not bool(np.all(ascending)) or not bool(np.all(whole.data)):
         raise _refused(where, "counts of a spot that are not in gene order, or zeros among them")
+
+
+def _ascends(values: NDArray[Any], *, strictly: bool = True) -> bool:
+    later, earlier = values[1:], values[:-1]
+    return bool(np.all(later > earlier if strictly else later >= earlier))
 
 
 def _require_places(whole: WholeSlice, where: str) -> None:
     if whole.data.dtype.str != whole.meta.dtype:
         raise _refused(where, f"counts are {whole.data.dtype.str}, json says {whole.meta.dtype}")
     height, width = whole.meta.grid
-    cell = whole.rows.astype(np.int64) * width + whole.cols
     sides = ((whole.rows, height), (whole.cols, width))
     inside = all(bool(np.all((at >= 0) & (at < side))) for at, side in sides)
-    if not inside or bool(np.any(np.diff(cell) <= 0)):
+    # Inside the grid, rows and columns are below 2^31, so that a cell's number fits 64 bits.
+    cell = whole.rows.astype(np.int64) * min(width, 2**31) + whole.cols
+    if not inside or not _ascends(cell):
         raise _refused(where, "spots outside the grid, or not in grid order")
     if bool(np.any(whole.labels < -1)) or not bool(np.all(np.isfinite(whole.xy))):
         raise _refused(where, "a label code below -1, or a position that is not finite")
     if whole.seats is not None and whole.members is not None:
         # Ascending, every spot at least once, one entry per member.
-        steps = np.diff(whole.seats, prepend=-1, append=whole.rows.shape[0])
+        seats = whole.seats.astype(np.int64)
+        steps = np.diff(seats, prepend=-1, append=whole.rows.shape[0])
         one_each = whole.members.shape == whole.seats.shape
         if not one_each or bool(np.any((steps != 0) & (steps != 1))):
             raise _refused(where, "the ids that share sites do not match the sites")

@@ -19,8 +19,9 @@ from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.errors import BadInputError, IntegrityError, StError
 from stbuild.corpus.index import read_genes, read_index, read_panels
 from stbuild.corpus.jsonio import load_strict
+from stbuild.corpus.npy import write_npy
 from stbuild.corpus.reader import open_corpus
-from stbuild.corpus.samples import decode_patch
+from stbuild.corpus.samples import decode_patch, decode_whole
 from stbuild.corpus.tar import pack_sample, unpack_sample
 from stbuild.verify import verify_corpus
 
@@ -230,3 +231,20 @@ def test_a_compressed_archive_under_a_plain_name_is_refused(corpus):
     (corpus / "corpus.json").write_text(json.dumps(document))
     found = " ".join(problem.what for problem in verify_corpus(corpus).problems)
     assert "fail their digest" in found or "ends outside" in found
+
+
+def test_row_starts_that_wrap_around_are_refused():
+    """Differences of such numbers are small and positive: found by fuzzing, ended the process."""
+    opened = open_corpus(ARCHIVE / "train")
+    index, shards = opened.index("train", "slice"), opened.document.shards_of("train", "slice")
+    members = unpack_sample(opened.read_sample(shards[0], index, 0), "x")[1]
+    whole = decode_whole(members, "x")
+    for place, value in ((1, -(2**63)), (2, 2**63 - 1), (1, -1), (2, whole.data.size + 1)):
+        starts = whole.indptr.copy()
+        starts[place] = value
+        with pytest.raises(IntegrityError, match="row starts"):
+            decode_whole({**members, "indptr.npy": write_npy(starts)}, "x")
+    genes = whole.genes.copy()
+    genes[-2:] = 2**31 - 1, -(2**31)
+    with pytest.raises(IntegrityError):
+        decode_whole({**members, "genes.npy": write_npy(genes)}, "x")
