@@ -28,7 +28,7 @@ Key = Annotated[str, StringConstraints(pattern=names.KEY_PATTERN)]
 SplitName = Annotated[str, StringConstraints(pattern=names.SPLIT_PATTERN)]
 ShardPath = Annotated[str, StringConstraints(pattern=names.SHARD_PATTERN)]
 FilePath = Annotated[str, StringConstraints(pattern=names.FILE_PATTERN)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Kind = Literal["patch", "slice"]
 
 

@@ -5,6 +5,7 @@ is the sparse matrix of its spots over the vocabulary. Members are decoded by an
 every size is checked before anything is allocated; nothing is ever unpickled.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -185,7 +186,7 @@ def decode_counts(
     IntegrityError
         A frame that lies about its sizes, a foreign type, or damage.
     """
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if size * 4 > names.MAX_PATCH_BYTES:
         raise _refused(where, f"shape {shape} is beyond the format's limit")
     if suffix == f"{names.MEMBER_COUNTS}.npy":
