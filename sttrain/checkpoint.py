@@ -1,10 +1,10 @@
 """Checkpoints: written whole or not at all, believed only after their digests, never unpickled.
 
-A checkpoint is three files in ``<run>/checkpoints/``: ``<name>.safetensors`` (the weights),
-``<name>.optimizer.safetensors`` (what a resumed run needs besides) and ``<name>.json``, which
-holds everything else with the digests of the other two and is written last: its presence means
-done. ``initial`` holds the weights before the first step; the untrained encoder of every
-comparison.
+A checkpoint is files in ``<run>/checkpoints/``: ``<name>.safetensors`` (the weights),
+``<name>.optimizer.safetensors`` (what a resumed run needs besides), ``<name>.ema.safetensors``
+(running means of the weights, where a run keeps them) and ``<name>.json``, which holds everything
+else with the digests of the others and is written last: its presence means done. ``initial`` holds
+the weights before the first step; the untrained encoder of every comparison.
 
 The weights and their JSON are all that an encoder needs elsewhere.
 """
@@ -31,6 +31,7 @@ FOLDER: Final = "checkpoints"
 INITIAL: Final = "initial"
 WEIGHTS: Final = "safetensors"
 OPTIMIZER: Final = "optimizer.safetensors"
+EMA: Final = "ema.safetensors"
 FORMAT: Final = "sttrain/checkpoint"
 VERSION: Final = 1
 
@@ -66,6 +67,8 @@ class CheckpointDocument(Document):
     weights: StoredFile
     optimizer: StoredFile | None
     """Optimizer state; none in ``initial``."""
+    ema: StoredFile | None = None
+    """Exponential running means of the weights, where the run keeps them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +99,11 @@ def load_encoder(
     Parameters
     ----------
     path
-        A run folder, or one ``<name>.json`` or ``<name>.safetensors`` of a checkpoint.
+        A run folder, or one ``<name>.json`` or ``<name>.safetensors`` of a checkpoint, or a folder
+        of released weights, or ``hf:OWNER/NAME[@REVISION]`` of the Hugging Face Hub.
     initial
         The weights before the first step instead of the newest: the same architecture, the same
-        gene means, nothing learnt.
+        gene means, nothing learnt. Released weights hold one model and no other.
     say
         Hears of damaged checkpoints that were passed over.
 
@@ -112,9 +116,15 @@ def load_encoder(
     ------
     BadInputError
         There is no checkpoint.
+    BadUsageError
+        The untrained weights are asked of a release.
     IntegrityError
         It is damaged, or its weights are not those of its configuration.
     """
+    from sttrain.released import is_release, load_released  # it needs this module's types
+
+    if is_release(path):
+        return load_released(path, initial=initial)
     if path.is_dir():
         name, document = find_checkpoint(path, initial=initial, say=say)
         folder = path / FOLDER
@@ -141,6 +151,8 @@ def save_checkpoint(
     name: str,
     model: MaskedAutoencoder,
     optimizer: Mapping[str, Tensor] | None,
+    *,
+    ema: Mapping[str, Tensor] | None = None,
     **facts: Any,  # noqa: ANN401 - the remaining fields of the document, which types them
 ) -> CheckpointDocument:
     """Write a checkpoint; the JSON, which makes it one, comes last.
@@ -155,6 +167,8 @@ def save_checkpoint(
         Its weights are saved.
     optimizer
         Tensors of the optimizer; none for a checkpoint that nothing is resumed from.
+    ema
+        Running means of the weights, by the names of ``model.state_dict()``.
     facts
         The other fields of :class:`CheckpointDocument`.
 
@@ -171,6 +185,7 @@ def save_checkpoint(
         optimizer=None
         if optimizer is None
         else _store(folder / f"{name}.{OPTIMIZER}", save_tensors(dict(optimizer))),
+        ema=None if ema is None else _store(folder / f"{name}.{EMA}", save_tensors(dict(ema))),
         **facts,
     )
     write_durable(folder / f"{name}.json", document.to_bytes())
@@ -240,10 +255,36 @@ def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
             Problem(code="T02", subject=f"checkpoint '{name}'", where=str(path), what=what, fix=fix)
         )
     document = read_document(CheckpointDocument, path.read_bytes(), str(path))
-    for suffix, stored in ((WEIGHTS, document.weights), (OPTIMIZER, document.optimizer)):
+    for suffix, stored in (
+        (WEIGHTS, document.weights), (OPTIMIZER, document.optimizer), (EMA, document.ema),
+    ):  # fmt: skip
         if stored is not None:
             _read_stored(folder / f"{name}.{suffix}", stored)
     return document
+
+
+def read_weights(
+    folder: Path, name: str, document: CheckpointDocument, *, ema: bool = False
+) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint, or their running means.
+
+    Raises
+    ------
+    BadInputError
+        The checkpoint keeps no running means.
+    IntegrityError
+        They fail their digest.
+    """
+    stored = document.ema if ema else document.weights
+    if stored is None:
+        what = "it keeps no running means of the weights (EMA)"
+        fix = "leave --ema out, or train with running means"
+        where = str(folder / f"{name}.json")
+        problem = Problem(
+            code="T02", subject=f"checkpoint '{name}'", where=where, what=what, fix=fix
+        )
+        raise BadInputError(problem)
+    return _read_tensors(folder / f"{name}.{EMA if ema else WEIGHTS}", stored)
 
 
 def load_weights(
@@ -286,7 +327,7 @@ def resume_point(document: CheckpointDocument) -> StreamState:
 def drop_old(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints and ``initial``; the JSON goes first."""
     for name in [n for n in list_checkpoints(run) if n != INITIAL][keep:]:
-        for suffix in ("json", OPTIMIZER, WEIGHTS):
+        for suffix in ("json", EMA, OPTIMIZER, WEIGHTS):
             (run / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
 
 

@@ -173,6 +173,19 @@ class Journal:
                 self._board.add_scalar(name, value, steps)
 
 
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a log that name an event and a step; none where there is no log."""
+    if not path.is_file():
+        return
+    for raw in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(raw)
+        except ValueError:  # a torn last line
+            continue
+        if isinstance(line, dict) and {"event", "steps"} <= line.keys():
+            yield line
+
+
 def _lines_until(path: Path, done: int) -> list[str]:
     """Return the whole lines of a log about steps that are done; a torn last line is dropped."""
     kept = []
