@@ -319,7 +319,9 @@ DAMAGE = [
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_refused(copy, name, damage):
     damage(copy / name)
-    with pytest.raises((IntegrityError, BadInputError), match="config.json|SHA-256|bytes|missing"):
+    with pytest.raises(
+        (IntegrityError, BadInputError), match=r"config\.json|SHA-256|bytes|missing"
+    ):
         load_released(copy)
 
 
