@@ -53,7 +53,7 @@ def download(name: str, **options: Any) -> Path:  # noqa: ANN401 - those of snap
     except (OSError, ValueError) as error:
         raise RemoteError(
             Problem(
-                code="R01",
+                code="T05",
                 subject=f"model '{name}'",
                 what=f"cannot be had from the Hub: {str(error).strip()[:300]}",
                 fix="check the name, the revision and the connection; `hf auth login` for a "
