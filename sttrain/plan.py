@@ -292,7 +292,7 @@ def _describe_memory(plan: RunPlan) -> Iterator[str]:
     memory = plan.memory
     yield (
         f"memory      about {_bytes(memory.total)} on {plan.device} in {plan.precision} at the "
-        "longest step, besides the interpreter:"
+        "longest step, besides the process's own:"
     )
     yield (
         f"  weights {_bytes(memory.weights)}, gradients {_bytes(memory.gradients)}, optimizer "
