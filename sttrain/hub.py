@@ -16,8 +16,8 @@ from sttrain.checkpoint import EncoderInfo
 from sttrain.errors import DivergedError, Problem
 from sttrain.model import MaskedAutoencoder
 from sttrain.model_card import LIBRARY, TAGS
-from sttrain.release import encode_genes, encode_release, write_files
 from sttrain.release_document import FILES, ReleaseDocument, seal_document
+from sttrain.release_files import encode_genes, encode_release, write_files
 from sttrain.released import HUB, Release, find_misfits, locate, read_release
 
 try:

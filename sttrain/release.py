@@ -5,7 +5,7 @@ or anything else, is left as it is. Reading releases is the work of :mod:`sttrai
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from stbuild.corpus.digests import sha256_bytes, sha256_file
+from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import Document, read_config, read_document
-from stbuild.corpus.durable import PARTIAL, guard_disk, write_durable
 from stbuild.corpus.names import BLOCKS
 from stbuild.corpus.reader import open_corpus
 from sttrain.checkpoint import (
@@ -31,21 +30,13 @@ from sttrain.checkpoint import (
 from sttrain.errors import (
     BadInputError,
     BadUsageError,
-    ConflictError,
     DivergedError,
     IntegrityError,
     Problem,
 )
 from sttrain.model import MaskedAutoencoder
-from sttrain.model_card import render_card
 from sttrain.parameters import count_parameters
 from sttrain.release_document import (
-    CARD,
-    CONFIG,
-    FILES,
-    GENES,
-    SUMS,
-    WEIGHTS,
     Kind,
     Licence,
     ReleaseDocument,
@@ -53,6 +44,7 @@ from sttrain.release_document import (
     Title,
     seal_document,
 )
+from sttrain.release_files import encode_genes, encode_release, write_files
 from sttrain.released import find_misfits
 from sttrain.runs import LOG, RUN_JSON, RunDocument, read_log
 
@@ -169,62 +161,6 @@ def write_release(
     return ReleaseOutcome(folder=str(output), document=document, written=written)
 
 
-def encode_release(document: ReleaseDocument, weights: bytes, genes: bytes) -> dict[str, bytes]:
-    """Return the files of a release by name, in the order in which they are to be written."""
-    files = {
-        WEIGHTS: weights,
-        GENES: genes,
-        CARD: render_card(document).encode(),
-        CONFIG: document.to_bytes(),
-    }
-    sums = "".join(f"{sha256_bytes(files[name])}  {name}\n" for name in sorted(files))
-    files[SUMS] = sums.encode()
-    return {name: files[name] for name in FILES}
-
-
-def write_files(output: Path, files: Mapping[str, bytes]) -> bool:
-    """Write the files of a release unless they stand there; return whether anything was written.
-
-    Raises
-    ------
-    ConflictError
-        The folder holds something else.
-    """
-    _refuse_foreign(output)
-    different = [name for name, raw in files.items() if not _holds(output / name, raw)]
-    if not different:
-        return False
-    if (output / CONFIG).exists():
-        what = f"it holds a release whose {', '.join(different)} would become another"
-        fix = "give another folder with -o; a release that was given away should stay as it is"
-        raise _conflict(output, what, fix)
-    for name in different:
-        write_durable(output / name, files[name])
-    return True
-
-
-def _holds(path: Path, raw: bytes) -> bool:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != len(raw):
-        return False
-    return guard_disk(path, lambda: sha256_file(path)) == sha256_bytes(raw)
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Refuse a folder that holds something but no release; a clone's ``.git`` is let be."""
-    if output.exists() and not output.is_dir():
-        raise _conflict(output, "it is not a folder", "give another folder with -o")
-    if not output.is_dir() or (output / CONFIG).is_file():
-        return
-    others = sorted(
-        path.name
-        for path in output.iterdir()
-        if path.name not in {*FILES, ".git", ".gitattributes"} and PARTIAL not in path.name
-    )
-    if others:
-        what = f"it holds {len(others)} other files and no release (first: {others[0]})"
-        raise _conflict(output, what, "give a new folder with -o")
-
-
 def _read_run(run: Path) -> RunDocument:
     path = run / RUN_JSON
     if not path.is_file():
@@ -275,25 +211,6 @@ def _load(run: Path, name: str, stored: CheckpointDocument, kind: Kind) -> dict[
         error = DivergedError if endless == misfits else IntegrityError
         raise error(*(_problem(run, name, what, fix) for what in misfits))
     return tensors
-
-
-def encode_genes(genes: Iterable[str]) -> bytes:
-    """Return ``genes.txt``.
-
-    Raises
-    ------
-    BadInputError
-        Ids that stand twice, or that are no lines of text.
-    """
-    listed = list(genes)
-    bad = [gene for gene in listed if not gene or "\n" in gene]
-    if bad or len(set(listed)) != len(listed):
-        what = (
-            f"{len(bad)} gene ids are no lines of text, {len(listed) - len(set(listed))} repeated"
-        )
-        fix = "build the training corpus again; its vocabulary is damaged"
-        raise BadInputError(Problem(code="V22", subject="gene vocabulary", what=what, fix=fix))
-    return "".join(f"{gene}\n" for gene in listed).encode()
 
 
 def _tally(root: Path, described: RunDocument) -> SliceTallies:
@@ -354,9 +271,3 @@ def _logged_losses(path: Path, after: int, until: int) -> Iterator[float]:
 def _problem(run: Path, name: str, what: str, fix: str) -> Problem:
     where = str(run / FOLDER / f"{name}.json")
     return Problem(code="T03", subject=f"checkpoint '{name}'", where=where, what=what, fix=fix)
-
-
-def _conflict(path: Path, what: str, fix: str) -> ConflictError:
-    return ConflictError(
-        Problem(code="T03", subject=f"release '{path.name}'", where=str(path), what=what, fix=fix)
-    )

@@ -152,8 +152,8 @@ def parse_document(raw: bytes, where: str) -> ReleaseDocument:
         It is damaged or altered.
     """
     value = load_strict(raw, where, MAX_CONFIG_BYTES)
-    found = value if isinstance(value, dict) else {}
-    kind, number = found.get("format"), found.get("version")
+    told = value if isinstance(value, dict) else {}
+    kind, number = told.get("format"), told.get("version")
     if kind != FORMAT or number != VERSION:
         come = f"format {kind!r:.60} version {number!r:.20}"
         fix = "give a folder that `sttrain release` wrote"
@@ -169,17 +169,21 @@ def parse_document(raw: bytes, where: str) -> ReleaseDocument:
             )
         )
     document = read_document(ReleaseDocument, raw, where)
-    if document.compute_id() != document.release_id:
+    try:
+        found = document.compute_id()
+    except ValueError as error:  # a number beyond floats, or half a character, in the recipe
+        raise altered(where, f"what it says cannot be written as JSON: {error}") from error
+    if found != document.release_id:
         raise altered(where, "its content is not the one that its release_id was computed of")
     return document
 
 
-def altered(where: str, *whats: str) -> IntegrityError:
+def altered(where: str, *problems: str) -> IntegrityError:
     """Return the error of a damaged release, with all that is wrong."""
     fix = "get the release again from its source; `sha256sum -c SHA256SUMS` names damaged files"
     return IntegrityError(
         *(
             Problem(code="T02", subject="released weights", where=where, what=what, fix=fix)
-            for what in whats
+            for what in problems
         )
     )

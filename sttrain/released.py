@@ -25,6 +25,7 @@ from sttrain.model import MaskedAutoencoder
 from sttrain.parameters import count_numbers
 from sttrain.release_document import (
     CONFIG,
+    FILES,
     GENES,
     MAX_CONFIG_BYTES,
     WEIGHTS,
@@ -66,8 +67,13 @@ class Release:
 
 
 def is_release(path: str | Path) -> bool:
-    """Tell whether a path is a folder of released weights, or a name on the Hub."""
-    return str(path).startswith(HUB) or (Path(path) / CONFIG).is_file()
+    """Tell whether a path is a folder of released weights, a file of one, or a name on the Hub."""
+    return str(path).startswith(HUB) or (_folder(Path(path)) / CONFIG).is_file()
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder that a path means: a file of a release stands for all of it."""
+    return path.parent if path.name in FILES and path.is_file() else path
 
 
 def load_released(
@@ -124,7 +130,7 @@ def locate(source: str | Path) -> Path:
     if isinstance(source, str) and not Path(source).exists() and _HUB_ID.fullmatch(source):
         text = HUB + source
     if not text.startswith(HUB):
-        return Path(source)
+        return _folder(Path(source))
     from sttrain.hub import download
 
     name, _, revision = text.removeprefix(HUB).partition("@")
@@ -226,10 +232,8 @@ def _fill(
 ) -> MaskedAutoencoder:
     """Build the model and put the tensors in."""
     where = str(folder / WEIGHTS)
-    given, needed = (
-        sum(value.numel() for value in tensors.values()),
-        count_numbers(document.model, len(genes)),
-    )
+    given = sum(value.numel() for value in tensors.values())
+    needed = count_numbers(document.model, len(genes))
     if given < needed:  # before so much memory is asked for as a lying config.json says
         raise altered(where, f"{given:,} numbers; a model of config.json has {needed:,}")
     model = MaskedAutoencoder(document.model, len(genes), torch.Generator())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,12 @@ def make_model(seed=0) -> MaskedAutoencoder:
 
 def write(run: Path, done: int, optimizer=None) -> MaskedAutoencoder:
     model = make_model(done)
-    facts = {"genes": GENES, "corpus_id": "c" * 64, "fingerprint": "f" * 64, "seed": 7}
+    facts: dict[str, Any] = {
+        "genes": GENES,
+        "corpus_id": "c" * 64,
+        "fingerprint": "f" * 64,
+        "seed": 7,
+    }
     facts |= {"epoch": 1, "step": 2, "steps_done": done}
     name = store.step_name(done) if done else store.INITIAL
     store.save_checkpoint(run, name, model, optimizer, **facts)
@@ -178,7 +184,12 @@ def test_the_optimizer_goes_on_bit_for_bit(tmp_path, name):
     optimizer = build_optimizer(model, config)
     step(model, optimizer)
     folder = tmp_path / "checkpoints"
-    facts = {"genes": GENES, "corpus_id": "c" * 64, "fingerprint": "f" * 64, "seed": 7}
+    facts: dict[str, Any] = {
+        "genes": GENES,
+        "corpus_id": "c" * 64,
+        "fingerprint": "f" * 64,
+        "seed": 7,
+    }
     document = store.save_checkpoint(
         tmp_path, "step-00000001", model, pack_state(model, optimizer),
         epoch=0, step=1, steps_done=1, **facts,

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,14 @@ from sttrain.errors import (
     ConflictError,
     DivergedError,
     IntegrityError,
+    StError,
 )
 from sttrain.model import MaskedAutoencoder, ModelConfig
 from sttrain.model_card import escape, render_card
 from sttrain.parameters import count_numbers, count_parameters
-from sttrain.release import encode_release, write_release
+from sttrain.release import write_release
 from sttrain.release_document import FILES, ReleaseDocument, seal_document
+from sttrain.release_files import encode_genes, encode_release
 from sttrain.released import load_released, read_release, require_genes
 from sttrain.train import fit
 from tests.corpora import write_corpus
@@ -423,14 +426,66 @@ def test_a_document_that_lies_about_sizes_allocates_nothing(copy):
         load_released(copy)
 
 
-def test_genes_that_stand_twice_are_refused(copy):
-    raw = b"GENE0000\n" * 24
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        pytest.param(b"GENE0000\n" * 24, "1 distinct genes on 24 lines, expected 24", id="twice"),
+        pytest.param(b"\xff\n" * 24, "no UTF-8", id="no_text"),
+        pytest.param(b"", "1 distinct genes on 1 lines, expected 24", id="empty"),
+    ],
+)
+def test_well_sealed_genes_that_are_no_vocabulary(copy, raw, words):
     genes = read_release(copy).document.genes.model_copy(update={"digest": sha256_bytes(raw)})
     document = change(copy, genes=genes)
     (copy / "genes.txt").write_bytes(raw)
     (copy / "config.json").write_bytes(document.to_bytes())
-    with pytest.raises(IntegrityError, match="1 distinct genes on 24 lines, expected 24"):
+    with pytest.raises(IntegrityError, match=words):
         load_released(copy)
+
+
+@pytest.mark.parametrize("genes", [["a", "a"], ["a\nb"], ["a", ""]])
+def test_genes_that_are_no_lines_are_not_released(genes):
+    with pytest.raises(BadInputError, match="no lines of text|stand twice"):
+        encode_genes(genes)
+
+
+def test_a_file_grown_beyond_belief_is_not_read(copy):
+    with (copy / "config.json").open("r+b") as file:
+        file.truncate(5 << 20)
+    with pytest.raises(IntegrityError, match="at most 4,194,304 are read"):
+        load_released(copy)
+
+
+@pytest.mark.parametrize("odd", ["1e999", '"\\ud800"', "[" * 5000 + "]" * 5000])
+def test_a_recipe_of_odd_json_is_refused_in_words(copy, odd):
+    path = copy / "config.json"
+    text = path.read_text().replace('"recipe": {', '"recipe": {"odd": ' + odd + ",", 1)
+    path.write_text(text)
+    with pytest.raises(IntegrityError, match=r"JSON|release_id|nested|recursion"):
+        load_released(copy)
+
+
+@given(st.sampled_from(["config.json", "genes.txt", "model.safetensors"]), st.data())
+def test_no_change_of_bytes_is_believed_or_crashes(made, name, data):
+    """Whatever happens to a file: the same model, or an error in words."""
+    raw = (made / name).read_bytes()
+    start = data.draw(st.integers(0, len(raw)))
+    stop = data.draw(st.integers(start, min(len(raw), start + 40)))
+    spoilt = raw[:start] + data.draw(st.binary(max_size=20)) + raw[stop:]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(made, Path(folder) / "copy"))
+        (copy / name).write_bytes(spoilt)
+        try:
+            model, _ = load_released(copy)
+        except StError:
+            return
+        assert equal(model, load_released(made)[0])
+        assert name == "config.json" or spoilt == raw
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_a_release_stands_for_all_of_it(made, name):
+    assert load_encoder(made / name)[1].steps == 4
 
 
 def test_a_release_can_be_pinned(made):
