@@ -68,7 +68,7 @@ def _what(document: ReleaseDocument) -> str:
     parts = count_parameters(model, document.genes.n_genes)
     listed = ", ".join(f"{name} {number:,}" for name, number in parts.items())
     kind = {
-        "trained": "the weights after the last step",
+        "trained": f"the weights after step {document.training.steps:,}",
         "ema": "the exponential running means of the weights",
         "initial": "the weights before the first step: **nothing was learnt**",
         "changed": "weights that were **changed after the run** that is told of below",
@@ -77,8 +77,9 @@ def _what(document: ReleaseDocument) -> str:
         "A masked autoencoder of spatial transcriptomics: patches of a measured tissue in, one "
         f"vector of {model.width} values per measured site out.\n\n"
         f"- Parameters: {weights.n_parameters:,} ({listed})\n"
-        f"- Encoder: {model.layers} layers of width {model.width}, {model.heads} heads; decoder: "
-        f"{model.decoder_layers} layers of width {model.decoder_width}\n"
+        f"- Encoder: layers {model.layers}, width {model.width}, heads {model.heads}; decoder: "
+        f"layers {model.decoder_layers}, width {model.decoder_width}, heads "
+        f"{model.decoder_heads}\n"
         f"- Genes: {document.genes.n_genes:,}\n"
         f"- These are {kind} (checkpoint `{weights.checkpoint}`).\n"
         f"- Licence of the weights: {escape(document.licence or 'not stated')}\n"
@@ -181,12 +182,10 @@ def _limits(document: ReleaseDocument) -> Iterator[str]:
         yield "Species, tissues and platforms of the training data are not recorded here."
     else:
         for name, values in list(_tallies(found))[:3]:
-            unstated = values.get("", 0)
-            named = len(values) - (unstated > 0)
-            text = f"{name}: {named} in the training data; others were not seen."
-            if unstated:
-                text = f"{text[:-1]}, and {unstated:,} of {found.n_slices:,} slices do not say."
-            yield text
+            named = {key: number for key, number in values.items() if key}
+            yield f"{name}: trained on {_tally(named) or 'slices that do not say'}, on no other."
+            if named and values.get(""):
+                yield f"{name}: {values['']:,} of {found.n_slices:,} slices do not say."
         yield f"It was trained on windows of {found.window} x {found.window} sites."
     yield "Training saw no labels. This card gives no scores: none are part of a release."
 

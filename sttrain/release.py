@@ -256,7 +256,13 @@ def _training(run: Path, described: RunDocument, stored: CheckpointDocument) -> 
         "steps_planned": described.steps,
         "loss": sum(losses) / len(losses) if losses else None,
         "n_losses": len(losses),
-        "environment": described.environment,
+        # The commit is of whatever repository the run was started in; who reads a release
+        # cannot tell which.
+        "environment": {
+            name: value
+            for name, value in described.environment.items()
+            if not name.startswith("git_")
+        },
     }
 
 

@@ -22,7 +22,7 @@ def write_released_run(root: Path, corpus: Corpus, **facts) -> Path:
         n_patches=24,
         steps=8,
         fingerprint=config.fingerprint(corpus.document.corpus_id),
-        environment={"torch": "2", "cpu": "AVX2"},
+        environment={"torch": "2", "cpu": "AVX2", "git_commit": "0" * 40},
     )
     root.mkdir(parents=True, exist_ok=True)
     (root / "run.json").write_bytes(document.to_bytes())

@@ -107,6 +107,7 @@ def test_nothing_private_is_in_a_release(run, made):
     text = "".join((made / name).read_text() for name in FILES if "safe" not in name)
     for private in (str(run), str(run.parent), str(Path.home()), "/tmp", "/home"):
         assert private not in text
+    assert "git_" not in text
 
 
 def test_the_same_again_writes_nothing(run, corpus, made):
@@ -246,7 +247,8 @@ def test_the_card_says_what_run_and_corpus_say(made, corpus):
     assert corpus.document.corpus_id in card
     assert "4 of 8" in card
     assert "| Platform | synthetic (1) |" in card
-    assert "1 of 1 slices do not say" in card
+    assert "Species: trained on slices that do not say" in card
+    assert "Platform: trained on synthetic (1), on no other." in card
     assert f"{len(corpus.genes)} genes" in card
 
 
@@ -445,7 +447,7 @@ def test_well_sealed_genes_that_are_no_vocabulary(copy, raw, words):
 
 @pytest.mark.parametrize("genes", [["a", "a"], ["a\nb"], ["a", ""]])
 def test_genes_that_are_no_lines_are_not_released(genes):
-    with pytest.raises(BadInputError, match="no lines of text|stand twice"):
+    with pytest.raises(BadInputError, match=r"no lines of text|stand twice"):
         encode_genes(genes)
 
 
