@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,21 @@ def plot_losses(run: Path) -> Path | None:
         return None
     write_durable(run / PICTURE, draw_losses(steps, losses))
     return run / PICTURE
+
+
+def plot_if_possible(run: Path, say: Callable[[str], None]) -> Path | None:
+    """Draw as :func:`plot_losses`; without matplotlib, say so and go on.
+
+    Raises
+    ------
+    ResourceError
+        The disk refuses.
+    """
+    try:
+        return plot_losses(run)
+    except PlatformError as error:
+        say(f"no {PICTURE}: {error.problems[0].what}; {error.problems[0].fix}")
+        return None
 
 
 def read_losses(run: Path) -> tuple[list[int], list[float]]:

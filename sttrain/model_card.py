@@ -143,7 +143,8 @@ def _training(document: ReleaseDocument) -> str:
 
 
 def _usage(document: ReleaseDocument) -> str:
-    window = document.corpus.slices.window if document.corpus.slices else 16
+    found = document.corpus.slices
+    window, stride = (found.window, max(1, found.window // 2)) if found else ("SIDE", "STRIDE")
     return f"""\
 Install with `pip install 'stcorpus[train,publish]'`. `MODEL` is the folder of these files, or \
 `hf:OWNER/NAME` on the Hub, better `hf:OWNER/NAME@COMMIT`.
@@ -154,12 +155,13 @@ from sttrain.released import load_released
 model, info = load_released("MODEL", release_id="{document.release_id}")
 ```
 
-`model.encode(counts, genes, totals)` takes raw counts (B, M, P, P), gene numbers (B, M) that are \
-lines of `{GENES}` from 0, and library sizes (B, P, P), and returns features (B, P * P, \
-{document.model.width}). For whole slices, build an evaluation corpus over these genes and embed it:
+`sttrain.hub.HubAutoencoder` is the same model with `from_pretrained`, `save_pretrained` and \
+`push_to_hub`. `model.encode(counts, genes, totals)` takes raw counts (B, M, P, P), gene numbers \
+(B, M) that are lines of `{GENES}` from 0, and library sizes (B, P, P), and returns features \
+(B, P * P, {document.model.width}). For whole slices, build an evaluation corpus over these genes and embed it:
 
 ```bash
-stbuild shard grids/ -o eval/ --window {window} --cover {max(1, window // 2)} --vocabulary {GENES}
+stbuild shard grids/ -o eval/ --window {window} --cover {stride} --vocabulary {GENES}
 sttrain embed MODEL eval/ -o vectors.h5ad
 ```
 

@@ -126,6 +126,8 @@ def write_release(
     names = read_config(_Names, {"title": title, "licence": licence}, "command line")
     described = _read_run(run)
     name, stored = _choose(run, checkpoint, kind, described, say)
+    if name == INITIAL and kind == "trained":  # asked for by name, or all later ones are damaged
+        kind = "initial"
     tensors = _load(run, name, stored, kind)
     weights = save_tensors(tensors, metadata={"format": "pt"})
     genes = encode_genes(stored.genes)

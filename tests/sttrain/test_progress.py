@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from stbuild.corpus.errors import PlatformError
-from sttrain.curves import draw_losses, plot_losses, read_losses, running_mean
+from sttrain.curves import draw_losses, plot_if_possible, plot_losses, read_losses, running_mean
 from sttrain.progress import TrainingState, show_progress, show_training, used_memory
 
 STATE = TrainingState(done=1, total=100, loss=0.5, patches_per_s=1234.4, data_wait=0.031)
@@ -228,6 +228,18 @@ def test_no_matplotlib_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(PlatformError, match=r"stcorpus\[plots\]"):
         draw_losses([1], [1.0])
+
+
+def test_a_run_ends_well_without_matplotlib(tmp_path, monkeypatch):
+    write_log(tmp_path, [0.5])
+    said: list[str] = []
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert plot_if_possible(tmp_path, said.append) is None
+    assert said[0].startswith("no loss.png: it is not installed")
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    assert plot_if_possible(tmp_path, said.append) == tmp_path / "loss.png"
+    assert len(said) == 1
 
 
 def test_a_running_mean_is_the_plain_one():

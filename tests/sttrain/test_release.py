@@ -206,6 +206,7 @@ def test_a_damaged_newest_checkpoint_is_said(run, tmp_path):
     outcome = write_release(other, tmp_path / "r", say=said.append)
     assert "step-00000004 is damaged" in said[0]
     assert outcome.document.weights.checkpoint == "initial"
+    assert outcome.document.weights.kind == "initial"
 
 
 def test_weights_that_are_not_finite_are_not_released(corpus, tmp_path):
