@@ -158,7 +158,8 @@ model, info = load_released("MODEL", release_id="{document.release_id}")
 `sttrain.hub.HubAutoencoder` is the same model with `from_pretrained`, `save_pretrained` and \
 `push_to_hub`. `model.encode(counts, genes, totals)` takes raw counts (B, M, P, P), gene numbers \
 (B, M) that are lines of `{GENES}` from 0, and library sizes (B, P, P), and returns features \
-(B, P * P, {document.model.width}). For whole slices, build an evaluation corpus over these genes and embed it:
+(B, P * P, {document.model.width}). For whole slices, build an evaluation corpus over these \
+genes and embed it:
 
 ```bash
 stbuild shard grids/ -o eval/ --window {window} --cover {stride} --vocabulary {GENES}
