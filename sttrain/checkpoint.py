@@ -1,10 +1,10 @@
 """Checkpoints: written whole or not at all, believed only after their digests, never unpickled.
 
-A checkpoint is three files in ``<run>/checkpoints/``: ``<name>.safetensors`` (the weights),
-``<name>.optimizer.safetensors`` (what a resumed run needs besides) and ``<name>.json``, which
-holds everything else with the digests of the other two and is written last: its presence means
-done. ``initial`` holds the weights before the first step; the untrained encoder of every
-comparison.
+A checkpoint is files in ``<run>/checkpoints/``: ``<name>.safetensors`` (the weights),
+``<name>.optimizer.safetensors`` (what a resumed run needs besides), ``<name>.ema.safetensors``
+(running means of the weights, where a run keeps them) and ``<name>.json``, which holds everything
+else with the digests of the others and is written last: its presence means done. ``initial`` holds
+the weights before the first step; the untrained encoder of every comparison.
 
 The weights and their JSON are all that an encoder needs elsewhere.
 """
@@ -105,10 +105,11 @@ def load_encoder(
     Parameters
     ----------
     path
-        A run folder, or one ``<name>.json`` or ``<name>.safetensors`` of a checkpoint.
+        A run folder, or one ``<name>.json`` or ``<name>.safetensors`` of a checkpoint, or a folder
+        of released weights, or ``hf:OWNER/NAME[@REVISION]`` of the Hugging Face Hub.
     initial
         The weights before the first step instead of the newest: the same architecture, the same
-        gene means, nothing learnt.
+        gene means, nothing learnt. Released weights hold one model and no other.
     say
         Hears of damaged checkpoints that were passed over.
 
@@ -121,9 +122,15 @@ def load_encoder(
     ------
     BadInputError
         There is no checkpoint.
+    BadUsageError
+        The untrained weights are asked of a release.
     IntegrityError
         It is damaged, or its weights are not those of its configuration.
     """
+    from sttrain.released import is_release, load_released  # it needs this module's types
+
+    if is_release(path):
+        return load_released(path, initial=initial)
     if path.is_dir():
         name, document = find_checkpoint(path, initial=initial, say=say)
         folder = path / FOLDER
@@ -150,6 +157,7 @@ def save_checkpoint(
     name: str,
     model: MaskedAutoencoder,
     optimizer: Mapping[str, Tensor] | None,
+    *,
     ema: Mapping[str, Tensor] | None = None,
     **facts: Any,  # noqa: ANN401 - the remaining fields of the document, which types them
 ) -> CheckpointDocument:
@@ -260,6 +268,30 @@ def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
         if stored is not None:
             _read_stored(folder / f"{name}.{suffix}", stored)
     return document
+
+
+def read_weights(
+    folder: Path, name: str, document: CheckpointDocument, *, ema: bool = False
+) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint, or their running means.
+
+    Raises
+    ------
+    BadInputError
+        The checkpoint keeps no running means.
+    IntegrityError
+        They fail their digest.
+    """
+    stored = document.ema if ema else document.weights
+    if stored is None:
+        what = "it keeps no running means of the weights (EMA)"
+        fix = "leave --ema out, or train with running means"
+        where = str(folder / f"{name}.json")
+        problem = Problem(
+            code="T02", subject=f"checkpoint '{name}'", where=where, what=what, fix=fix
+        )
+        raise BadInputError(problem)
+    return _read_tensors(folder / f"{name}.{EMA if ema else WEIGHTS}", stored)
 
 
 def load_weights(

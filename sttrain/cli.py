@@ -182,8 +182,9 @@ _EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
 def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     """Write one vector per measured spot of CORPUS, from the encoder of CHECKPOINT.
 
-    CHECKPOINT is a run folder or one of its checkpoints, CORPUS an evaluation corpus over the
-    genes of the training corpus. Overlapping windows and gene draws are averaged.
+    CHECKPOINT is a run folder, one of its checkpoints, a folder of released weights or
+    hf:OWNER/NAME; CORPUS an evaluation corpus over the genes of the training corpus. Overlapping
+    windows and gene draws are averaged.
 
     Example: sttrain embed run/ eval/ -o ours.h5ad
     """
@@ -208,6 +209,47 @@ def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
         click.echo(str(found))
     n_spots = sum(found.n_spots for found in outcome.coverage)
     click.echo(f"{output}: {n_spots:,} vectors of {vectors.width} values")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the release; the same release there is left alone, another is refused.",
+)
+@click.option("--checkpoint", help="Checkpoint, such as step-00000400. \\[default: the newest]")
+@click.option("--ema", "kind", flag_value="ema", help="The running means of the weights.")
+@click.option("--initial", "kind", flag_value="initial", help="The weights before the first step.")
+@click.option("--licence", help="Licence of the weights, an SPDX expression such as CC-BY-4.0.")
+@click.option("--title", help="Heading of the model card. \\[default: made of the corpus's name]")
+@click.option(
+    "--corpus",
+    type=click.Path(path_type=Path),
+    help="The training corpus; the card then tells species, tissues, platforms and licences.",
+)
+@_shared_options
+def release(run: Path, output: Path, **flags: Any) -> None:
+    """Write the weights of RUN as a folder that stands alone: safetensors, config, genes, card.
+
+    The layout is that of the Hugging Face Hub: hf upload OWNER/NAME FOLDER.
+
+    Example: sttrain release run/ -o released/ --corpus train/ --licence CC-BY-4.0
+    """
+    from sttrain.release import write_release
+
+    outcome = write_release(
+        run,
+        output,
+        kind=flags["kind"] or "trained",
+        **{name: flags[name] for name in ("checkpoint", "licence", "title", "corpus")},
+        say=lambda line: click.echo(line, err=True),
+    )
+    found = {"output": str(output), "written": outcome.written}
+    found |= {"release_id": outcome.document.release_id}
+    click.echo(json.dumps(found, sort_keys=True) if flags["as_json"] else str(outcome))
 
 
 @cli.command()

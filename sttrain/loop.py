@@ -229,7 +229,7 @@ class Loop:
             name,
             self.trainer.model,
             self.trainer.pack() if whole else None,
-            self.trainer.average.tensors() if self.trainer.average else None,
+            ema=self.trainer.average.tensors() if self.trainer.average else None,
             best=self.best,
             **facts,
         )

@@ -2,12 +2,14 @@
 
 ``run.json`` says what is trained on what, and stands before the first step; a second command in the
 same folder goes on with that run or is refused. ``log.jsonl`` and ``tensorboard/`` tell what
-happened; a resumed run cuts away what they say of steps that are done again.
+happened, and so may wandb and trackio (:mod:`sttrain.loggers`); a resumed run cuts away what they
+say of steps that are done again.
 """
 
 import json
+import math
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +21,12 @@ from filelock import FileLock, Timeout
 from stbuild.corpus.documents import Count, Document, Sha256, Slug, read_document
 from stbuild.corpus.durable import PARTIAL, guard_disk, write_durable
 from sttrain.config import RunConfig, differences
+from sttrain.environment import git_state
 from sttrain.errors import ConflictError, Problem
+from sttrain.loggers import DEFAULT_LOGGERS, PROJECT, RunFacts, Say, Sinks, open_sinks
 
 RUN_JSON: Final = "run.json"
 LOG: Final = "log.jsonl"
-TENSORBOARD: Final = "tensorboard"
 _LOCK: Final = ".lock"
 _PACKAGES: Final = ("stcorpus", "torch", "numpy", "safetensors", "numcodecs")
 
@@ -129,7 +132,7 @@ def _enter(path: Path, document: RunDocument, *, rebatch: bool) -> RunDocument:
 
 
 def describe_environment() -> dict[str, str]:
-    """Return versions and processor features; no host name, no path."""
+    """Return versions, processor features and the commit of the code; no host name, no path."""
     found = {name: version(name) for name in _PACKAGES}
     found |= {"python": platform.python_version(), "machine": platform.machine()}
     found |= {
@@ -138,11 +141,11 @@ def describe_environment() -> dict[str, str]:
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
-    return found
+    return found | git_state()
 
 
 class Journal:
-    """The log of a run, as JSON lines and for TensorBoard.
+    """The log of a run, as JSON lines and for other loggers.
 
     Parameters
     ----------
@@ -150,44 +153,92 @@ class Journal:
         Run folder.
     done
         Steps that are done; what the log says of later ones is dropped.
+    document
+        What the run is, for loggers that show it.
+    loggers
+        Of :data:`sttrain.loggers.LOGGERS`, besides the JSON lines.
+    project
+        Project of the run with wandb and trackio.
+    offline
+        Send nothing anywhere.
+    say
+        Hears of loggers that are missing or fail.
     """
 
-    def __init__(self, run: Path, done: int) -> None:
+    def __init__(
+        self,
+        run: Path,
+        done: int,
+        *,
+        document: RunDocument | None = None,
+        loggers: Sequence[str] = DEFAULT_LOGGERS,
+        project: str = PROJECT,
+        offline: bool = False,
+        say: Say = lambda _: None,
+    ) -> None:
         path = run / LOG
         lines = _lines_until(path, done) if path.is_file() else []
         write_durable(path, "".join(lines).encode())
-        self._file = path.open("a", encoding="utf-8")
-        self._board: Any = None
-        self._run, self._done = run, done
+        self._run = run
+        self._loggers, self._say = tuple(loggers), say
+        told = {} if document is None else {"fingerprint": document.fingerprint}
+        config = {} if document is None else document.model_dump(mode="json")
+        self._facts = RunFacts(
+            folder=run, config=config, done=done, project=project, offline=offline, **told
+        )
+        self._sinks = Sinks(say=say)
 
     def __enter__(self) -> Self:
-        # Imported here: it takes a second, and a run that is refused should not wait for it.
-        from torch.utils.tensorboard import SummaryWriter
+        """Open the log and the loggers.
 
-        self._board = SummaryWriter(str(self._run / TENSORBOARD), purge_step=self._done + 1)
+        Raises
+        ------
+        PlatformError
+            A logger that was asked for is not installed.
+        """
+        self._sinks = open_sinks(self._loggers, self._facts, self._say)
+        self._file = (self._run / LOG).open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._board.close()
+        self._sinks.close()
 
     def _append(self, line: str) -> None:
         self._file.write(line)
         self._file.flush()
 
     def write(self, event: str, steps: int, values: Mapping[str, Any]) -> None:
-        """Append one line, and its numbers to TensorBoard.
+        """Append one line, and hand its numbers to the other loggers.
+
+        A number that is not finite is null in the line: JSON has no word for it.
 
         Raises
         ------
         ResourceError
             The disk refuses.
         """
-        line = json.dumps({"event": event, "steps": steps, **values}) + "\n"
+        plain = {name: _finite(value) for name, value in values.items()}
+        line = json.dumps({"event": event, "steps": steps, **plain}, allow_nan=False) + "\n"
         guard_disk(self._run / LOG, lambda: self._append(line))
-        for name, value in values.items():
-            if isinstance(value, float):
-                self._board.add_scalar(name, value, steps)
+        self._sinks.write(event, steps, values)
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a log that name an event and a step; none where there is no log."""
+    if not path.is_file():
+        return
+    for raw in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(raw)
+        except ValueError:  # a torn last line
+            continue
+        if isinstance(line, dict) and {"event", "steps"} <= line.keys():
+            yield line
 
 
 def _lines_until(path: Path, done: int) -> list[str]:

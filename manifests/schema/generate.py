@@ -18,6 +18,7 @@ from stbuild.leakage.documents import LeakageReport
 from stbuild.manifests import ManifestDocument, SampleRow
 from stbuild.store import Inventory
 from sttrain.config import RunConfig
+from sttrain.release_document import ReleaseDocument
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "corpus": CorpusDocument,
@@ -34,6 +35,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "grid-config": GridConfig,
     "shard-config": ShardConfig,
     "run-config": RunConfig,
+    "released-model": ReleaseDocument,
 }
 
 
