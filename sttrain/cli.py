@@ -17,8 +17,9 @@ from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import read_config
 from sttrain import __version__
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
+from sttrain.loggers import DEFAULT_LOGGERS
 from sttrain.probe_config import ProbeConfig
-from sttrain.progress import show_progress
+from sttrain.progress import show_progress, show_training
 from sttrain.report import ALL_METRICS, REFERENCES, SHOWN
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
     field = {**RunConfig.model_fields, **FitOptions.model_fields}[name]
     text = f"{field.description} \\[default: {'none' if field.default is None else field.default}]"
     flag = f"--{name.replace('_', '-')}"
+    if isinstance(field.default, tuple):
+        return click.option(flag, name, multiple=True, default=None, help=f"{text} Repeatable.")
     if kind is bool:
         return click.option(flag, name, is_flag=True, default=None, help=text)
     return click.option(flag, name, type=kind, default=None, help=text)
@@ -99,6 +102,10 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("val_patches", int)
 @_fit_option("trace", bool)
 @_fit_option("rebatch", bool)
+@_fit_option("project", str)
+@_fit_option("offline", bool)
+@_fit_option("logger", str)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and what it would cost.")
 @_shared_options
 def fit(
     corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
@@ -107,20 +114,34 @@ def fit(
 
     Example: sttrain fit train/ -c manifests/runs/small.toml -o run/ --set optimizer.lr=3e-4
     """
+    from stbuild.corpus.reader import open_corpus
+    from sttrain.curves import plot_if_possible
+    from sttrain.plan import describe_plan, plan_run
     from sttrain.train import fit as run_fit
 
     given = {name: value for name, value in flags.items() if value is not None}
     overrides = {name: given[name] for name in RunConfig.model_fields if name in given}
     options = {name: given[name] for name in FitOptions.model_fields if name in given}
-    with show_progress("fit", quiet=flags["quiet"]) as progress:
-        summary = run_fit(
-            corpus,
-            output,
-            load_config(config, overrides | parse_settings(settings)),
-            read_config(FitOptions, options, "command line"),
-            progress=progress,
-            say=lambda text: None if flags["quiet"] else click.echo(text, err=True),
+    named = options.pop("logger", ()) or DEFAULT_LOGGERS
+    options["logger"] = tuple(name for name in named if name != "none")
+    recipe = load_config(config, overrides | parse_settings(settings))
+    chosen = read_config(FitOptions, options, "command line")
+    if flags["dry_run"]:
+        plan = plan_run(open_corpus(corpus), recipe, chosen)
+        click.echo(
+            json.dumps(asdict(plan), sort_keys=True) if flags["as_json"] else describe_plan(plan)
         )
+        return
+
+    def say(text: str) -> None:
+        if not flags["quiet"]:
+            click.echo(text, err=True)
+
+    shown = {"quiet": flags["quiet"], "device": chosen.device.replace("auto", "cpu")}
+    with show_training("fit", **shown) as progress:
+        summary = run_fit(corpus, output, recipe, chosen, progress=progress, say=say)
+    if summary.rank == 0:
+        plot_if_possible(output, say)
     if summary.rank == 0:
         text = json.dumps(asdict(summary), sort_keys=True) if flags["as_json"] else str(summary)
         click.echo(text)

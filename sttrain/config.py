@@ -100,6 +100,12 @@ class FitOptions(Document):
     """Patches of a validation, at most."""
     trace: bool = False
     """Note the keys of every step, in `trace/` of the run folder."""
+    logger: tuple[str, ...] = ("tensorboard",)
+    """Where numbers go besides `log.jsonl`: tensorboard, wandb, trackio; `none` for nowhere."""
+    project: str = "sttrain"
+    """Project that wandb and trackio file the run under."""
+    offline: bool = False
+    """Keep wandb's files on this machine."""
     rebatch: bool = False
     """Go on with another global batch than the run began with; refused without it."""
     checkpoint_every: int = Field(200, ge=1)

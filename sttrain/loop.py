@@ -14,13 +14,13 @@ import numpy as np
 
 from stbuild.corpus.console import TerminatedError
 from stbuild.corpus.reader import Corpus
-from sttrain.checkpoint import BEST, drop_old, list_checkpoints, save_checkpoint, step_name
+from sttrain.checkpoint import BEST, Say, drop_old, list_checkpoints, save_checkpoint, step_name
 from sttrain.config import FitOptions
 from sttrain.distributed import Ranks
 from sttrain.errors import StError
 from sttrain.optimizer import learning_rate
 from sttrain.order import Order
-from sttrain.progress import Report
+from sttrain.progress import TrainingReport, TrainingState
 from sttrain.runs import Journal, RunDocument
 from sttrain.stream import Batch, PatchStream, StreamState
 from sttrain.trace import Trace, open_trace
@@ -125,7 +125,8 @@ class Loop:
     corpus: Corpus
     output: Path
     options: FitOptions
-    progress: Report | None
+    progress: TrainingReport | None
+    say: Say
     stop: Stop
     order: Order
     ranks: Ranks
@@ -150,7 +151,13 @@ class Loop:
         return self._summary(self.trainer.done - start, time.monotonic() - began)
 
     def _journal(self, start: int) -> AbstractContextManager[Journal | None]:
-        return Journal(self.output, start) if self.ranks.is_first else nullcontext()
+        if not self.ranks.is_first:
+            return nullcontext()
+        options = self.options
+        return Journal(
+            self.output, start, document=self.document, loggers=options.logger,
+            project=options.project, offline=options.offline, say=self.say,
+        )  # fmt: skip
 
     def _trace(self, start: int) -> AbstractContextManager[Trace | None]:
         world = self.ranks.world
@@ -187,8 +194,12 @@ class Loop:
         wait, speed = self.waited / seconds, self.patches / seconds
         if self.progress is not None:
             mean = sum(self.losses) / len(self.losses)
-            text = f"loss {mean:.4f}, {speed:.0f} patches/s, waiting for data {wait:.0%}"
-            self.progress(done, total, text)
+            self.progress(
+                TrainingState(
+                    done=done, total=total, loss=mean, patches_per_s=speed, data_wait=wait,
+                    epoch=batch.epoch,
+                )
+            )  # fmt: skip
         if done % self.options.log_every == 0 or done == total:
             rate = learning_rate(self.document.config.optimizer, done - 1, total)
             values = {"loss": report.loss, "gradient_norm": report.norm, "learning_rate": rate}

@@ -33,7 +33,7 @@ from sttrain.loop import FitSummary, Loop, Stop, checkpoint_facts
 from sttrain.model import MaskedAutoencoder
 from sttrain.objectives import keyed_generator
 from sttrain.order import Order
-from sttrain.progress import Report
+from sttrain.progress import TrainingReport
 from sttrain.runs import RunDocument, describe_environment, open_run
 from sttrain.statistics import corpus_means
 from sttrain.stream import PatchSource, PatchStream, StreamState
@@ -52,7 +52,7 @@ def fit(
     config: RunConfig,
     options: FitOptions,
     *,
-    progress: Report | None = None,
+    progress: TrainingReport | None = None,
     say: Say = lambda _: None,
 ) -> FitSummary:
     """Pretrain on a corpus, from the start or from where an earlier call stopped.
@@ -70,7 +70,7 @@ def fit(
     options
         What changes no result.
     progress
-        Called with (steps done, steps in all, what to show).
+        Called after every step with how training stands.
     say
         Hears of resumption, damaged checkpoints and other environments.
 
@@ -105,7 +105,7 @@ def fit(
             loop = Loop(
                 trainer=trainer, document=document, corpus=task.corpus, output=output,
                 options=options, progress=progress if ranks.is_first else None, stop=stop,
-                order=task.order, ranks=ranks, validator=task.validator, best=best,
+                order=task.order, ranks=ranks, validator=task.validator, best=best, say=heard,
             )  # fmt: skip
             stream = PatchStream(
                 task.source, task.order, workers=options.workers, world=ranks.world

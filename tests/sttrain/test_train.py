@@ -70,8 +70,8 @@ class KilledError(Exception):
 def fit_until(root, run, at, options=OPTIONS):
     """Train and be killed after step `at`, with no chance to save."""
 
-    def progress(done, _total, _text):
-        if done == at:
+    def progress(state):
+        if state.done == at:
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -209,8 +209,8 @@ def test_damage_found_while_training(root, whole, tmp_path):
     shard = next(iter(sorted((copy / "data" / "train").glob("toy-train-0*.tar"))))
     raw = shard.read_bytes()
 
-    def spoil(done, _total, _text):
-        if done == 5:
+    def spoil(state):
+        if state.done == 5:
             shard.write_bytes(bytes(len(raw)))
 
     with pytest.raises(IntegrityError, match="SHA-256"):
