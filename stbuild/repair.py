@@ -21,9 +21,16 @@ from stbuild.corpus.documents import (
     read_document,
 )
 from stbuild.corpus.durable import write_durable
-from stbuild.corpus.errors import ConflictError, IntegrityError, Problem, merge_errors
+from stbuild.corpus.errors import (
+    BadInputError,
+    ConflictError,
+    IntegrityError,
+    Problem,
+    merge_errors,
+)
 from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.reader import open_corpus
+from stbuild.corpus.release import RELEASE_JSON
 from stbuild.genes import Vocabulary
 from stbuild.growth import GIVEN, Growth, locked_growth, part_given
 from stbuild.inputs import BuildInputs, gather_inputs
@@ -66,12 +73,17 @@ def repair_corpus(
 
     Raises
     ------
+    BadInputError
+        It is a release, whose checksums cover more than the grids can tell.
     ConflictError
         The grids are not those of the corpus.
     IntegrityError
         What was written is not what ``corpus.json`` says; it was not kept.
     """
     document = open_corpus(root).document
+    if (root / RELEASE_JSON).is_file():
+        fix = "get the bad files again from where it is published, or repair the corpus it is of"
+        raise BadInputError(_problem(f"release '{root.name}'", "it is a release", fix))
     shards = [shard for shard in document.shards if _is_bad(root / shard.path, shard)]
     tables = [file.path for file in document.files if _is_bad(root / file.path, file)]
     sums = list_checksums(document)

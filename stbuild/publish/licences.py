@@ -12,6 +12,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 UNKNOWN: Final = "unknown"
 """Class of slices that say nothing, as flags name it."""
 _WORD: Final = re.compile(r"[A-Za-z0-9.+-]+")
+_TOKEN: Final = re.compile(r"[()]|[A-Za-z0-9.+-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +74,40 @@ def why_refused(text: str | None) -> str | None:
     expression = parse_licence(text)
     if expression is None:
         return f"licence {text!r} is no SPDX expression"
-    options = [part.strip("() ") for part in expression.split(" OR ")]
-    reasons = [_reason(part) for part in options]
+    tokens = _TOKEN.findall(expression)
+    return _either(tokens)
+
+
+def _either(tokens: list[str]) -> str | None:
+    """Return why no side of an ``OR`` allows it; None if one does. Consumes the tokens."""
+    reasons = [_both(tokens)]
+    while tokens and tokens[0] == "OR":
+        tokens.pop(0)
+        reasons.append(_both(tokens))
     return None if None in reasons else reasons[0]
 
 
-def _reason(expression: str) -> str | None:
-    for name in licence_ids(expression):
-        found = known_licences().get(name)
-        if found is None:
-            return f"whether {name} allows redistribution is not known here"
-        if not found.allows_changes:
-            return f"{name} does not allow changed copies"
-    return None
+def _both(tokens: list[str]) -> str | None:
+    """Return why one side of an ``AND`` does not allow it; None if all do."""
+    reasons = [_single(tokens)]
+    while tokens and tokens[0] == "AND":
+        tokens.pop(0)
+        reasons.append(_single(tokens))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _single(tokens: list[str]) -> str | None:
+    name = tokens.pop(0)
+    if name == "(":
+        reason = _either(tokens)
+        tokens.pop(0)  # the library has checked that it closes
+        return reason
+    if tokens and tokens[0] == "WITH":  # an exception only grants more
+        del tokens[:2]
+    found = known_licences().get(name)
+    if found is None:
+        return f"whether {name} allows redistribution is not known here"
+    return None if found.allows_changes else f"{name} does not allow changed copies"
 
 
 def licence_text(spdx: str) -> str:

@@ -21,7 +21,7 @@ from stbuild.publish.licences import known_licences, licence_ids, licence_text
 from stbuild.publish.options import PublishOptions
 from stbuild.publish.pictures import draw_pictures
 from stbuild.publish.provenance import PROVENANCE_JSON, make_provenance
-from stbuild.publish.subset import Subset, leave_out, whole_corpus
+from stbuild.publish.subset import Subset, choose_subset
 from stbuild.verify import verify_corpus
 from stbuild.workspace import clear_scratch, hold_folder
 
@@ -85,7 +85,7 @@ def publish_release(
     shards = started("verify", len(corpus.document.shards))
     if problems := verify_corpus(root, done=shards).problems:
         raise IntegrityError(*problems)
-    subset = leave_out(corpus, out_classes) if out_classes else whole_corpus(corpus)
+    subset = choose_subset(corpus, out_classes)
     with hold_folder(out):
         release = _write(corpus, subset, out, options, licences, out_classes, now, started)
         clear_scratch(out)

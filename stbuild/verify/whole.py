@@ -9,7 +9,13 @@ import numpy as np
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.reader import open_corpus
 from stbuild.verify.claims import check_claims
-from stbuild.verify.files import check_checksums, check_extra, check_files, read_release
+from stbuild.verify.files import (
+    check_checksums,
+    check_extra,
+    check_files,
+    listed_files,
+    read_release,
+)
 from stbuild.verify.samples import SampleChecker
 
 
@@ -76,10 +82,11 @@ def verify_corpus(
                 problems += checker.check_shard(shard, index, members.tolist())
                 n_samples += members.size
                 done()
+    listed = listed_files(document, release)
     return VerifyReport(
         corpus_id=document.corpus_id,
-        n_files=len(document.shards) + len(document.files) + 2,
+        n_files=len(listed) + 2,
         n_samples=n_samples,
-        n_bytes=sum(s.bytes for s in document.shards) + sum(f.bytes for f in document.files),
+        n_bytes=sum(size for size, _ in listed.values()),
         problems=tuple(problems),
     )

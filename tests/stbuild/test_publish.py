@@ -15,6 +15,7 @@ from stbuild.compact import compact
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import (
+    BadInputError,
     BadUsageError,
     ConflictError,
     GateError,
@@ -29,6 +30,7 @@ from stbuild.publish import PublishOptions, publish_release
 from stbuild.publish.card import escape
 from stbuild.publish.licences import known_licences, licence_ids, licence_text, why_refused
 from stbuild.rebuild import rebuild_corpus
+from stbuild.repair import repair_corpus
 from stbuild.verify import verify_corpus
 from tests.slices import Spec, make_anndata
 from tests.trees import tree_digests
@@ -103,6 +105,8 @@ def test_the_publisher_may_state_the_right_and_the_card_says_so(corpus, tmp_path
         ("CC-BY-ND-4.0", "does not allow changed copies"),
         ("LicenseRef-ours", "not known here"),
         ("CC-BY-4.0 AND CC-BY-ND-4.0", "does not allow changed copies"),
+        ("(MIT OR Apache-2.0) AND CC-BY-NC-ND-4.0", "does not allow changed copies"),
+        ("MIT AND (CC-BY-ND-4.0 OR LicenseRef-x)", "does not allow changed copies"),
     ],
 )
 def test_why_a_licence_is_refused(licence, reason):
@@ -111,7 +115,17 @@ def test_why_a_licence_is_refused(licence, reason):
     assert reason in found
 
 
-@pytest.mark.parametrize("licence", ["CC0-1.0", "cc-by-4.0", "CC-BY-ND-4.0 OR MIT", "GPL-3.0-only"])
+@pytest.mark.parametrize(
+    "licence",
+    [
+        "CC0-1.0",
+        "cc-by-4.0",
+        "CC-BY-ND-4.0 OR MIT",
+        "GPL-3.0-only",
+        "MIT AND (CC-BY-ND-4.0 OR CC0-1.0)",
+        "GPL-2.0-only WITH Classpath-exception-2.0",
+    ],
+)
 def test_what_a_licence_allows(licence):
     assert why_refused(licence) is None
 
@@ -156,6 +170,24 @@ def test_a_part_is_rebuilt_from_its_own_lock(corpus, release, tmp_path):
     part = open_corpus(release).document
     assert report.n_same_bytes == len(part.shards)
     assert report.other_bytes == ()
+    assert report.document.corpus_id == part.corpus_id  # splits included
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_keeps_the_splits_that_were_drawn_for_the_whole(tmp_path, seed):
+    drawn = {"n_per_slice": 4, "assign": "donor", "test_share": 0.4, "seed": seed}
+    corpus = build(tmp_path, drawn)
+    publish(corpus, tmp_path / "r", leave_out=("unknown", "mit"))
+    part, whole = open_corpus(tmp_path / "r").document, open_corpus(corpus).document
+    before = {entry.slug: entry.split for entry in whole.slices}
+    assert all(before[entry.slug] == entry.split for entry in part.slices)
+    report = rebuild_corpus(tmp_path / "r", tmp_path, tmp_path / "b", tmp_path / "bg", run_loop)
+    assert report.document.corpus_id == part.corpus_id
+
+
+def test_a_release_is_not_repaired_in_place(corpus, release):
+    with pytest.raises(BadInputError, match="it is a release"):
+        repair_corpus(release, corpus.parent / "g", run_loop)
 
 
 def test_every_file_is_under_a_checksum(release):
