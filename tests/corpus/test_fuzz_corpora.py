@@ -2,6 +2,8 @@
 
 import os
 import random  # noqa: TID251 - plain draws, fast; the tests never touch NumPy streams
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,8 @@ from stbuild.corpus.split_documents import SplitDocument
 from stbuild.corpus.tar import pack_sample, unpack_sample
 from stbuild.leakage.documents import LeakageReport
 
-ARCHIVE = Path(__file__).parents[1] / "archive" / "v1"
+ROOT = Path(__file__).parents[2]
+ARCHIVE = ROOT / "tests" / "archive" / "v1"
 FAST, SLOW = 4_000, 120_000
 WORDS = (b"null", b"-1", b"1e400", b"{}", b"[]", b'""', b"true", b"99999999999999999999", b"\xff")
 
@@ -138,3 +141,13 @@ def test_mutated_corpora_meet_no_other_error():
 def test_many_mutated_corpora_meet_no_other_error():
     told = run(SLOW, seed=1)
     assert sum(told.values()) == SLOW >= 10**5
+
+
+@pytest.mark.slow
+def test_coverage_guided_fuzzing_meets_no_other_error(tmp_path):
+    pytest.importorskip("atheris", reason="the extra fuzz is not installed")
+    command = [sys.executable, "-m", "tests.corpus.fuzz_atheris", "-runs=100000", "-max_len=65536"]
+    done = subprocess.run([*command, str(tmp_path / "seeds")], cwd=ROOT, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Done 100000" in done.stderr
