@@ -184,8 +184,6 @@ def read_panels(
     IntegrityError
         Not Parquet, other columns, a slice that stands twice, or genes that do not ascend.
     """
-    import pyarrow as pa
-
     needed = {"slice": "string", "genes": "list<element: int32>"}
     table = _from_parquet(raw, where, needed, n_rows, _MOST_GENES if n_genes is None else n_genes)
     column = table.column("genes").combine_chunks()
