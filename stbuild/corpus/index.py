@@ -243,7 +243,9 @@ def same_tables(raw: bytes, own: bytes, where: str) -> bool:
 
     expected = pq.read_table(pa.BufferReader(own), use_threads=False, pre_buffer=False)
     columns = {field.name: str(field.type) for field in expected.schema}
-    found = _from_parquet(raw, where, columns, expected.num_rows, nulls=True)
+    lists = [c for c in expected.columns if pa.types.is_list(c.type)]
+    longest = max((len(item) for column in lists for item in column), default=0)
+    found = _from_parquet(raw, where, columns, expected.num_rows, longest, nulls=True)
     return bool(found.select(expected.column_names).equals(expected)) and _has_only(raw, columns)
 
 

@@ -18,7 +18,15 @@ from stbuild.corpus.documents import (
     read_document,
 )
 from stbuild.corpus.errors import Problem, StError
-from stbuild.corpus.index import SampleIndex, read_panels, same_tables, write_genes, write_slices
+from stbuild.corpus.index import (
+    SampleIndex,
+    read_panels,
+    same_tables,
+    write_genes,
+    write_index,
+    write_panels,
+    write_slices,
+)
 from stbuild.corpus.lock import LockDocument, LockedGrid
 from stbuild.corpus.reader import Corpus
 from stbuild.corpus.split_documents import SplitDocument
@@ -176,6 +184,10 @@ def _check_tables(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[P
     if claims.genes is not None and claims.panels:
         counted = [times[gene] for gene in range(len(claims.genes))]
         expected[names.GENES_PARQUET] = write_genes(claims.genes, counted)
+    if claims.panels:
+        expected[names.PANELS_PARQUET] = write_panels(claims.panels)
+    for (split, kind), index in claims.indices.items():
+        expected[names.index_path(split, kind)] = write_index(index)  # no columns beside its own
     for path, made in expected.items():
         where = str(corpus.root / path)
         try:
@@ -234,6 +246,8 @@ def _check_certificate(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
         yield from (problem for problem in error.problems if problem.where not in known)
         return
     # More of them are fine: the release of a part keeps the certificate of the whole.
+    if any(section.name != f"{section.corpus}/{section.slug}" for section in report.sections):
+        yield bad(where, "a section whose name is not that of its corpus and slice")
     told = {tuple(getattr(section, name) for name in _CHECKED) for section in report.sections}
     if not {tuple(getattr(entry, name) for name in _CHECKED) for entry in document.slices} <= told:
         yield bad(where, "its sections are not the slices of corpus.json")

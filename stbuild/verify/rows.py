@@ -3,6 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import CorpusDocument, Kind, SliceEntry
@@ -80,10 +82,13 @@ def _check_keys(corpus: Corpus, indices: Indices) -> Iterator[Problem]:
         where = corpus.root / names.CORPUS_JSON
         yield bad(where, f"{len(twice)} keys stand twice (first: {twice[0]})")
     for (split, kind), index in indices.items():
+        where = corpus.root / names.index_path(split, kind)
         other = [i for i in range(len(index)) if not _follows(corpus, kind, index, i)]
         if other:
-            where = corpus.root / names.index_path(split, kind)
-            yield bad(where, f"{len(other)} keys are not in order (first: {index.keys[other[0]]})")
+            first = index.keys[other[0]]
+            yield bad(where, f"{len(other)} keys are not those of their rows (first: {first})")
+        if bool(np.any(index.shard[1:] < index.shard[:-1])):
+            yield bad(where, "its rows are not in the order of the shards")
 
 
 def _follows(corpus: Corpus, kind: Kind, index: SampleIndex, i: int) -> bool:
