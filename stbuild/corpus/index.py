@@ -47,6 +47,8 @@ class SampleIndex:
 
 _MOST_TEXT: Final = 4096
 """Longest text of a table, in bytes: ids and names are far shorter."""
+_MOST_GENES: Final = 2**20
+"""Most genes of a slice, where the vocabulary is not known."""
 _FIXED_BYTES: Final = 16 * 2**20
 _ROW_BYTES: Final = 2**20
 """Most bytes that a table's columns may claim: so much, and so much a row (panels hold lists)."""
@@ -163,23 +165,30 @@ def write_panels(panels: Mapping[str, NDArray[np.int32]]) -> bytes:
     return _to_parquet(pa.table({"slice": pa.array(slugs, pa.string()), "genes": lists}))
 
 
-def read_panels(raw: bytes, where: str) -> dict[str, NDArray[np.int32]]:
+def read_panels(
+    raw: bytes, where: str, n_rows: int | None = None, n_genes: int | None = None
+) -> dict[str, NDArray[np.int32]]:
     """Read ``panels.parquet``.
+
+    Parameters
+    ----------
+    raw, where
+        The file, and its name for messages.
+    n_rows
+        Slices that it must have.
+    n_genes
+        Size of the vocabulary: no slice measures more.
 
     Raises
     ------
     IntegrityError
         Not Parquet, other columns, a slice that stands twice, or genes that do not ascend.
     """
-    import pyarrow as pa
-
-    table = _from_parquet(raw, where, {"slice": "string"})
-    if "genes" not in table.column_names:
-        raise _refused(where, "no column ``genes``")
+    needed = {"slice": "string", "genes": "list<element: int32>"}
+    table = _from_parquet(raw, where, needed, n_rows, _MOST_GENES if n_genes is None else n_genes)
     column = table.column("genes").combine_chunks()
-    lists = pa.types.is_list(column.type) and pa.types.is_int32(column.type.value_type)
-    if not lists or column.null_count or column.flatten().null_count:
-        raise _refused(where, "column ``genes`` does not hold lists of 32-bit numbers")
+    if column.flatten().null_count:
+        raise _refused(where, "nulls in the lists of ``genes``")
     slugs = table.column("slice").to_pylist()
     panels = {
         slug: np.asarray(genes.values.to_numpy(zero_copy_only=False), np.int32)
@@ -214,15 +223,37 @@ def write_slices(slices: Sequence[SliceEntry]) -> bytes:
     return _to_parquet(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
 
 
-def same_tables(raw: bytes, other: bytes, where: str) -> bool:
-    """Tell whether two Parquet tables hold the same rows, whatever wrote them.
+def same_tables(raw: bytes, own: bytes, where: str) -> bool:
+    """Tell whether a Parquet table holds the rows of another, whatever wrote them.
+
+    Parameters
+    ----------
+    raw, where
+        A table of anybody, and its name for messages; it is read only where its footer agrees.
+    own
+        A table of our own making.
 
     Raises
     ------
     IntegrityError
-        One of them is not Parquet.
+        Not Parquet, or of other columns or another length.
     """
-    return bool(_from_parquet(raw, where, {}).equals(_from_parquet(other, where, {})))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    expected = pq.read_table(pa.BufferReader(own), use_threads=False, pre_buffer=False)
+    columns = {field.name: str(field.type) for field in expected.schema}
+    lists = [c for c in expected.columns if pa.types.is_list(c.type)]
+    longest = max((len(item) for column in lists for item in column), default=0)
+    found = _from_parquet(raw, where, columns, expected.num_rows, longest, nulls=True)
+    return bool(found.select(expected.column_names).equals(expected)) and _has_only(raw, columns)
+
+
+def _has_only(raw: bytes, columns: Mapping[str, str]) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return bool(pq.read_schema(pa.BufferReader(raw)).names == list(columns))
 
 
 def _to_parquet(table: "pa.Table") -> bytes:
@@ -234,34 +265,60 @@ def _to_parquet(table: "pa.Table") -> bytes:
 
 
 def _from_parquet(
-    raw: bytes, where: str, needed: Mapping[str, str], n_rows: int | None = None
+    raw: bytes,
+    where: str,
+    needed: Mapping[str, str],
+    n_rows: int | None = None,
+    longest: int = 0,
+    *,
+    nulls: bool = False,
 ) -> "pa.Table":
-    """Read a table after its own account of itself was checked: columns, types, rows, sizes."""
+    """Read the needed columns of a table, after its own account of itself was checked.
+
+    Parameters
+    ----------
+    raw, where
+        The file, and its name for messages.
+    needed
+        Type of each column; others are not read.
+    n_rows
+        Rows that it must have.
+    longest
+        Longest list of a column of lists.
+    nulls
+        Whether values may be missing.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False)
-        _check_account(file, where, needed, n_rows)
+        _check_account(file, where, needed, n_rows, longest)
         # Texts stay dictionaries until their lengths are known: a tiny file can repeat a long one.
         texts = [name for name, kind in needed.items() if kind == "string"]
         file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False, read_dictionary=texts)
         # Without threads: pyarrow's pool can abort an interpreter that ends while it still runs.
-        table = file.read(use_threads=False)
+        table = file.read(columns=list(needed), use_threads=False)
         table = _spell_out(table, texts, where)
         table.validate(full=True)  # text that is not UTF-8 fails here and not at some reader
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise _refused(where, f"not a readable Parquet table: {str(error)[:160]}") from error
-    if nulls := sorted(name for name in needed if table.column(name).null_count):
-        raise _refused(where, f"nulls in {', '.join(nulls)}")
+    if holes := sorted(name for name in needed if table.column(name).null_count and not nulls):
+        raise _refused(where, f"nulls in {', '.join(holes)}")
     return table
 
 
 def _check_account(
-    file: "pq.ParquetFile", where: str, needed: Mapping[str, str], n_rows: int | None
+    file: "pq.ParquetFile",
+    where: str,
+    needed: Mapping[str, str],
+    n_rows: int | None,
+    longest: int,
 ) -> None:
     """Refuse a table by its footer, before a column is read."""
     schema, account = file.schema_arrow, file.metadata
+    if len(set(schema.names)) < len(schema.names):
+        raise _refused(where, "a column that stands twice")
     if missing := sorted(set(needed) - set(schema.names)):
         raise _refused(where, f"columns missing: {', '.join(missing)}")
     types = {name: str(schema.field(name).type) for name in needed}
@@ -270,7 +327,16 @@ def _check_account(
         raise _refused(where, f"column types: {listed}")
     if n_rows is not None and account.num_rows != n_rows:
         raise _refused(where, f"{account.num_rows:,} rows, {n_rows:,} are expected")
-    groups = (account.row_group(i) for i in range(account.num_row_groups))
+    groups = [account.row_group(i) for i in range(account.num_row_groups)]
+    # Runs of one value weigh nothing in the file, so bytes alone do not tell what it decodes to.
+    for group in groups:
+        most = group.num_rows * max(longest, 1)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        values = [c.num_values for c in columns if c.path_in_schema.partition(".")[0] in needed]
+        if group.num_rows < 0 or any(not 0 <= n <= most for n in values):
+            raise _refused(where, f"it claims {max(values):,} values in {group.num_rows:,} rows")
+    if sum(group.num_rows for group in groups) != account.num_rows:
+        raise _refused(where, "its parts do not have the rows that it claims")
     size = sum(group.total_byte_size for group in groups)
     most = _FIXED_BYTES + _ROW_BYTES * account.num_rows
     if not 0 <= size <= most:

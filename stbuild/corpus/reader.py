@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -27,6 +28,11 @@ from stbuild.corpus.index import SampleIndex, read_genes, read_index
 from stbuild.corpus.samples import WholeSlice, decode_whole
 from stbuild.corpus.split_documents import SplitDocument
 from stbuild.corpus.tar import unpack_sample
+
+MAX_TABLE_BYTES: Final = 2**31
+"""Largest table that is read: an index of 10^7 samples and more."""
+_MAX_SAMPLE_BYTES: Final = {"patch": 2 * names.MAX_PATCH_BYTES, "slice": 2**33}
+"""Most tar blocks of one sample: a patch decodes to less; a USTAR member ends at 8 GiB."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Corpus:
         if bool(outside.any()):
             first = shards[int(index.shard[int(outside.argmax())])]
             raise _damaged(self.root / path, f"a sample ends outside {first.path}")
+        if len(index) and int(index.size.max()) > _MAX_SAMPLE_BYTES[kind]:
+            what = f"a sample of {int(index.size.max()):,} bytes is beyond the format's limit"
+            raise _damaged(self.root / path, what)
         return index
 
     @cached_property
@@ -178,6 +187,8 @@ def open_corpus(root: Path) -> Corpus:
         ``corpus.json`` is damaged, or of an unknown format or version.
     """
     path = root / names.CORPUS_JSON
+    if path.is_symlink():
+        raise _damaged(path, "a link, not a regular file")
     if not path.is_file():
         unfinished = (root / names.WORK_DIR).is_dir()
         problem = Problem(
@@ -190,7 +201,23 @@ def open_corpus(root: Path) -> Corpus:
             else "give the folder that `stbuild shard -o` wrote",
         )
         raise BadInputError(problem)
-    return Corpus(root, read_document(CorpusDocument, path.read_bytes(), str(path)))
+    raw = read_bounded(path, names.MAX_DOCUMENT_BYTES)
+    return Corpus(root, read_document(CorpusDocument, raw, str(path)))
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Read a file whose size is checked first.
+
+    Raises
+    ------
+    IntegrityError
+        It is larger than `most`.
+    """
+    with path.open("rb") as file:
+        raw = file.read(min(path.stat().st_size, most) + 1)
+    if len(raw) > most:
+        raise _damaged(path, f"more than the {most:,} bytes that are read of such a file")
+    return raw
 
 
 def _read_checked(root: Path, entry: FileEntry) -> bytes:
@@ -199,7 +226,8 @@ def _read_checked(root: Path, entry: FileEntry) -> bytes:
         raise _damaged(path, "missing, or not a regular file")
     if path.stat().st_size != entry.bytes:
         raise _damaged(path, f"{path.stat().st_size:,} bytes, corpus.json says {entry.bytes:,}")
-    raw = path.read_bytes()
+    is_json = path.suffix == ".json"
+    raw = read_bounded(path, names.MAX_DOCUMENT_BYTES if is_json else MAX_TABLE_BYTES)
     if sha256_bytes(raw) != entry.sha256:
         raise _damaged(path, "its SHA-256 is not the one in corpus.json")
     return raw

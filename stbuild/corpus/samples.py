@@ -5,9 +5,9 @@ is the sparse matrix of its spots over the vocabulary. Members are decoded by an
 every size is checked before anything is allocated; nothing is ever unpickled.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -186,8 +186,8 @@ def decode_counts(
     IntegrityError
         A frame that lies about its sizes, a foreign type, or damage.
     """
-    size = math.prod(shape)
-    if size * 4 > names.MAX_PATCH_BYTES:
+    size = prod(shape)  # of Python's integers, which do not wrap around
+    if not 0 < size <= names.MAX_PATCH_BYTES // 4:
         raise _refused(where, f"shape {shape} is beyond the format's limit")
     if suffix == f"{names.MEMBER_COUNTS}.npy":
         array = read_npy(raw, f"{where}.{suffix}", _COUNT_TYPES, 3)
@@ -245,10 +245,7 @@ def decode_patch(members: Mapping[str, Buffer], where: str) -> Patch:
     """
     members = {name: data for name, data in members.items() if not name.startswith("__")}
     counts_name = _require_members(members, where)
-    raw_meta = bytes(members["json"])
-    if len(raw_meta) > names.MAX_JSON_BYTES:
-        raise _refused(where, f"{len(raw_meta):,} bytes of JSON")
-    meta = read_document(PatchMeta, raw_meta, f"{where}.json")
+    meta = read_document(PatchMeta, _json_of(members, where), f"{where}.json")
     arrays = {
         name: read_npy(members[f"{name}.npy"], f"{where}.{name}.npy", dtype, ndim)
         for name, (dtype, ndim) in _PATCH_MEMBERS.items()
@@ -258,6 +255,13 @@ def decode_patch(members: Mapping[str, Buffer], where: str) -> Patch:
     patch = Patch(meta=meta, counts=counts, **arrays)
     _require_consistent(patch, where)
     return patch
+
+
+def _json_of(members: Mapping[str, Buffer], where: str) -> bytes:
+    size = len(members["json"])
+    if size > names.MAX_JSON_BYTES:
+        raise _refused(where, f"{size:,} bytes of JSON, at most {names.MAX_JSON_BYTES:,} are read")
+    return bytes(members["json"])
 
 
 def _require_members(members: Mapping[str, Buffer], where: str) -> str:
@@ -314,7 +318,7 @@ def decode_whole(members: Mapping[str, Buffer], where: str) -> WholeSlice:
     if set(members) != expected:
         wrong = ", ".join(sorted(set(members) ^ expected))
         raise _refused(where, f"members missing or unknown: {wrong[:200]}")
-    meta = read_document(WholeMeta, bytes(members["json"]), f"{where}.json")
+    meta = read_document(WholeMeta, _json_of(members, where), f"{where}.json")
     arrays = {
         name: read_npy(members[f"{name}.npy"], f"{where}.{name}.npy", dtypes, ndim)
         for name, (dtypes, ndim) in _WHOLE_MEMBERS.items()

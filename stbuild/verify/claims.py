@@ -8,20 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus import names
+from stbuild.corpus.digests import lines_digest
 from stbuild.corpus.documents import (
     CorpusDocument,
     Kind,
+    SliceEntry,
     compute_corpus_id,
     is_split,
     read_document,
 )
 from stbuild.corpus.errors import Problem, StError
-from stbuild.corpus.index import SampleIndex, read_panels, same_tables, write_genes, write_slices
-from stbuild.corpus.lock import LockDocument
+from stbuild.corpus.index import (
+    SampleIndex,
+    read_panels,
+    same_tables,
+    write_genes,
+    write_index,
+    write_panels,
+    write_slices,
+)
+from stbuild.corpus.lock import LockDocument, LockedGrid
 from stbuild.corpus.reader import Corpus
+from stbuild.corpus.split_documents import SplitDocument
 from stbuild.leakage.documents import LEAKAGE_JSON, LeakageReport
-from stbuild.leakage.windows import PlacedWindow, find_overlaps
 from stbuild.verify.problems import bad
+from stbuild.verify.rows import check_rows, plan_of
 
 
 @dataclass(kw_only=True)
@@ -31,7 +42,20 @@ class Claims:
     indices: dict[tuple[str, Kind], SampleIndex] = field(default_factory=dict)
     genes: list[str] | None = None
     panels: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    split_spots: dict[str, list["SplitSpots"]] = field(default_factory=dict)
+    """Per slug, what the evaluation splits say of its spots."""
     problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpots:
+    """What an evaluation split says of the spots of a slice."""
+
+    path: str
+    barcodes: str
+    """Digest of the barcodes."""
+    takes_part: NDArray[np.bool_]
+    """(N,) spots with a code other than unlabelled, in any assignment."""
 
 
 def check_claims(corpus: Corpus, damaged: Iterable[str]) -> Claims:
@@ -51,7 +75,8 @@ def check_claims(corpus: Corpus, damaged: Iterable[str]) -> Claims:
         _note(claims, error, known)
     try:
         raw = corpus.file(names.PANELS_PARQUET)
-        claims.panels = read_panels(raw, str(corpus.root / names.PANELS_PARQUET))
+        sides = len(corpus.document.slices), corpus.document.vocabulary.n_genes
+        claims.panels = read_panels(raw, str(corpus.root / names.PANELS_PARQUET), *sides)
     except StError as error:
         _note(claims, error, known)
     for split, kind in sorted({(s.split, s.kind) for s in corpus.document.shards}):
@@ -60,12 +85,11 @@ def check_claims(corpus: Corpus, damaged: Iterable[str]) -> Claims:
         except StError as error:
             _note(claims, error, known)
     claims.problems += _check_identity(corpus)
-    claims.problems += _check_lock(corpus, known)
+    claims.problems += _check_lock(corpus, claims, known)
     claims.problems += _check_slices(corpus, claims)
     claims.problems += _check_tables(corpus, claims, known)
-    claims.problems += _check_rows(corpus, claims)
-    claims.problems += _check_counts(corpus, claims)
-    claims.problems += _check_splits(corpus, known)
+    claims.problems += check_rows(corpus, claims.indices)
+    claims.problems += _check_splits(corpus, claims, known)
     claims.problems += _check_certificate(corpus, known)
     return claims
 
@@ -82,6 +106,8 @@ def _check_identity(corpus: Corpus) -> Iterator[Problem]:
     )
     if expected != document.corpus_id:
         yield bad(where, "its corpus_id does not follow from what it says")
+    if document.name != document.config.name:
+        yield bad(where, f"its name is not that of its configuration, {document.config.name}")
     paths = [shard.path for shard in document.shards] + [file.path for file in document.files]
     if len({path.casefold() for path in paths}) < len(paths):
         yield bad(where, "it lists a file twice, or two that differ only in case")
@@ -99,7 +125,14 @@ def _check_identity(corpus: Corpus) -> Iterator[Problem]:
         yield bad(where, "a shard of a licence class that no slice has")
 
 
-def _check_lock(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
+_LOCKED = (
+    "slug", "generation", "name", "donor", "section", "pair", "species", "tissue", "platform",
+    "licence", "sources",
+)  # fmt: skip
+"""What lock and ``corpus.json`` both say of a slice."""
+
+
+def _check_lock(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[Problem]:
     document, where = corpus.document, corpus.root / names.LOCK_JSON
     try:
         lock = read_document(LockDocument, corpus.file(names.LOCK_JSON), str(where))
@@ -112,11 +145,20 @@ def _check_lock(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
         "vocabulary": lock.vocabulary == document.vocabulary,
         "labels": lock.labels == document.labels,
         "shards": [(s.path, s.sha256, s.content) for s in lock.shards] == shards,
-        "slices": [(g.slug, g.content, g.generation, g.sources) for g in lock.grids]
-        == [(e.slug, e.grid_content, e.generation, e.sources) for e in document.slices],
+        "slices": [_locked(grid) for grid in lock.grids] == [_locked(e) for e in document.slices],
+        "grids": [g.content for g in lock.grids] == [e.grid_content for e in document.slices],
+        "generations": len(lock.vocabulary_rules) == len(document.vocabulary.sizes),
     }
+    if document.config.cover is None and document.config.assign == "sheet":
+        told["splits"] = [g.split for g in lock.grids] == [e.split for e in document.slices]
+    if (plan := plan_of(document, claims.indices)) is not None:
+        told["plan of the shards"] = lock.plan == plan
     if wrong := [name for name, agrees in told.items() if not agrees]:
         yield bad(where, f"it contradicts corpus.json: {', '.join(wrong)}")
+
+
+def _locked(entry: SliceEntry | LockedGrid) -> list[object]:
+    return [getattr(entry, name) for name in _LOCKED]
 
 
 def _check_slices(corpus: Corpus, claims: Claims) -> Iterator[Problem]:
@@ -126,8 +168,10 @@ def _check_slices(corpus: Corpus, claims: Claims) -> Iterator[Problem]:
     if sorted(claims.panels) != sorted(entry.slug for entry in document.slices):
         yield bad(where, "its slices are not those of corpus.json")
         return
+    sizes = document.vocabulary.sizes
     for entry in document.slices:
-        panel, most = claims.panels[entry.slug], document.vocabulary.sizes[entry.generation]
+        # A generation beyond the last is named elsewhere.
+        panel, most = claims.panels[entry.slug], sizes[min(entry.generation, len(sizes) - 1)]
         if panel.size != entry.n_vocabulary or bool((panel >= most).any()):
             what = f"slice '{entry.slug}': {panel.size} genes, corpus.json says "
             yield bad(where, f"{what}{entry.n_vocabulary} of the first {most}")
@@ -140,6 +184,10 @@ def _check_tables(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[P
     if claims.genes is not None and claims.panels:
         counted = [times[gene] for gene in range(len(claims.genes))]
         expected[names.GENES_PARQUET] = write_genes(claims.genes, counted)
+    if claims.panels:
+        expected[names.PANELS_PARQUET] = write_panels(claims.panels)
+    for (split, kind), index in claims.indices.items():
+        expected[names.index_path(split, kind)] = write_index(index)  # no columns beside its own
     for path, made in expected.items():
         where = str(corpus.root / path)
         try:
@@ -151,56 +199,7 @@ def _check_tables(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[P
             yield bad(where, "its rows do not follow from corpus.json and the other tables")
 
 
-def _check_rows(corpus: Corpus, claims: Claims) -> Iterator[Problem]:
-    """Compare the split and donor of every sample with those of its slice."""
-    entries = {entry.slug: entry for entry in corpus.document.slices}
-    for (split, kind), index in claims.indices.items():
-        where = corpus.root / names.index_path(split, kind)
-        for i, slug in enumerate(index.slices):
-            entry = entries.get(slug)
-            if entry is None or entry.split not in (split, names.BLOCKS):
-                yield bad(where, f"sample {index.keys[i]}: slice '{slug}' is not of split {split}")
-            elif (entry.donor or "") != index.donors[i]:
-                yield bad(where, f"sample {index.keys[i]}: its donor is not that of its slice")
-
-
-def _place(corpus: Corpus, claims: Claims) -> Iterator[PlacedWindow]:
-    """Yield the windows of slices that are parted by blocks."""
-    document = corpus.document
-    parted = {entry.slug for entry in document.slices if entry.split == names.BLOCKS}
-    for (split, _), index in claims.indices.items():
-        for i, slug in enumerate(index.slices):
-            if slug in parted:
-                yield PlacedWindow(
-                    slug=slug,
-                    split=split,
-                    row=int(index.row[i]),
-                    col=int(index.col[i]),
-                    side=document.config.window,
-                )
-
-
-def _check_counts(corpus: Corpus, claims: Claims) -> Iterator[Problem]:
-    """Look for keys that stand twice, windows that overlap, slices with other patches than told."""
-    document, where = corpus.document, corpus.root / names.CORPUS_JSON
-    keys = Counter(key for index in claims.indices.values() for key in index.keys)
-    if twice := sorted(key for key, n in keys.items() if n > 1):
-        yield bad(where, f"{len(twice)} keys stand twice (first: {twice[0]})")
-    for overlap in find_overlaps(_place(corpus, claims)):
-        one, two = overlap.splits
-        yield bad(where, f"windows of {one} and {two} share cells of slice '{overlap.slug}'")
-    patches: Counter[str] = Counter()
-    for (_, kind), index in claims.indices.items():
-        patches.update(index.slices if kind == "patch" else ())
-    complete = {(s.split, s.kind) for s in document.shards if s.kind == "patch"}
-    if complete <= set(claims.indices):
-        for entry in document.slices:
-            if patches[entry.slug] != entry.n_patches:
-                what = f"slice '{entry.slug}': {patches[entry.slug]} patches, it says "
-                yield bad(where, f"{what}{entry.n_patches}")
-
-
-def _check_splits(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
+def _check_splits(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[Problem]:
     spots = {entry.slug: entry.n_spots for entry in corpus.document.slices}
     for name in corpus.evaluation_splits():
         where = corpus.root / "splits" / f"{name}.json"
@@ -211,9 +210,28 @@ def _check_splits(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
             continue
         if name != f"{split.task}@{split.task_version}":
             yield bad(where, f"it says that it is {split.task}@{split.task_version}")
+        if strangers := sorted(set(split.undefined) - set(spots)):
+            yield bad(where, f"it speaks of '{strangers[0]}', which is no slice of the corpus")
         for slug, barcodes in split.barcodes.items():
             if spots.get(slug) != len(barcodes) or len(set(barcodes)) < len(barcodes):
                 yield bad(where, f"slice '{slug}': its barcodes are not one for each spot")
+            else:
+                claims.split_spots.setdefault(slug, []).append(_take(split, slug, str(where)))
+
+
+def _take(split: SplitDocument, slug: str, where: str) -> SplitSpots:
+    """Keep what the whole slice is compared with: a digest and a bit a spot."""
+    takes_part = np.zeros(len(split.barcodes[slug]), bool)
+    for assignment in split.assignments:
+        if slug in assignment.slices:
+            codes = np.frombuffer(assignment.slices[slug].encode("ascii"), np.uint8)
+            takes_part |= codes != ord(".")
+    digest = lines_digest(split.barcodes[slug])
+    return SplitSpots(path=where, barcodes=digest, takes_part=takes_part)
+
+
+_CHECKED = ("slug", "split", "donor", "section", "pair", "n_spots")
+"""What the certificate and ``corpus.json`` both say of a slice."""
 
 
 def _check_certificate(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
@@ -228,9 +246,14 @@ def _check_certificate(corpus: Corpus, known: set[str]) -> Iterator[Problem]:
         yield from (problem for problem in error.problems if problem.where not in known)
         return
     # More of them are fine: the release of a part keeps the certificate of the whole.
-    told = {(section.slug, section.split, section.donor) for section in report.sections}
-    if not {(entry.slug, entry.split, entry.donor) for entry in document.slices} <= told:
+    if any(section.name != f"{section.corpus}/{section.slug}" for section in report.sections):
+        yield bad(where, "a section whose name is not that of its corpus and slice")
+    told = {tuple(getattr(section, name) for name in _CHECKED) for section in report.sections}
+    if not {tuple(getattr(entry, name) for name in _CHECKED) for entry in document.slices} <= told:
         yield bad(where, "its sections are not the slices of corpus.json")
+    n_sections = len(report.sections)
+    if report.pairs != n_sections * (n_sections - 1) // 2 or report.compared > report.pairs:
+        yield bad(where, f"{report.compared} of {report.pairs} pairs of {n_sections} sections")
     if refused := [finding.name for finding in report.findings if finding.refused]:
         yield bad(where, f"{len(refused)} leaks that nobody allowed (first: {refused[0]})")
 

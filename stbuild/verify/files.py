@@ -7,12 +7,14 @@ from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
 from stbuild.corpus.documents import CorpusDocument, read_document
 from stbuild.corpus.errors import Problem
-from stbuild.corpus.reader import Corpus
+from stbuild.corpus.reader import Corpus, read_bounded
 from stbuild.corpus.release import RELEASE_JSON, ReleaseDocument
 from stbuild.verify.problems import bad
 
 _MOST_NAMED = 50
 """Extra files that are named one by one."""
+_DEEPEST = 6
+"""Folders within folders that are looked into; the paths of a corpus have at most five."""
 
 
 def listed_files(
@@ -39,7 +41,8 @@ def read_release(corpus: Corpus) -> ReleaseDocument | None:
     path = corpus.root / RELEASE_JSON
     if not is_plain(corpus.root, RELEASE_JSON):
         return None
-    return read_document(ReleaseDocument, path.read_bytes(), str(path))
+    raw = read_bounded(path, names.MAX_DOCUMENT_BYTES)
+    return read_document(ReleaseDocument, raw, str(path))
 
 
 def check_files(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
@@ -61,11 +64,13 @@ def check_checksums(corpus: Corpus, release: ReleaseDocument | None) -> Iterator
         yield bad(path, "missing, or not a regular file")
         return
     document = corpus.root / names.CORPUS_JSON
-    raw = document.read_bytes()
+    raw = read_bounded(document, names.MAX_DOCUMENT_BYTES)
     sums = {name: digest for name, (_, digest) in listed_files(corpus.document, release).items()}
     sums[names.CORPUS_JSON] = sha256_bytes(raw)
     expected = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    found = path.read_bytes()
+    # Whatever is longer is wrong already, and is not read to its end.
+    with path.open("rb") as file:
+        found = file.read(2 * sum(map(len, expected)) + 1)
     if found != "".join(expected).encode():
         lines = found.decode(errors="replace").splitlines(keepends=True)
         other = sorted(set(expected) ^ set(lines), key=lambda line: line[66:])
@@ -102,10 +107,17 @@ def is_plain(root: Path, path: str) -> bool:
     return (root / path).is_file() and not any(p.is_symlink() for p in parts if p != root)
 
 
-def _walk(folder: Path, inside: str = "") -> Iterator[str]:
-    """Yield every path below a folder; a link to a folder is one entry, and not entered."""
-    for path in sorted(folder.iterdir()):
-        name = f"{inside}{path.name}"
-        yield name
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path, f"{name}/")
+def _walk(root: Path) -> Iterator[str]:
+    """Yield every path below a folder; a link to a folder is one entry, and not entered.
+
+    Folders deeper than anything that a corpus lists are not entered either: they may go down
+    further than the system can name.
+    """
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        for path in sorted((root / inside).iterdir()):
+            name = f"{inside}{path.name}"
+            yield name
+            if path.is_dir() and not path.is_symlink() and name.count("/") < _DEEPEST:
+                waiting.append(f"{name}/")

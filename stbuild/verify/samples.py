@@ -1,17 +1,19 @@
 """The shards of a corpus: every sample decoded and compared with index, slice and whole slice."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.corpus.digests import chain_digest, sha256_bytes
-from stbuild.corpus.documents import ShardEntry, SliceEntry
+from stbuild.corpus import names
+from stbuild.corpus.digests import chain_digest, lines_digest, sha256_bytes
+from stbuild.corpus.documents import PatchMeta, ShardEntry, SliceEntry
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.index import SampleIndex
 from stbuild.corpus.names import licence_class
 from stbuild.corpus.reader import Corpus
-from stbuild.corpus.samples import Patch, WholeSlice, decode_patch, decode_whole
+from stbuild.corpus.samples import Codec, Patch, WholeSlice, decode_patch, decode_whole
 from stbuild.corpus.tar import BLOCK, END, pack_sample, unpack_sample
 from stbuild.verify.claims import Claims
 from stbuild.verify.files import is_plain
@@ -20,12 +22,28 @@ from stbuild.verify.problems import bad
 
 @dataclass(frozen=True, kw_only=True)
 class _Spots:
-    """What is kept of a whole slice: 18 bytes a spot."""
+    """What is kept of a whole slice: 14 bytes a spot."""
 
+    cells: NDArray[np.int64]
+    """Number of each spot's cell, row by row, ascending."""
+    width: int
+    """Columns of the grid."""
     totals: NDArray[np.uint32]
-    rows: NDArray[np.int32]
-    cols: NDArray[np.int32]
     labels: NDArray[np.int16]
+
+    def window(self, meta: PatchMeta, grid: tuple[int, int]) -> NDArray[np.int32]:
+        """Return the (h, w) numbers of the spots in a window, -1 = none.
+
+        The window may reach beyond a grid that is smaller than it.
+        """
+        _, height, width = meta.shape
+        rows = meta.row + np.arange(height, dtype=np.int64)[:, np.newaxis]
+        cols = meta.col + np.arange(width, dtype=np.int64)
+        wanted = np.where((rows < grid[0]) & (cols < grid[1]), rows * self.width + cols, -1)
+        at = np.searchsorted(self.cells, wanted)
+        at[at == self.cells.size] = 0
+        hit = self.cells[at] == wanted if self.cells.size else np.zeros(wanted.shape, bool)
+        return np.where(hit, at, -1).astype(np.int32)
 
 
 class SampleChecker:
@@ -43,6 +61,7 @@ class SampleChecker:
         self.corpus, self.claims = corpus, claims
         self._entries = {entry.slug: entry for entry in corpus.document.slices}
         self._spots: dict[str, _Spots] = {}
+        self._of_splits: list[Problem] = []
 
     def check_shard(
         self, shard: ShardEntry, index: SampleIndex, members: list[int]
@@ -84,6 +103,8 @@ class SampleChecker:
                 problems.append(bad(path, "it does not end with the two zero blocks of a tar"))
         if chain_digest(chain) != shard.content and not problems:
             problems.append(bad(path, "its content digest is not the one in corpus.json"))
+        problems += self._of_splits
+        self._of_splits = []
         return problems
 
     def _check_sample(self, shard: ShardEntry, index: SampleIndex, i: int, raw: bytes) -> bytes:
@@ -102,6 +123,8 @@ class SampleChecker:
         sample = decode_patch(members, where) if is_patch else decode_whole(members, where)
         entry = self._entries.get(index.slices[i])
         wrong = _contradictions(sample, index, i)
+        if list(members) != list(_in_order(sample, self.corpus.document.config.codec)):
+            wrong.append("its members are not in the order, or the codec, of the corpus")
         if entry is None or licence_class(entry.licence) != shard.licence:
             wrong.append("its slice is not of the shard's licence class")
         elif isinstance(sample, Patch):
@@ -127,11 +150,14 @@ class SampleChecker:
             "its recipe is not the corpus's": (patch.meta.select, patch.meta.seed)
             == (config.select, config.seed),
             "its layout is not its slice's": patch.meta.layout == entry.layout,
+            "its window is not the one that its key says": _is_keyed(patch.meta, config.cover),
             "counts at an unobserved site": not patch.counts[:, patch.totals == 0].any(),
             "counts in a padding channel": not patch.counts[patch.meta.n_genes :].any(),
             "more counts at a site than its library size": not (sums > patch.totals).any(),
             "all genes are there, but counts do not add up to the library sizes": not every
             or bool((sums == patch.totals).all()),
+            "a label code beyond the labels": patch.labels is None
+            or int(patch.labels.max()) < len(document.labels),
             "a gene that its slice does not measure": self._measured(entry.slug, real),
             "it reaches beyond its slice's grid": _fits(patch, entry.grid),
             "spots and labels in a training corpus, or none in an evaluation corpus": (
@@ -140,31 +166,10 @@ class SampleChecker:
             == (config.cover is None),
         }
         wrong = [what for what, good in told.items() if not good]
-        if not wrong and patch.spots is not None:
-            wrong += self._check_spots(patch, entry.slug)
+        spots = self._spots.get(entry.slug)
+        if not wrong and spots is not None:
+            wrong += _check_spots(patch, spots, entry.grid)
         return wrong
-
-    def _check_spots(self, patch: Patch, slug: str) -> list[str]:
-        spots = self._spots.get(slug)
-        if spots is None or patch.spots is None or patch.labels is None:
-            return []
-        if int(patch.spots.max()) >= spots.totals.size:
-            return ["a spot that the whole slice does not have"]
-        rows, cols = np.nonzero(patch.spots >= 0)
-        numbers = patch.spots[rows, cols]
-        told = {
-            "its spots are not where the whole slice has them": bool(
-                (spots.rows[numbers] == rows + patch.meta.row).all()
-                and (spots.cols[numbers] == cols + patch.meta.col).all()
-            ),
-            "its library sizes are not those of the whole slice": bool(
-                (spots.totals[numbers] == patch.totals[rows, cols]).all()
-            ),
-            "its labels are not those of the whole slice": bool(
-                (spots.labels[numbers] == patch.labels[rows, cols]).all()
-            ),
-        }
-        return [what for what, good in told.items() if not good]
 
     def _check_whole(self, whole: WholeSlice, entry: SliceEntry) -> list[str]:
         n_labels = len(self.corpus.document.labels)
@@ -185,10 +190,31 @@ class SampleChecker:
                 entry.n_genes != whole.meta.n_genes or bool((sums == whole.totals).all())
             ),
         }
-        self._spots[entry.slug] = _Spots(
-            totals=whole.totals, rows=whole.rows, cols=whole.cols, labels=whole.labels
-        )
-        return [what for what, good in told.items() if not good]
+        wrong = [what for what, good in told.items() if not good]
+        # Grids beyond what 64 bits number are refused here, and never compared with patches.
+        if not wrong and max(entry.grid) < 2**31:
+            cells = whole.rows.astype(np.int64) * entry.grid[1] + whole.cols
+            # Copies, since the arrays are views of the whole sample.
+            self._spots[entry.slug] = _Spots(
+                cells=cells,
+                width=entry.grid[1],
+                totals=whole.totals.copy(),
+                labels=whole.labels.copy(),
+            )
+        self._compare_splits(whole, entry.slug)
+        return wrong
+
+    def _compare_splits(self, whole: WholeSlice, slug: str) -> None:
+        """Compare the evaluation splits with the spots that they are about."""
+        told = self.claims.split_spots.get(slug, ())
+        digest = lines_digest(raw.decode("utf-8", "replace") for raw in whole.barcodes.tolist())
+        for spots in told:
+            if spots.barcodes != digest:
+                what = f"slice '{slug}': its barcodes are not those of the whole slice"
+                self._of_splits.append(bad(spots.path, what))
+            elif bool((spots.takes_part & (whole.labels < 0)).any()):
+                what = f"slice '{slug}': a spot takes part that has no label"
+                self._of_splits.append(bad(spots.path, what))
 
     def _measured(self, slug: str, genes: NDArray[np.int32]) -> bool:
         panel = self.claims.panels.get(slug)
@@ -208,6 +234,37 @@ def _contradictions(sample: Patch | WholeSlice, index: SampleIndex, i: int) -> l
     else:
         same = (meta.key, meta.slice, sample.meta.n_spots) == told and place == (0, 0, 0)
     return [] if same else ["its json contradicts the index"]
+
+
+def _in_order(sample: Patch | WholeSlice, codec: Codec) -> Iterator[str]:
+    """Yield the members of a sample in the order that the format gives them."""
+    for name in sample.arrays():
+        packed = name == names.MEMBER_COUNTS and codec != "none"
+        yield f"{name}.blosc" if packed else f"{name}.npy"
+    yield "json"
+
+
+def _is_keyed(meta: PatchMeta, cover: int | None) -> bool:
+    if cover is not None:
+        expected = names.cover_key(meta.slice, meta.row, meta.col, meta.draw)
+        return meta.window is None and meta.key == expected
+    return meta.window is not None and meta.key == names.window_key(meta.slice, meta.window)
+
+
+def _check_spots(patch: Patch, spots: _Spots, grid: tuple[int, int]) -> list[str]:
+    """Compare a patch with the whole slice, site by site."""
+    numbers = spots.window(patch.meta, grid)
+    none, at = numbers < 0, np.maximum(numbers, 0)
+    told = {
+        "its library sizes are not those of the whole slice": bool(
+            (patch.totals == np.where(none, 0, spots.totals[at])).all()
+        ),
+        "its spots are not where the whole slice has them": patch.spots is None
+        or np.array_equal(patch.spots, numbers),
+        "its labels are not those of the whole slice": patch.labels is None
+        or bool((patch.labels == np.where(none, -1, spots.labels[at])).all()),
+    }
+    return [what for what, good in told.items() if not good]
 
 
 def _fits(patch: Patch, grid: tuple[int, int]) -> bool:

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of every decoder with atheris: ``pip install 'stcorpus[fuzz]'``.
 
-``python -m tests.corpus.fuzz_atheris -runs=100000 FOLDER`` takes libFuzzer's flags; what reached new
-code stays in FOLDER. The first byte of a case chooses the decoder, the rest is its input.
+``python -m tests.corpus.fuzz_atheris -runs=100000 FOLDER`` takes libFuzzer's flags; what reached
+new code stays in FOLDER. The first byte of a case chooses the decoder, the rest is its input.
 """
 
 import sys

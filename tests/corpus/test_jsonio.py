@@ -10,7 +10,7 @@ from stbuild.corpus.jsonio import dump_canonical, dump_document, load_strict
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**63)
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: (
@@ -54,6 +54,8 @@ HOSTILE = {
     "deep_lists": b"[" * 100_000 + b"]" * 100_000,
     "deep_objects": b'{"a":' * 100_000,
     "long_integer": b"[" + b"9" * 5000 + b"]",
+    "beyond_64_bits": b"[9223372036854775808]",
+    "below_64_bits": b"[-9223372036854775809]",
     "not_utf8": b'"\xff"',
     "byte_order_mark": b"\xef\xbb\xbf{}",
     "utf_16": json.dumps({}).encode("utf-16"),
