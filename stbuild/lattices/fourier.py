@@ -19,8 +19,10 @@ _SIDE: Final = 160
 """Side of the first region, in nearest-neighbour distances."""
 _LONGEST: Final = 2048
 """Largest raster side."""
-_SLOWEST, _FASTEST = 0.35, 1.7
+_ANY: Final = (0.35, 1.7)
 """Waves looked at, in cycles per nearest-neighbour distance."""
+_OF_PITCH: Final = (0.9, 1.3)
+"""The same where the pitch is known: first order is 1 on a square lattice, 1.15 on a hexagon."""
 _LEAST: Final = 0.2
 """Peaks below this amplitude are never looked at."""
 _COMPARABLE: Final = 0.45
@@ -40,25 +42,28 @@ class Waves:
     """Of the weaker wave over all points, 0 to 1."""
 
 
-def find_waves(xy: NDArray[np.float64]) -> Waves | None:
+def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Waves | None:
     """Find the waves of the lattice that points lie on.
 
     Parameters
     ----------
     xy
         (N, 2) finite positions, at least 9.
+    pitch
+        Distance of neighbouring sites, where known; else that of neighbouring points, and waves
+        of any length about it are looked at.
 
     Returns
     -------
     Waves or None
         None where no two independent peaks stand out.
     """
-    spacing = _nearest(xy)
+    spacing, band = (_nearest(xy), _ANY) if pitch is None else (pitch, _OF_PITCH)
     if spacing is None:
         return None
     centre, half = _densest(xy, spacing)
     near = np.flatnonzero(np.abs(xy - centre).max(axis=1) <= half)
-    K = _two_peaks(xy[near] - centre, spacing, half)
+    K = _two_peaks(xy[near] - centre, spacing, half, band)
     if K is None:
         return None
     # Grow from a full region where the first guess is surely right to all points, refitting as
@@ -107,7 +112,9 @@ def _densest(
     return low + (best + 0.5) * side, side / 2
 
 
-def _two_peaks(xy: NDArray[np.float64], spacing: float, half: float) -> NDArray[np.float64] | None:
+def _two_peaks(
+    xy: NDArray[np.float64], spacing: float, half: float, band: tuple[float, float]
+) -> NDArray[np.float64] | None:
     """Return the two shortest strong waves as a (2, 2) array of cycles per unit."""
     n = min(_LONGEST, int(2 ** np.ceil(np.log2(2 * half / spacing * _RASTER))))
     side = 2 * half
@@ -120,7 +127,7 @@ def _two_peaks(xy: NDArray[np.float64], spacing: float, half: float) -> NDArray[
     ky = np.fft.fftfreq(n, side / n)
     kx = np.fft.rfftfreq(n, side / n)
     speed = np.hypot(ky[:, None], kx[None, :]) * spacing
-    spectrum[(speed < _SLOWEST) | (speed > _FASTEST)] = 0
+    spectrum[(speed < band[0]) | (speed > band[1])] = 0
     top = float(spectrum.max())
     if top < _LEAST:
         return None

@@ -29,7 +29,7 @@ _CALM: Final = 0.15
 """Residual up to which `_FAR` means anything."""
 
 
-def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
+def snap_positions(xy: NDArray[np.float64], pitch: float | None = None) -> Sites | None:
     """Recognise the lattice of raw positions and index every spot on it.
 
     Grid rows follow the lattice direction that is closest to an axis of the source; nothing is
@@ -39,6 +39,8 @@ def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
     ----------
     xy
         (N, 2) positions, x first; NaN rows have no site.
+    pitch
+        Distance of neighbouring sites in the same unit, where it is known.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
     points = xy[known]
     if len(points) < FEWEST or _on_a_line(points):
         return None
-    waves = find_waves(points)
+    waves = find_waves(points, pitch)
     if waves is None:
         return None
     # Rows are the sides of the primitive cell.

@@ -4,11 +4,13 @@ Only what is needed is read. How a foreign store is opened is in :mod:`stbuild.s
 what columns mean in :mod:`stbuild.sources.anndata_columns`.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import zarr
+from anndata import OldFormatWarning
 from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -69,9 +71,11 @@ class ZarrFrame:
         old = isinstance(node, zarr.Array) and guard(lambda: "categories" in node.attrs, where)
         if not old:
             return read_element(self.group, column, where)
-        codes = StoredArray(node, where).require_chunks()[:]
-        path = f"__categories/{column}"
-        return decode_categories(codes, read_element(self.group, path, where), where)
+        codes = StoredArray(node, where)
+        categories = read_element(self.group, f"__categories/{column}", where)
+        if len(categories) != 1:
+            codes.require_chunks()
+        return decode_categories(codes[:], categories, where)
 
 
 def looks_like_anndata_zarr(path: Path) -> bool:
@@ -105,7 +109,9 @@ def read_element(group: zarr.Group, name: str, where: str) -> Any:  # noqa: ANN4
         }
         if "codes" in arrays and "categories" in arrays and arrays["categories"].shape != (1,):
             arrays["codes"].require_chunks()
-    return guard(lambda: read_elem(node), where, "B079")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldFormatWarning)
+        return guard(lambda: read_elem(node), where, "B079")
 
 
 def read_anndata_zarr(

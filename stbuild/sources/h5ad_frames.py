@@ -5,10 +5,12 @@ beside their codes, in ``__categories`` (0.7) or in ``uns`` (0.6); read as plain
 codes would pass for values. What the columns mean is not known here.
 """
 
+import warnings
 from typing import Any, Final
 
 import h5py
 import numpy as np
+from anndata import OldFormatWarning
 from anndata.io import read_elem
 from numpy.typing import NDArray
 
@@ -119,7 +121,9 @@ def read_element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - any ki
         for part in sorted(node, key=str):  # a damaged name may be bytes
             child(node, str(part))
     try:
-        return read_elem(node)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OldFormatWarning)
+            return read_elem(node)
     except Exception as error:  # noqa: BLE001 - a foreign file can make anndata raise anything
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
         what = f"anndata cannot read it: {said}"

@@ -154,9 +154,12 @@ def _choose_matrix(root: Path, layer: str | None) -> Path:
     groups = _matrices(root, layer)
     if not groups:
         raise _no_matrix(root, layer)
-    if len(groups[0]) > 1:
-        listed = ", ".join(path.relative_to(root).as_posix() for path in groups[0][:5])
-        what = f"{len(groups[0])} matrices of different samples or genomes: {listed}"
+    several = groups[0]
+    if len({_sample_of_matrix(path) for group in groups for path in group}) > 1:
+        several = [path for group in groups for path in group]
+    if len(several) > 1:
+        listed = ", ".join(path.relative_to(root).as_posix() for path in several[:5])
+        what = f"{len(several)} matrices of different samples or genomes: {listed}"
         raise SourceFaultError("B056", root.name, what, "give the one matrix itself as the path")
     return groups[0][0]
 
