@@ -26,7 +26,8 @@ class GridConfig(Document):
     coords: Literal["auto", "array", "positions"] = "auto"
     """Detect the lattice from array coordinates or from positions; auto prefers whole numbers."""
     pitch: float | None = Field(None, gt=0)
-    """Distance of neighbouring spots in the source's own unit; none given, it is estimated."""
+    """Distance of neighbouring spots in the source's own unit, to recognise their lattice by; none
+    given, it is estimated."""
     bin_size: float | None = Field(None, gt=0)
     """Side of a bin of layout bin, in micrometres where the source's unit is known in them,
     else in its own unit; none given, the mean spacing of the spots."""

@@ -110,7 +110,7 @@ def _find_sites(record: SliceRecord, st_slice: Slice, config: GridConfig) -> Sit
         fix = "give them, or leave --coords auto"
         raise _refused(record, "B046", what, fix, BadInputError)
     _finite(record, st_slice, config)
-    sites = snap_positions(st_slice.xy)
+    sites = snap_positions(st_slice.xy, config.pitch)
     if sites is not None and sites.measures["confidence"] >= LEAST_CONFIDENCE:
         return _near_whole(st_slice, sites)
     if sites is not None and config.layout != "auto":

@@ -5,6 +5,7 @@ peaks of about sqrt(log(M) / N). Missing rows, holes and islands change neither.
 the (2, 2) reciprocal basis in cycles per unit, one wave a row; the phase of a point is K x + phi.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,12 +20,21 @@ _SIDE: Final = 160
 """Side of the first region, in nearest-neighbour distances."""
 _LONGEST: Final = 2048
 """Largest raster side."""
-_SLOWEST, _FASTEST = 0.35, 1.7
+_ANY: Final = (0.35, 1.7)
 """Waves looked at, in cycles per nearest-neighbour distance."""
+_OF_PITCH: Final = (0.9, 1.3)
+"""The same where the pitch is known: first order is 1 on a square lattice, 1.15 on a hexagon."""
 _LEAST: Final = 0.2
 """Peaks below this amplitude are never looked at."""
 _COMPARABLE: Final = 0.45
 """Peaks of at least this share of the highest count as first order, if they are short."""
+_LEAST_SINE: Final = 0.3
+"""Of the angle between two waves or steps that count as independent."""
+_NEIGHBOURS: Final = 8
+_FARTHEST_STEP: Final = 2.5
+"""Longest step between neighbours, in nearest-neighbour distances."""
+_STEP_SPREAD: Final = 0.2
+"""Steps that differ by less, in the same distances, are the same step."""
 _ROUNDS: Final = 12
 
 
@@ -40,31 +50,53 @@ class Waves:
     """Of the weaker wave over all points, 0 to 1."""
 
 
-def find_waves(xy: NDArray[np.float64]) -> Waves | None:
-    """Find the waves of the lattice that points lie on.
+def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Iterator[Waves]:
+    """Find the waves of the lattice that points lie on, the likeliest first.
+
+    The peaks of the spectrum come first: they stand whatever the jitter. In a strip of few rows
+    peaks are ridges, and many waves fit; there the steps between neighbours tell, if the jitter
+    is small.
 
     Parameters
     ----------
     xy
         (N, 2) finite positions, at least 9.
+    pitch
+        Distance of neighbouring sites, where known; else that of neighbouring points, and waves
+        of any length about it are looked at.
 
-    Returns
-    -------
-    Waves or None
-        None where no two independent peaks stand out.
+    Yields
+    ------
+    Waves
+        None where no two independent ones stand out.
     """
-    spacing = _nearest(xy)
+    spacing, band = (_nearest(xy), _ANY) if pitch is None else (pitch, _OF_PITCH)
     if spacing is None:
-        return None
+        return
     centre, half = _densest(xy, spacing)
-    near = np.flatnonzero(np.abs(xy - centre).max(axis=1) <= half)
-    K = _two_peaks(xy[near] - centre, spacing, half)
-    if K is None:
-        return None
-    # Grow from a full region where the first guess is surely right to all points, refitting as
-    # we go; the middle of the tissue may be a hole.
+    near = xy[np.abs(xy - centre).max(axis=1) <= half]
+    for guess in (
+        lambda: _two_peaks(near - centre, spacing, half, band),
+        lambda: _two_steps(near, spacing),
+    ):
+        K = guess()
+        if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
+            yield found
+
+
+def _grow(
+    xy: NDArray[np.float64],
+    near: NDArray[np.float64],
+    K: NDArray[np.float64],
+    spacing: float,
+    half: float,
+) -> Waves | None:
+    """Refit waves from a full region, where the guess is surely right, outward to all points.
+
+    The middle of the tissue may be a hole.
+    """
     reach = max(6 * spacing, half / 5)
-    centre = _densest(xy[near], spacing, side=2 * reach)[0]
+    centre = _densest(near, spacing, side=2 * reach)[0]
     shifted = xy - centre
     distance = np.hypot(shifted[:, 0], shifted[:, 1])
     phi = np.zeros(2)
@@ -77,7 +109,37 @@ def find_waves(xy: NDArray[np.float64]) -> Waves | None:
         reach *= 1.6
     waves = np.exp(2j * np.pi * (shifted @ K.T + phi))
     amplitude = float(np.abs(waves.mean(axis=0)).min())
-    return Waves(K=K, phi=phi - K @ centre, amplitude=amplitude)
+    lengths = np.hypot(K[:, 0], K[:, 1])
+    independent = abs(float(np.linalg.det(K))) > _LEAST_SINE * float(lengths.prod())
+    return Waves(K=K, phi=phi - K @ centre, amplitude=amplitude) if independent else None
+
+
+def _two_steps(xy: NDArray[np.float64], spacing: float) -> NDArray[np.float64] | None:
+    """Return the waves of the two commonest short steps between neighbours, (2, 2)."""
+    k = min(_NEIGHBOURS + 1, len(xy))
+    which = np.asarray(cKDTree(xy).query(xy, k=k)[1])[:, 1:]
+    steps = (xy[which] - xy[:, None]).reshape(-1, 2)
+    steps = steps[np.hypot(steps[:, 0], steps[:, 1]) < _FARTHEST_STEP * spacing]
+    steps = np.concatenate([steps, -steps])
+    if not len(steps):
+        return None
+    tree = cKDTree(steps)
+    votes = tree.query_ball_point(steps, _STEP_SPREAD * spacing, return_length=True)
+    order = np.lexsort((steps[:, 1], steps[:, 0], -votes))
+    found: list[NDArray[np.float64]] = []
+    for i in order[: np.count_nonzero(votes >= votes.max() / 4)].tolist():
+        step = steps[tree.query_ball_point(steps[i], _STEP_SPREAD * spacing)].mean(axis=0)
+        apart = [abs(_sine(step, other)) > _LEAST_SINE for other in found]
+        if all(apart):
+            found.append(step)
+        if len(found) == 2:
+            basis: NDArray[np.float64] = np.stack(found)
+            return np.asarray(np.linalg.inv(basis).T, np.float64)
+    return None
+
+
+def _sine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float((a[0] * b[1] - a[1] * b[0]) / (np.hypot(*a) * np.hypot(*b)))
 
 
 def noise_level(n_points: int) -> float:
@@ -107,7 +169,9 @@ def _densest(
     return low + (best + 0.5) * side, side / 2
 
 
-def _two_peaks(xy: NDArray[np.float64], spacing: float, half: float) -> NDArray[np.float64] | None:
+def _two_peaks(
+    xy: NDArray[np.float64], spacing: float, half: float, band: tuple[float, float]
+) -> NDArray[np.float64] | None:
     """Return the two shortest strong waves as a (2, 2) array of cycles per unit."""
     n = min(_LONGEST, int(2 ** np.ceil(np.log2(2 * half / spacing * _RASTER))))
     side = 2 * half
@@ -120,7 +184,7 @@ def _two_peaks(xy: NDArray[np.float64], spacing: float, half: float) -> NDArray[
     ky = np.fft.fftfreq(n, side / n)
     kx = np.fft.rfftfreq(n, side / n)
     speed = np.hypot(ky[:, None], kx[None, :]) * spacing
-    spectrum[(speed < _SLOWEST) | (speed > _FASTEST)] = 0
+    spectrum[(speed < band[0]) | (speed > band[1])] = 0
     top = float(spectrum.max())
     if top < _LEAST:
         return None
@@ -133,8 +197,7 @@ def _two_peaks(xy: NDArray[np.float64], spacing: float, half: float) -> NDArray[
     order = np.lexsort((found[:, 1], found[:, 0], np.round(length * side)))
     first = found[order[0]]
     for other in found[order[1:]]:
-        cross = abs(first[0] * other[1] - first[1] * other[0])
-        if cross > 0.3 * np.hypot(*first) * np.hypot(*other):
+        if abs(_sine(first, other)) > _LEAST_SINE:
             return np.stack([first, other])
     return None
 

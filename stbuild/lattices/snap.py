@@ -25,11 +25,13 @@ _FAR: Final = 0.45
 """Spots further from their site than this, in pitches, are off the grid if the others are not."""
 _PREFER_X: Final = 3.0
 """Degrees by which the y axis must be closer to a lattice direction to be preferred."""
+_SAME: Final = 1e-9
+"""Relative difference of squared lengths that is rounding."""
 _CALM: Final = 0.15
 """Residual up to which `_FAR` means anything."""
 
 
-def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
+def snap_positions(xy: NDArray[np.float64], pitch: float | None = None) -> Sites | None:
     """Recognise the lattice of raw positions and index every spot on it.
 
     Grid rows follow the lattice direction that is closest to an axis of the source; nothing is
@@ -39,6 +41,8 @@ def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
     ----------
     xy
         (N, 2) positions, x first; NaN rows have no site.
+    pitch
+        Distance of neighbouring sites in the same unit, where it is known.
 
     Returns
     -------
@@ -50,9 +54,20 @@ def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
     points = xy[known]
     if len(points) < FEWEST or _on_a_line(points):
         return None
-    waves = find_waves(points)
-    if waves is None:
-        return None
+    best: Sites | None = None
+    for waves in find_waves(points, pitch):
+        sites = _index_spots(xy, known, waves)
+        sure = sites.measures["confidence"]
+        if best is None or sure > best.measures["confidence"]:
+            best = sites
+        if sure >= LEAST_CONFIDENCE:
+            break
+    return best
+
+
+def _index_spots(xy: NDArray[np.float64], known: NDArray[np.bool_], waves: Waves) -> Sites:
+    """Index every known spot on the lattice of two waves."""
+    points = xy[known]
     # Rows are the sides of the primitive cell.
     basis: NDArray[np.float64] = np.linalg.inv(waves.K).T.astype(np.float64)
     origin = -basis.T @ waves.phi
@@ -61,8 +76,8 @@ def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
     axes, combine = _orient(basis, kind)
     index = _nearest_sites(points - origin, axes)
     rest = points - origin - index @ axes
-    pitch = float(np.hypot(*axes[0]))
-    residual = np.hypot(rest[:, 0], rest[:, 1]) / pitch
+    step = float(np.hypot(*axes[0]))
+    residual = np.hypot(rest[:, 0], rest[:, 1]) / step
     rms = float(np.sqrt((residual**2).mean()))
     row, col = combine(index)
     placed = known.copy()
@@ -72,7 +87,7 @@ def snap_positions(xy: NDArray[np.float64]) -> Sites | None:
     whole[:, known] = row, col
     measures = _measures(waves, axes, kind, row, col, rms)
     evidence = (
-        f"positions lie on a {kind} lattice: pitch {pitch:.4g}, turned by "
+        f"positions lie on a {kind} lattice: pitch {step:.4g}, turned by "
         f"{measures['angle_deg']:.1f} degrees, rms {rms:.2f} pitches off it"
     )
     return Sites(
@@ -102,10 +117,11 @@ def _reduce(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     while True:
         if a @ a > b @ b:
             a, b = b, a
-        times = np.rint((a @ b) / (a @ a))
-        if not times:
+        shorter = b - np.rint((a @ b) / (a @ a)) * a
+        # At 60 degrees two choices are equally short: without a margin they take turns for ever.
+        if not shorter @ shorter < (1 - _SAME) * (b @ b):
             break
-        b = b - times * a
+        b = shorter
     if a @ b < 0:
         b = -b
     return np.stack([a, b])

@@ -10,27 +10,25 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from stbuild.slices import Notice, SliceRecord
+from stbuild.slices import Notice, SliceRecord, Unit
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
+from stbuild.sources.tables.columns import SECTIONS, find, find_array, find_position
+from stbuild.sources.tables.positions import read_marks
 
 _NAMES: Final = (
     "feature_name", "gene_name", "gene_names", "gene_symbols", "gene_symbol", "symbol",
     "gene_ids", "gene_id", "ensembl_id", "feature_id",
 )  # fmt: skip
 """Columns of var that hold the other id of a gene, in order of preference."""
-_POSITIONS: Final = (
-    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
-    ("imagecol", "imagerow"),
-    ("x_centroid", "y_centroid"),
-    ("center_x", "center_y"),
-    ("x", "y"),
-    ("X", "Y"),
-)
-"""Pairs of obs columns that hold (x, y) where obsm has none."""
-_SECTIONS: Final = ("library_id", "section", "section_id", "slice_id", "slide_id", "sample_id")
-"""Columns of obs that usually tell sections apart."""
+_POSITIONS: Final = ("spatial", "x_spatial", "spatial_coords", "coordinates", "coords")
+"""Entries of obsm that hold (x, y), in order of preference; compared without case."""
+_NEIGHBOURS: Final = 8
+_MIXED: Final = 0.05
+"""Share of spots with a spot of another section nearer than half a step, from which on sections
+lie on top of each other; parts of one section share borders alone."""
 
 
 class Frame(Protocol):
@@ -60,6 +58,8 @@ class Places:
     xy: NDArray[np.float64] | None
     """(N, 2)."""
     in_tissue: NDArray[np.bool_] | None
+    unit: Unit = "pixel"
+    """Unit of `xy`."""
 
 
 def read_gene_ids(var: Frame, column: str | None) -> tuple[list[str], list[str] | None]:
@@ -87,7 +87,20 @@ def read_gene_ids(var: Frame, column: str | None) -> tuple[list[str], list[str] 
     return ids, None
 
 
-def read_places(obs: Frame, positions: NDArray[np.float64] | None, n_spots: int) -> Places:
+def position_key(names: Sequence[str]) -> str | None:
+    """Return the entry of obsm that holds positions, or None."""
+    found = find(names, _POSITIONS)
+    return None if found is None else names[found]
+
+
+def read_places(
+    obs: Frame,
+    positions: NDArray[np.float64] | None,
+    n_spots: int,
+    *,
+    needed: bool = True,
+    obsm: Sequence[str] = (),
+) -> Places:
     """Return array coordinates, positions and tissue mask, whatever of them the file has.
 
     Parameters
@@ -95,28 +108,53 @@ def read_places(obs: Frame, positions: NDArray[np.float64] | None, n_spots: int)
     obs
         Columns of the spots.
     positions
-        (N, 2) from obsm, or None; then pairs of columns of usual names are tried.
+        (N, 2) from obsm, or None; then columns of usual names are tried.
     n_spots
         N.
+    needed
+        Whether a file without coordinates is at fault; it is not beside a table of positions.
+    obsm
+        What else stands in obsm, for messages.
 
     Raises
     ------
     SourceFaultError
-        B046: no coordinates at all. B047: a column that is no list of numbers.
+        B046: no coordinates at all. B047: a column that is no list of numbers, or a tissue mark
+        other than 0 and 1.
     """
-    present = set(obs.columns())
+    present = obs.columns()
+    unit: Unit = "pixel"
     array = None
-    if {"array_row", "array_col"} <= present:
+    if {"array_row", "array_col"} <= {*present}:
         array = _numbers(obs, "array_row", n_spots), _numbers(obs, "array_col", n_spots)
-    if positions is None:
-        pair = next((pair for pair in _POSITIONS if set(pair) <= present), None)
-        if pair is not None:
-            positions = np.stack([_numbers(obs, name, n_spots) for name in pair], axis=1)
-    if array is None and positions is None:
-        what = "no coordinates: neither obs['array_row'], obs['array_col'] nor obsm['spatial']"
-        raise SourceFaultError("B046", "", what, "add one of them to the file")
-    in_tissue = _numbers(obs, "in_tissue", n_spots) > 0 if "in_tissue" in present else None
-    return Places(array=array, xy=positions, in_tissue=in_tissue)
+    pair = find_position(present)
+    if positions is None and pair is not None:
+        columns = [_numbers(obs, present[i], n_spots) for i in (pair.x, pair.y)]
+        positions, unit = np.stack(columns, axis=1), pair.unit
+    pair = find_array(present)
+    if array is None and positions is None and pair is not None:
+        array = _numbers(obs, present[pair.y], n_spots), _numbers(obs, present[pair.x], n_spots)
+    if array is None and positions is None and needed:
+        listed = ", ".join(repr(name) for name in present[:12]) or "nothing"
+        entries = ", ".join(repr(name) for name in obsm[:8]) or "nothing"
+        what = (
+            "no coordinates: neither obs['array_row'], obs['array_col'] nor obsm['spatial']; "
+            f"obs has {listed:.300}, obsm {entries:.200}"
+        )
+        fix = "add one of them to the file, or give a table of coordinates: --positions FILE"
+        raise SourceFaultError("B046", "", what, fix)
+    in_tissue = _read_marks(obs, n_spots) if "in_tissue" in present else None
+    return Places(array=array, xy=positions, in_tissue=in_tissue, unit=unit)
+
+
+def _read_marks(obs: Frame, n_spots: int) -> NDArray[np.bool_]:
+    """Return which spots lie on the tissue; those without a mark do not."""
+    values = ["0" if is_missing(v) else to_text(v) for v in obs.read("in_tissue")]
+    where = f"{obs.where}/in_tissue"
+    if len(values) != n_spots:
+        what = f"{len(values):,} marks for {n_spots:,} spots"
+        raise SourceFaultError("B047", where, what, "mend the column")
+    return read_marks(values, where, "")
 
 
 def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64]:  # noqa: ANN401
@@ -131,9 +169,12 @@ def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64
         found = np.asarray(values, np.float64)
     except (ValueError, TypeError):
         found = np.zeros(0)
-    if found.ndim != 2 or found.shape[0] != n_spots or found.shape[1] != 2:
+    if found.shape == (n_spots, 3) and np.unique(found[:, 2]).size == 1:
+        found = found[:, :2]  # one plane: z says nothing
+    if found.shape != (n_spots, 2):
         what = f"expected {n_spots:,} rows of (x, y), got shape {found.shape}"
-        raise SourceFaultError("B047", where, what, "store x and y per spot")
+        fix = "store x and y per spot; of several planes each is a slice of its own"
+        raise SourceFaultError("B047", where, what, fix)
     return found
 
 
@@ -196,9 +237,8 @@ def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, 
     if split_by is not None and split_by not in present:
         what = f"no column '{split_by}' to split by; obs has: {', '.join(present)}"
         raise SourceFaultError("B056", "/obs", what, "name one of them with --split-by")
-    for name in (split_by,) if split_by else _SECTIONS:
-        if name not in present:
-            continue
+    usual = [name for wanted in SECTIONS for name in present if name.lower() == wanted]
+    for name in [split_by] if split_by else usual:
         values = ["" if is_missing(value) else to_text(value) for value in obs.read(name)]
         if len(values) == n_spots and (split_by or len(set(values)) > 1):
             return name, values
@@ -213,6 +253,9 @@ def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> Ra
     SourceFaultError
         B056: no such section, or several sections that lie on top of each other.
     """
+    if raw.sections is None and record.part is not None:
+        what = f"no part {record.part!r:.60}: nothing in it tells sections apart"
+        raise SourceFaultError("B056", "", what, "leave the column `part` empty, or add split_by")
     if raw.sections is None:
         return raw
     column, values = raw.sections
@@ -221,7 +264,7 @@ def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> Ra
         rows = np.flatnonzero(np.asarray([value == record.part for value in values], bool))
         if not rows.size:
             what = f"no spot has {column} '{record.part}'; there are: {', '.join(found[:10])}"
-            raise SourceFaultError("B056", f"/obs/{column}", what, "name one of them")
+            raise SourceFaultError("B056", column, what, "name one of them")
         return raw.take(rows, scratch)
     if len(found) < 2 or record.split_by is not None:
         return raw
@@ -229,33 +272,31 @@ def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> Ra
     fix = f"build each by itself: --split-by {column}"
     if _overlap(raw, values):
         what = f"{len(found)} sections ({named}) lie on top of each other in one file"
-        raise SourceFaultError("B056", f"/obs/{column}", what, fix)
+        raise SourceFaultError("B056", column, what, fix)
     notice = Notice(
         code="B056",
         subject=f"slice '{record.name}'",
-        what=f"obs['{column}'] names {len(found)} sections ({named}) side by side: windows may "
+        what=f"'{column}' names {len(found)} sections ({named}) side by side: windows may "
         f"see two of them; --split-by {column} builds each by itself",
     )
     return replace(raw, notices=(*raw.notices, notice))
 
 
 def _overlap(raw: RawSlice, values: Sequence[str]) -> bool:
-    """Tell whether the bounding boxes of any two sections overlap."""
-    if raw.array is not None:
-        points = np.stack(raw.array, axis=1)
-    elif raw.xy is not None:
-        points = raw.xy
-    else:
+    """Tell whether sections lie on top of each other: their spots are closer than a step."""
+    points = raw.xy if raw.array is None else np.stack(raw.array, axis=1)
+    if points is None:
         return False
-    names = np.asarray(values)
-    boxes = []
-    for name in sorted(set(values) - {""}):
-        own = points[names == name]
-        own = own[np.isfinite(own).all(axis=1)]
-        if own.size:
-            boxes.append((own.min(axis=0), own.max(axis=0)))
-    return any(
-        bool(np.all(a[0] <= b[1]) and np.all(b[0] <= a[1]))
-        for i, a in enumerate(boxes)
-        for b in boxes[i + 1 :]
-    )
+    known = np.isfinite(points).all(axis=1) & np.asarray([value != "" for value in values])
+    if np.count_nonzero(known) < 2:
+        return False
+    points = points[known]
+    names = np.unique(np.asarray(values)[known], return_inverse=True)[1]
+    k = min(_NEIGHBOURS, len(points))
+    distance, which = cKDTree(points).query(points, k=k)
+    # A spot at the very place of this one may come before it.
+    itself = which == np.arange(len(points))[:, None]
+    same = names[np.minimum(which, len(points) - 1)] == names[:, None]
+    own = np.where(same & ~itself, distance, np.inf).min(axis=1)
+    other = np.where(same, np.inf, distance).min(axis=1)
+    return bool(np.mean(other < 0.5 * np.median(own)) > _MIXED)

@@ -4,11 +4,13 @@ Only what is needed is read. How a foreign store is opened is in :mod:`stbuild.s
 what columns mean in :mod:`stbuild.sources.anndata_columns`.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import zarr
+from anndata import OldFormatWarning
 from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -17,6 +19,7 @@ from stbuild.config import GridConfig
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     check_positions,
+    position_key,
     read_gene_ids,
     read_labels,
     read_places,
@@ -24,6 +27,7 @@ from stbuild.sources.anndata_columns import (
     require_part,
 )
 from stbuild.sources.faults import Faults, SourceFaultError
+from stbuild.sources.h5ad_frames import decode_categories
 from stbuild.sources.ids import require_spots
 from stbuild.sources.matrices import read_dense, read_sparse
 from stbuild.sources.raw import RawSlice
@@ -62,8 +66,16 @@ class ZarrFrame:
         return [str(value) for value in self.read(self._index)]
 
     def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
-        """Return one column as anndata reads it."""
-        return read_element(self.group, column, f"{self.where}/{column}")
+        """Return one column as anndata reads it, or as anndata 0.7 wrote its categories."""
+        where, node = f"{self.where}/{column}", find(self.group, column)
+        old = isinstance(node, zarr.Array) and guard(lambda: "categories" in node.attrs, where)
+        if not old:
+            return read_element(self.group, column, where)
+        codes = StoredArray(node, where)
+        categories = read_element(self.group, f"__categories/{column}", where)
+        if len(categories) != 1:
+            codes.require_chunks()
+        return decode_categories(codes[:], categories, where)
 
 
 def looks_like_anndata_zarr(path: Path) -> bool:
@@ -97,7 +109,9 @@ def read_element(group: zarr.Group, name: str, where: str) -> Any:  # noqa: ANN4
         }
         if "codes" in arrays and "categories" in arrays and arrays["categories"].shape != (1,):
             arrays["codes"].require_chunks()
-    return guard(lambda: read_elem(node), where, "B079")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldFormatWarning)
+        return guard(lambda: read_elem(node), where, "B079")
 
 
 def read_anndata_zarr(
@@ -152,7 +166,13 @@ def read_table_group(
     n = len(barcodes or ())
     ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
     places = faults.attempt(
-        lambda: read_places(obs, _positions(root, n) if positions is None else positions, n)
+        lambda: read_places(
+            obs,
+            _positions(root, n) if positions is None else positions,
+            n,
+            needed=record.positions is None,
+            obsm=list_names(root, "obsm"),
+        )
     )
     labels = None
     if (label := config.label) is not None and record.labels_file is None:
@@ -173,6 +193,7 @@ def read_table_group(
         gene_names=ids[1],
         array=places.array,
         xy=places.xy,
+        unit=places.unit,
         in_tissue=places.in_tissue,
         labels=labels,
         files=list_files([place_of(root)]),
@@ -281,13 +302,11 @@ def _looks_like_counts(root: zarr.Group, name: str) -> bool:
 
 
 def _positions(root: zarr.Group, n_spots: int) -> NDArray[np.float64] | None:
-    for name in ("spatial", "X_spatial"):
-        where = f"/obsm/{name}"
-        node = find(root, where)
-        if isinstance(node, zarr.Array):
-            StoredArray(node, where).require_chunks()
-        if node is not None:
-            return check_positions(
-                read_element(open_inside(root, "obsm"), name, where), n_spots, where
-            )
-    return None
+    key = position_key(list_names(root, "obsm"))
+    if key is None:
+        return None
+    where = f"/obsm/{key}"
+    node = find(root, where)
+    if isinstance(node, zarr.Array):
+        StoredArray(node, where).require_chunks()
+    return check_positions(read_element(open_inside(root, "obsm"), key, where), n_spots, where)

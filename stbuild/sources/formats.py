@@ -46,6 +46,11 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     path = Path(record.path)
     kind = config.format if config.format != "auto" else detect_format(path)
     raw = _reader(kind, path)(record, config, scratch)
+    own = kind == "spaceranger" or (kind == "imaging" and not _is_xenium(path)) or kind == "table"
+    if record.positions is not None and not own:
+        from stbuild.sources.placed import place_by_table
+
+        raw = place_by_table(raw, Path(record.positions), subject=f"slice '{record.name}'")
     if record.labels_file is None:
         return raw
     from stbuild.sources.labels import join_labels
@@ -71,6 +76,10 @@ def detect_format(path: Path) -> Format:
         raise SourceFaultError("B008", "", "not a regular file", "give the file itself")
     if path.suffix == ".h5ad":
         return "h5ad"
+    if _is_xenium(path):
+        return "imaging"
+    if _is_run(path):
+        return "spaceranger"
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -98,13 +107,11 @@ def _detect_folder(path: Path) -> Format:
         from stbuild.sources.spatialdata import looks_like_spatialdata
 
         return "spatialdata" if looks_like_spatialdata(path) else "anndata-zarr"
-    from stbuild.sources.spaceranger import looks_like_spaceranger
     from stbuild.sources.tables.reader import looks_like_table
-    from stbuild.sources.xenium import looks_like_xenium
 
-    if looks_like_xenium(path):
+    if _is_xenium(path):
         return "imaging"
-    if looks_like_spaceranger(path):
+    if _is_run(path):
         return "spaceranger"
     if looks_like_table(path):
         return "table"
@@ -124,3 +131,9 @@ def _is_xenium(path: Path) -> bool:
     from stbuild.sources.xenium import looks_like_xenium
 
     return looks_like_xenium(path)
+
+
+def _is_run(path: Path) -> bool:
+    from stbuild.sources.spaceranger_files import looks_like_spaceranger
+
+    return looks_like_spaceranger(path)

@@ -5,11 +5,10 @@ columns mean is shared with the AnnData-Zarr reader in :mod:`stbuild.sources.ann
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import h5py
 import numpy as np
-from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -17,6 +16,7 @@ from stbuild.config import GridConfig
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     check_positions,
+    position_key,
     read_gene_ids,
     read_labels,
     read_places,
@@ -24,67 +24,14 @@ from stbuild.sources.anndata_columns import (
     require_part,
 )
 from stbuild.sources.faults import Faults, SourceFaultError
-from stbuild.sources.hdf5 import child, has, open_foreign, read_strings
+from stbuild.sources.h5ad_frames import CompoundFrame, H5Frame, open_frame, read_element
+from stbuild.sources.hdf5 import child, has, open_foreign
 from stbuild.sources.ids import require_spots
 from stbuild.sources.matrices import read_counts
 from stbuild.sources.raw import RawSlice
 
 _VISIUM_PITCH_UM: Final = 100.0
 """Distance of Visium spots; CELLxGENE files with array coordinates are Visium by their schema."""
-
-
-class H5Frame:
-    """One data frame of the file (``obs`` or ``var``), column by column."""
-
-    def __init__(self, group: Any) -> None:  # noqa: ANN401 - h5py is untyped
-        if not isinstance(group, h5py.Group):
-            what = "not a group of columns"
-            raise SourceFaultError("B006", group.name, what, "give an .h5ad written by anndata")
-        self.group = group
-        self.where = str(group.name)
-
-    def columns(self) -> list[str]:
-        """Return the names of the columns, sorted, without the index."""
-        return sorted(set(self.group) - {self._index_name(), "__categories"})
-
-    def index(self) -> list[str]:
-        """Return the index as text."""
-        name = self._index_name()
-        if not has(self.group, name):
-            what = f"no index '{name}' in {self.where}"
-            raise SourceFaultError("B006", self.where, what, "write the file with anndata")
-        node = child(self.group, name)
-        if not isinstance(node, h5py.Dataset):
-            return [str(value) for value in read_element(self.group, name)]
-        return read_strings(node)
-
-    def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
-        """Return one column as anndata reads it."""
-        return read_element(self.group, column)
-
-    def _index_name(self) -> str:
-        return str(self.group.attrs.get("_index", "_index"))
-
-
-def read_element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - any kind of element
-    """Read one element with anndata, which knows its encodings.
-
-    Raises
-    ------
-    SourceFaultError
-        anndata cannot read it: bad codes, repeated categories, an unknown encoding.
-    """
-    node = child(parent, path)
-    if isinstance(node, h5py.Group):
-        for part in sorted(node, key=str):  # a damaged name may be bytes
-            child(node, str(part))
-    try:
-        return read_elem(node)
-    except Exception as error:  # noqa: BLE001 - a foreign file can make anndata raise anything
-        said = (str(error) or type(error).__name__).splitlines()[0][:120]
-        fix = "mend the column and write the file again with anndata"
-        what = f"anndata cannot read it: {said}"
-        raise SourceFaultError("B079", node.name, what, fix) from None
 
 
 def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = None) -> RawSlice:
@@ -110,14 +57,17 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         if missing:
             what = f"not an AnnData file: missing {', '.join(missing)}"
             raise SourceFaultError("B006", "", what, _advise(file))
-        single = _is_single(file)
-        layer, notices = _choose_layer(record, file, config.layer, single)
+        single = _read_is_single(record, file)
+        layer, notices = _choose_layer(record, file, config.layer, single=single)
         matrix_path, var_path = _locate(file, layer)
-        obs, var = H5Frame(child(file, "obs")), H5Frame(child(file, var_path))
+        obs, var = open_frame(file, "obs"), open_frame(file, var_path)
         barcodes = faults.attempt(obs.index)
         n = len(barcodes or ())
         ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
-        places = faults.attempt(lambda: read_places(obs, _positions(file, n), n))
+        needed = record.positions is None
+        places = faults.attempt(
+            lambda: read_places(obs, _positions(file, n), n, needed=needed, obsm=_list_obsm(file))
+        )
         labels = None
         if (label := config.label) is not None and record.labels_file is None:
             labels = faults.attempt(lambda: read_labels(obs, label, n))
@@ -131,7 +81,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         notices += _primary_notice(record, obs)
     if faults.found or barcodes is None or ids is None or places is None or counts is None:
         raise faults.error(record.name, record.path)
-    is_visium = single and places.array is not None
+    is_visium = single is True and places.array is not None
     raw = RawSlice(
         counts=counts,
         barcodes=barcodes,
@@ -139,6 +89,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         gene_names=ids[1],
         array=places.array,
         xy=places.xy,
+        unit=places.unit,
         pitch_um=_VISIUM_PITCH_UM if is_visium else None,
         in_tissue=places.in_tissue,
         labels=labels,
@@ -160,33 +111,32 @@ def _advise(file: h5py.File) -> str:
     return "give an .h5ad file written by anndata"
 
 
-def _is_single(file: h5py.File) -> bool:
-    """Tell whether this is a CELLxGENE file of one spatial section (its schema, ``is_single``).
+def _read_is_single(record: SliceRecord, file: h5py.File) -> bool | None:
+    """Return whether a CELLxGENE file says that it holds one section (``is_single``), or None.
 
     Raises
     ------
     SourceFaultError
-        B056: the file says that it holds several.
+        B056: it says that it holds several, and nobody said which column tells them apart.
     """
-    if not has(file, "uns/spatial/is_single"):
-        return False
-    value = child(file, "uns/spatial/is_single")
-    single = isinstance(value, h5py.Dataset) and value.shape == () and bool(value[()])
-    if not single:
+    path = "uns/spatial/is_single"
+    if not has(file, path):
+        return None
+    value = child(file, path)
+    if isinstance(value, h5py.Dataset) and value.shape == () and bool(value[()]):
+        return True
+    if record.split_by is None:
         what = "a CELLxGENE file with is_single = false: several sections, no array coordinates"
-        fix = "take the data set's files of single sections"
-        raise SourceFaultError("B056", "/uns/spatial/is_single", what, fix)
-    return True
+        fix = "--split-by COLUMN builds each section; or take the data set's files of single ones"
+        raise SourceFaultError("B056", f"/{path}", what, fix)
+    return False
 
 
 def _choose_layer(
-    record: SliceRecord,
-    file: h5py.File,
-    layer: str | None,
-    single: bool,  # noqa: FBT001
+    record: SliceRecord, file: h5py.File, layer: str | None, *, single: bool | None
 ) -> tuple[str | None, tuple[Notice, ...]]:
     """Return where the counts are; by CELLxGENE's schema in ``raw.X`` if there is one."""
-    if layer is not None or not single or not has(file, "raw/X"):
+    if layer is not None or single is None or not has(file, "raw/X"):
         return layer, ()
     what = "CELLxGENE file: counts taken from raw.X, as its schema says; --layer X overrides"
     return "raw", (Notice(code="B025", subject=f"slice '{record.name}'", what=what),)
@@ -195,7 +145,8 @@ def _choose_layer(
 def _locate(file: h5py.File, layer: str | None) -> tuple[str, str]:
     path, var = "X", "var"
     if layer == "raw":
-        path, var = "raw/X", "raw/var"
+        # Before anndata 0.7 a dot stood for the slash.
+        path, var = ("raw.X", "raw.var") if has(file, "raw.X") else ("raw/X", "raw/var")
     elif layer is not None and layer != "X":
         path = f"layers/{layer}"
     if not has(file, path):
@@ -207,7 +158,7 @@ def _locate(file: h5py.File, layer: str | None) -> tuple[str, str]:
 
 def _matrices(file: h5py.File) -> list[str]:
     found = ["X"] if has(file, "X") else []
-    found += ["raw"] if has(file, "raw/X") else []
+    found += ["raw"] if has(file, "raw/X") or has(file, "raw.X") else []
     if has(file, "layers"):
         found += sorted(child(file, "layers"))
     return found
@@ -228,15 +179,22 @@ def _counts(
         others = [name for name in _matrices(file) if _looks_like_counts(file, name)]
         advice = "give a file with raw counts; no other matrix of this file holds counts"
         if others:
-            named = ", ".join(f"'{name}'" for name in others)
+            named = ", ".join(_describe_matrix(file, name) for name in others)
             advice = f"{named} looks like counts: pass --layer {others[0]}"
         raise SourceFaultError(fault.code, fault.field, fault.what, advice) from None
 
 
+def _describe_matrix(file: h5py.File, name: str) -> str:
+    """Return a matrix's name; that of ``raw`` with its genes, which may be others."""
+    if name != "raw":
+        return f"'{name}'"
+    n_genes = len(open_frame(file, _locate(file, name)[1]).index())
+    return f"'raw' (with its own {n_genes:,} genes)"
+
+
 def _looks_like_counts(file: h5py.File, name: str) -> bool:
-    path = {"X": "X", "raw": "raw/X"}.get(name, f"layers/{name}")
     try:
-        node = child(file, path)
+        node = child(file, _locate(file, name)[0])
         data = node if isinstance(node, h5py.Dataset) else child(node, "data")
         sample = np.asarray(data[:100], np.float64)
     except (SourceFaultError, KeyError, ValueError, TypeError):
@@ -245,15 +203,24 @@ def _looks_like_counts(file: h5py.File, name: str) -> bool:
     return bool(whole.all())
 
 
+def _list_obsm(file: h5py.File) -> list[str]:
+    """Return the names in obsm, which was a compound data set before anndata 0.7."""
+    if not has(file, "obsm"):
+        return []
+    node = child(file, "obsm")
+    return sorted(node) if isinstance(node, h5py.Group) else list(node.dtype.names or ())
+
+
 def _positions(file: h5py.File, n_spots: int) -> NDArray[np.float64] | None:
-    for name in ("spatial", "X_spatial"):
-        if has(file, f"obsm/{name}"):
-            where = f"/obsm/{name}"
-            return check_positions(read_element(file, where), n_spots, where)
-    return None
+    key = position_key(_list_obsm(file))
+    if key is None:
+        return None
+    node, where = child(file, "obsm"), f"/obsm/{key}"
+    values = node[key] if isinstance(node, h5py.Dataset) else read_element(node, key)
+    return check_positions(values, n_spots, where)
 
 
-def _primary_notice(record: SliceRecord, obs: H5Frame) -> tuple[Notice, ...]:
+def _primary_notice(record: SliceRecord, obs: H5Frame | CompoundFrame) -> tuple[Notice, ...]:
     """Say where CELLxGENE marks spots that stand in another file too."""
     if "is_primary_data" not in obs.columns():
         return ()

@@ -154,12 +154,20 @@ def read_strings(dataset: h5py.Dataset) -> list[str]:
     if dataset.ndim != 1 or dataset.dtype.kind not in "OS":
         what = f"expected a list of strings, got {dataset.dtype} of shape {dataset.shape}"
         raise SourceFaultError("B074", dataset.name, what, "store the ids as strings")
-    found: list[str] = []
     values: NDArray[Any] = dataset[:]
-    for i, value in enumerate(values):
-        try:
-            found.append(value.decode() if isinstance(value, bytes) else str(value))
-        except UnicodeDecodeError:
-            what = f"row {i} is not valid UTF-8"
-            raise SourceFaultError("B074", dataset.name, what, "rewrite it as UTF-8") from None
-    return found
+    return [decode(value, str(dataset.name), i) for i, value in enumerate(values)]
+
+
+def decode(value: object, where: str, row: int) -> str:
+    """Return a stored string as text.
+
+    Raises
+    ------
+    SourceFaultError
+        B074: it is not UTF-8.
+    """
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        what = f"row {row} is not valid UTF-8"
+        raise SourceFaultError("B074", where, what, "rewrite it as UTF-8") from None

@@ -79,10 +79,12 @@ def read_counts(
     if isinstance(node, h5py.Dataset):
         return read_dense(node, shape, node.name)
     encoding = str(node.attrs.get("encoding-type", ""))
+    if "h5sparse_format" in node.attrs:  # before anndata 0.7
+        encoding = f"{node.attrs['h5sparse_format']}_matrix"
     if encoding not in ("csr_matrix", "csc_matrix"):
         what = f"expected a matrix (csr_matrix, csc_matrix or dense), got {encoding or 'a group'}"
         raise SourceFaultError("B023", node.name, what, "write it with anndata")
-    stored = tuple(int(n) for n in node.attrs.get("shape", ()))
+    stored = tuple(int(n) for n in node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
     if stored != shape:
         what = f"shape {stored}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
         raise SourceFaultError("B041", node.name, what, _DAMAGED)

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.file_names import sample_of
 from stbuild.sources.matrices import to_counts
 from stbuild.sources.tenx_h5 import AGAIN, Features, TenxMatrix, keep_genes
 
+_MATRIX: Final = "matrix.mtx"
 _ROWS_AT_ONCE: Final = 1 << 20
 """Entries of a Matrix Market file that are parsed at a time."""
 _LONGEST_LINE: Final = 1 << 16
@@ -30,13 +32,13 @@ _ENTRY: Final = ["feature", "barcode", "count", "more"]
 _Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint32]]
 
 
-def read_tenx_mtx(folder: Path, *, sum_duplicates: bool = False) -> TenxMatrix:
-    """Read a folder with matrix, features (or genes) and barcodes.
+def read_tenx_mtx(path: Path, *, sum_duplicates: bool = False) -> TenxMatrix:
+    """Read three files that belong together: matrix, features (or genes) and barcodes.
 
     Parameters
     ----------
-    folder
-        Where the three files stand.
+    path
+        The folder where they stand; or the matrix, where a sample's name stands in front of each.
     sum_duplicates
         Sum entries that stand twice instead of refusing them.
 
@@ -45,8 +47,10 @@ def read_tenx_mtx(folder: Path, *, sum_duplicates: bool = False) -> TenxMatrix:
     SourceFaultError
         A file is missing or damaged, or they contradict each other.
     """
-    matrix = _find(folder, "matrix.mtx")
-    listed, table = _find(folder, "features.tsv", "genes.tsv"), _find(folder, "barcodes.tsv")
+    folder, sample = (path, "") if path.is_dir() else (path.parent, sample_of(path, _MATRIX))
+    matrix = _find(folder, _MATRIX) if path.is_dir() else path
+    listed = _find(folder, f"{sample}features.tsv", f"{sample}genes.tsv")
+    table = _find(folder, f"{sample}barcodes.tsv")
     barcodes = [row[0] for row in _read_rows(table)]
     features = _read_features(listed)
     counts = _read_matrix(matrix, (len(barcodes), len(features.ids)), sum_duplicates=sum_duplicates)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.tables.positions import read_marks
 from stbuild.sources.tenx_mtx import open_bytes, open_text
 
 NAMES: Final = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv",
@@ -44,6 +45,18 @@ class TissuePositions:
     """(P, 2) pixels of the full resolution image, x first; NaN where there is none."""
 
 
+def is_tissue_positions(path: Path) -> bool:
+    """Tell by the columns whether a table is written as Space Ranger writes it."""
+    if path.suffix == ".parquet":
+        return True
+    try:
+        with open_text(path) as file:
+            line = file.readline(_LONGEST_LINE)
+        return _read_header(path) is not None or line.count(",") == len(_COLUMNS) - 1
+    except SourceFaultError as fault:
+        return fault.code != "B047"  # damage is told by the reader of such tables
+
+
 def read_tissue_positions(path: Path) -> TissuePositions:
     """Read one table of positions.
 
@@ -56,20 +69,36 @@ def read_tissue_positions(path: Path) -> TissuePositions:
     if not table.num_rows:
         raise SourceFaultError("B047", path.name, "the table is empty", _FIX)
     barcodes = as_ids(table["barcode"], path)
-    numbers = {name: _numbers(table[name], name, path) for name in _COLUMNS[1:]}
-    inside = numbers["in_tissue"]
-    strange = (inside != 0) & (inside != 1)
-    if strange.any():
-        first = int(np.argmax(strange))
-        what = f"in_tissue of row {first + 1:,} is {inside[first]:g}, expected 0 or 1"
-        raise SourceFaultError("B047", path.name, what, _FIX)
+    numbers = {name: _numbers(table[name], name, path) for name in _COLUMNS[2:]}
+    inside = _marks(table["in_tissue"], path)
     return TissuePositions(
         barcodes=barcodes,
-        in_tissue=inside == 1,
+        in_tissue=inside,
         array_row=numbers["array_row"],
         array_col=numbers["array_col"],
         xy=np.stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]], axis=1),
     )
+
+
+def _marks(column: Any, path: Path) -> NDArray[np.bool_]:  # noqa: ANN401 - pyarrow's column
+    """Return which spots lie on the tissue; of few distinct marks each is looked at once."""
+    coded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    first = {name: int(np.argmax(codes == i)) for i, name in enumerate(names)}
+    for name in sorted(first, key=lambda name: first[name]):
+        try:
+            read_marks([name], path.name, "")
+        except SourceFaultError:
+            row = first[name] + 1
+            what = f"in_tissue of row {row:,} is {name or 'missing':.40}, expected 0 or 1"
+            raise SourceFaultError("B047", path.name, what, _FIX) from None
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0)) + 1
+        what = f"in_tissue of row {row:,} is missing, expected 0 or 1"
+        raise SourceFaultError("B047", path.name, what, _FIX)
+    inside = read_marks(names, path.name, "")
+    return np.asarray(inside[codes], np.bool_)
 
 
 def as_ids(column: Any, path: Path) -> Any:  # noqa: ANN401 - pyarrow ships no types
@@ -131,7 +160,8 @@ def _read_parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow's table
 def _read_text(path: Path) -> Any:  # noqa: ANN401 - pyarrow's table
     names = _read_header(path)
     columns = list(names or _COLUMNS)
-    types = {name: pa.string() if name == "barcode" else pa.float64() for name in _COLUMNS}
+    text = ("barcode", "in_tissue")
+    types = {name: pa.string() if name in text else pa.float64() for name in _COLUMNS}
     try:
         with open_bytes(path) as file:
             return pyarrow.csv.read_csv(
@@ -160,7 +190,7 @@ def _read_header(path: Path) -> tuple[str, ...] | None:
     with open_text(path) as file:
         line = file.readline(_LONGEST_LINE)
     cells = tuple(cell.strip().strip('"') for cell in line.rstrip("\r\n").split(","))
-    if not line.strip() or (len(cells) > 2 and all(_is_number(cell) for cell in cells[1:])):
+    if not line.strip() or (len(cells) > 2 and all(_is_number(cell) for cell in cells[2:])):
         return None
     if set(_COLUMNS) <= set(cells) and len(set(cells)) == len(cells):
         return cells
@@ -174,7 +204,7 @@ def _read_header(path: Path) -> tuple[str, ...] | None:
 
 def _name_bad_line(path: Path, columns: Sequence[str]) -> None:
     """Raise a fault that names the first line that is not as it should be, if there is one."""
-    numeric = [i for i, name in enumerate(columns) if name in _COLUMNS[1:]]
+    numeric = [i for i, name in enumerate(columns) if name in _COLUMNS[2:]]
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             cells = [cell.strip('"') for cell in line.rstrip("\r\n").split(",")]

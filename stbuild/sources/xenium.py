@@ -12,22 +12,30 @@ from numpy.typing import NDArray
 from stbuild.config import GridConfig
 from stbuild.slices import SliceRecord
 from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.file_names import choose_named, find_named, sample_of
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tenx_h5 import read_tenx_h5
 from stbuild.sources.tenx_mtx import open_bytes, read_tenx_mtx
 from stbuild.sources.tissue_positions import as_ids, match_barcodes, read_parquet
 
-_CELLS: Final = ("cells.parquet", "cells.csv.gz", "cells.csv")
+_CELLS: Final = ("cells.parquet", "cells.csv")
 _MATRIX: Final = "cell_feature_matrix"
 _COLUMNS: Final = ("cell_id", "x_centroid", "y_centroid")
 _FIX: Final = "give the folder as Xenium wrote it"
 
 
 def looks_like_xenium(path: Path) -> bool:
-    """Tell by names alone whether a folder is an output of Xenium."""
-    if not path.is_dir() or not any((path / name).is_file() for name in _CELLS):
-        return False
-    return (path / f"{_MATRIX}.h5").is_file() or (path / _MATRIX).is_dir()
+    """Tell by names alone whether a path is an output of Xenium: its folder, or its matrix."""
+    root = _root(path)
+    matrix = bool(find_named(root, (f"{_MATRIX}.h5",))) or (root / _MATRIX).is_dir()
+    return matrix and bool(find_named(root, _CELLS))
+
+
+def _root(path: Path) -> Path:
+    """Return the folder with the files of a run: this one, its ``outs``, or the matrix's own."""
+    if path.is_file() and path.name.endswith(f"{_MATRIX}.h5"):
+        return path.parent
+    return path / "outs" if find_named(path / "outs", _CELLS) else path
 
 
 def read_xenium(record: SliceRecord, config: GridConfig, scratch: Path | None = None) -> RawSlice:
@@ -47,8 +55,7 @@ def read_xenium(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     BadInputError, SourceFaultError
         Missing or damaged files, cells that the table does not have.
     """
-    root = Path(record.path)
-    cells_path, matrix_path = _find(root)
+    cells_path, matrix_path = _find(Path(record.path))
     present, xy = _read_cells(cells_path)
     if matrix_path.is_dir():
         matrix = read_tenx_mtx(matrix_path, sum_duplicates=config.sum_duplicates)
@@ -82,16 +89,22 @@ def read_xenium(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     )
 
 
-def _find(root: Path) -> tuple[Path, Path]:
-    cells = next((root / name for name in _CELLS if (root / name).is_file()), None)
+def _find(path: Path) -> tuple[Path, Path]:
+    root = _root(path)
+    if path.is_file():
+        matrix: Path | None = path
+    elif (root / _MATRIX).is_dir() and not (root / f"{_MATRIX}.h5").is_file():
+        matrix = root / _MATRIX
+    else:
+        matrix = choose_named(root, (f"{_MATRIX}.h5",), "")
+    cells = choose_named(root, _CELLS, "" if matrix is None else sample_of(matrix, _MATRIX))
     if cells is None:
         what = f"no table of cells: none of {', '.join(_CELLS)}"
         raise SourceFaultError("B046", root.name, what, _FIX)
-    for matrix in (root / f"{_MATRIX}.h5", root / _MATRIX):
-        if matrix.exists():
-            return cells, matrix
-    what = f"no counts: neither {_MATRIX}.h5 nor {_MATRIX}/"
-    raise SourceFaultError("B023", root.name, what, _FIX)
+    if matrix is None:
+        what = f"no counts: neither {_MATRIX}.h5 nor {_MATRIX}/"
+        raise SourceFaultError("B023", root.name, what, _FIX)
+    return cells, matrix
 
 
 def _read_cells(path: Path) -> tuple[Any, NDArray[np.float64]]:

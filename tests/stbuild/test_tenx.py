@@ -190,7 +190,7 @@ def test_noise_in_a_gzip_matrix_is_a_fault_or_nothing(start, noise, tmp_path_fac
 POSITIONS_FAULTS = {
     "empty": ("", "B047"),
     "odd_flag": ("A,1,0,0,1,1\nB,2,0,2,1,1\n", "in_tissue of row 2 is 2"),
-    "no_flag": ("A,1,0,0,1,1\nB,,0,2,1,1\n", "in_tissue of row 2 is nan"),
+    "no_flag": ("A,1,0,0,1,1\nB,,0,2,1,1\n", "in_tissue of row 2 is missing"),
     "short": ("A,1,0,0,1,1\nB,1,0,2,1\n", "line 2 has 5 cells"),
     "long": ("A,1,0,0,1,1\nB,1,0,2,1,1,9\n", "line 2 has 7 cells"),
     "text": ("A,1,0,0,1,1\nB,1,0,x,1,1\n", "array_col of line 2 is no number: 'x'"),

@@ -66,16 +66,20 @@ _PAIRS: Final[tuple[tuple[str, str, Unit], ...]] = (
     ("pxl_col_in_fullres", "pxl_row_in_fullres", "pixel"),
     ("pixel_x", "pixel_y", "pixel"),
     ("pxl_x", "pxl_y", "pixel"),
+    ("pxl_col", "pxl_row", "pixel"),
     ("imagecol", "imagerow", "pixel"),
     ("centerx_global_px", "centery_global_px", "pixel"),
     ("x_global_px", "y_global_px", "pixel"),
     ("x_centroid", "y_centroid", "um"),
+    ("centroid_x", "centroid_y", "pixel"),
     ("center_x", "center_y", "um"),
     ("sdimx", "sdimy", "pixel"),
     ("xcoord", "ycoord", "pixel"),
     ("x_coord", "y_coord", "pixel"),
     ("coord_x", "coord_y", "pixel"),
     ("spatial_x", "spatial_y", "pixel"),
+    ("spatial_1", "spatial_2", "pixel"),
+    ("x_location", "y_location", "um"),
     ("pos_x", "pos_y", "pixel"),
     ("x_um", "y_um", "um"),
     ("new_x", "new_y", "array"),
@@ -130,11 +134,16 @@ def find_keys(names: Sequence[str]) -> Pair | None:
 
 
 def find_composite(names: Sequence[str]) -> tuple[int, int] | None:
-    """Return the columns fov and cell_ID of CosMx, which name a cell together, or None."""
+    """Return the columns fov and cell_ID of CosMx, which name a cell together, or None.
+
+    AtoMx writes a column ``cell_id`` too, which names a cell alone.
+    """
     folded = fold(names)
-    if "fov" in folded and "cell_id" in folded:
-        return folded.index("fov"), folded.index("cell_id")
-    return None
+    if "fov" not in folded or "cell_id" not in folded:
+        return None
+    exact = [name.strip().strip('"') for name in names]
+    own = exact.index("cell_ID") if "cell_ID" in exact else folded.index("cell_id")
+    return folded.index("fov"), own
 
 
 def find_id(names: Sequence[str]) -> int | None:

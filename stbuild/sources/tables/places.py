@@ -17,6 +17,10 @@ from stbuild.sources.tables.positions import Positions
 
 _AGREE: Final = 0.5
 """Farthest that a position may lie from the coordinates in the id of its spot, in steps."""
+_MOST: Final = 0.9
+"""Share of spots that must lie so near for ids to be coordinates."""
+_FEW: Final = 16
+"""Fewer spots fit any positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +72,14 @@ def place_spots(spots: list[str], positions: Positions | None) -> Places:
     join = _join(spots, own, positions)
     if join.by_keys:
         positions = _without_keys(positions)
-    places = _take(join.rows, own, positions)
     notes = () if join.note is None else (("B047", join.note),)
+    if own is not None and not join.by_keys and not _agree(own, positions, join.rows):
+        what = (
+            f"the ids of the spots (first: {spots[0]!r:.60}) are no coordinates that the positions "
+            f"of {positions.path.name} agree with: they are taken as names"
+        )
+        own, notes = None, (*notes, ("B051", what))
+    places = _take(join.rows, own, positions)
     return _count(places, join.rows, positions, notes)
 
 
@@ -222,12 +232,33 @@ def _join_in_order(spots: list[str], own: Coordinates | None, positions: Positio
 
 def _disagreement(xy: NDArray[np.float64], points: NDArray[np.float64]) -> float:
     """Return how far positions lie from the points at most, after a linear fit."""
+    return float(_misfit(xy, points).max(initial=0.0))
+
+
+def _misfit(xy: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each finite position lies from its point after a linear fit, per axis."""
     known = np.isfinite(xy).all(axis=1)
     if np.count_nonzero(known) < 3:
-        return 0.0
+        return np.zeros(0)
     terms = np.column_stack([xy[known] - xy[known].mean(axis=0), np.ones(known.sum())])
     fitted = terms @ np.linalg.lstsq(terms, points[known], rcond=None)[0]
-    return float(np.abs(fitted - points[known]).max())
+    return np.asarray(np.abs(fitted - points[known]).max(axis=1), np.float64)
+
+
+def _agree(own: Coordinates, positions: Positions, rows: NDArray[np.int64]) -> bool:
+    """Tell whether coordinates in the ids are those of a table, but for unit, angle and mirror.
+
+    Numbers such as a field of view and a cell of it have the same form and say no place.
+    """
+    points = positions.xy
+    if points is None and positions.array is not None:
+        points = np.stack(positions.array[::-1], axis=1)
+    if points is None or np.count_nonzero(rows >= 0) < _FEW:
+        return True
+    found = rows >= 0
+    rest = _misfit(points[rows[found]], own.xy[found])
+    near = rest <= _AGREE * (1.0 if own.steps else own.spacing)
+    return bool(np.mean(near) >= _MOST)
 
 
 def _take(rows: NDArray[np.int64], own: Coordinates | None, positions: Positions) -> Places:

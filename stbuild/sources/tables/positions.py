@@ -29,7 +29,7 @@ from stbuild.sources.tables.columns import (
 from stbuild.sources.tables.preview import Preview, is_missing, split_fields
 from stbuild.sources.tables.text import decode, read_lines
 
-_TRUTH: Final = {"true": 1.0, "false": 0.0, "t": 1.0, "f": 0.0}
+_TRUTH: Final = {"true": "1", "false": "0", "t": "1", "f": "0"}
 _SPACERANGER: Final = 6
 
 
@@ -159,7 +159,7 @@ def _gather(
         array=None if array is None else (array[:, 1].copy(), array[:, 0].copy()),
         xy=xy,
         unit="pixel" if roles.xy is None else roles.xy.unit,
-        in_tissue=None if tissue is None else _marks(columns[tissue], names[tissue], path),
+        in_tissue=None if tissue is None else read_marks(columns[tissue], path.name, names[tissue]),
     )
 
 
@@ -170,18 +170,41 @@ def join_ids(columns: Sequence[Sequence[str]]) -> list[str]:
     return ["_".join(parts) for parts in zip(*columns, strict=True)]
 
 
-def _marks(values: Sequence[str], name: str, path: Path) -> NDArray[np.bool_]:
-    texts = [str(_TRUTH.get(value.lower(), value)) for value in values]
-    found = to_numbers(texts, name, path)
-    bad = np.flatnonzero((found != 0) & (found != 1))
-    if bad.size:
+def read_marks(values: Sequence[str], where: str, name: str) -> NDArray[np.bool_]:
+    """Return marks of the tissue: 1 or True is on it, 0 or False is not.
+
+    Parameters
+    ----------
+    values
+        (N,) marks as text.
+    where, name
+        Table and column, for messages.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: anything else.
+    """
+    texts = [_TRUTH.get(value.lower(), value) for value in values]
+    marks = {text: _mark(text) for text in set(texts)}
+    bad = [i for i, text in enumerate(texts) if marks[text] is None]
+    if bad:
+        column = f"column {name!r:.60}: " if name else ""
         what = (
-            f"column {name!r:.60}: {bad.size:,} of {found.size:,} marks are neither 0 nor 1 "
-            f"(first: {values[int(bad[0])]!r:.40} in row {int(bad[0]) + 1:,})"
+            f"{column}{len(bad):,} of {len(texts):,} marks are neither 0 nor 1 "
+            f"(first: {values[bad[0]]!r:.40} in row {bad[0] + 1:,})"
         )
         fix = "mark spots on the tissue by 1, others by 0"
-        raise SourceFaultError("B047", path.name, what, fix)
-    return np.asarray(found == 1, np.bool_)
+        raise SourceFaultError("B047", where, what, fix)
+    return np.asarray([marks[text] for text in texts], np.bool_)
+
+
+def _mark(text: str) -> bool | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number == 1 if number in (0, 1) else None
 
 
 def _headless(preview: Preview) -> _Roles:

@@ -16,6 +16,7 @@ from stbuild.config import GridConfig
 from stbuild.counts import column_sums
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.gem import find_gem, read_gem
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import is_control
 from stbuild.sources.tables.counts import CountTable, read_counts
@@ -55,6 +56,8 @@ def looks_like_table(path: Path) -> bool:
     A file that is called like a table is taken for one, so that this reader says what is wrong
     with it.
     """
+    if find_gem(path) is not None:
+        return True
     if path.is_dir():
         try:
             files = sorted(entry for entry in path.iterdir() if entry.is_file())
@@ -92,6 +95,8 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     SourceFaultError
         Damaged or malformed tables, values that are not counts, no or unclear coordinates.
     """
+    if (gem := find_gem(Path(record.path))) is not None:
+        return read_gem(record, config, gem)
     tables = _find_tables(record)
     positions = None if tables.positions is None else read_positions(tables.positions)
     axes = find_axes(tables.counts, None if positions is None else positions.ids)
@@ -102,7 +107,7 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     labels = None if record.labels_file else _read_labels(config.label, tables.counts, axes, table)
     files = {tables.counts.path} if positions is None else {tables.counts.path, positions.path}
     subject = f"slice '{record.name}'"
-    notes = [*places.notes, *_left_out(axes, matrix)]
+    notes = [*places.notes, *_left_out(axes, matrix), *_passed_over(tables)]
     return RawSlice(
         counts=matrix.counts,
         barcodes=matrix.spots,
@@ -127,7 +132,7 @@ def _find_tables(record: SliceRecord) -> Tables:
     counts = read_preview(path)
     if is_molecules(counts):
         what = f"{path.name} lists molecules, one per row, not counts per spot or cell"
-        fix = "sum them per spot or cell first (for GEM: bin them), and give that table"
+        fix = "sum them per spot or cell first, and give that table"
         raise SourceFaultError("B007", path.name, what, fix)
     role = role_of(counts)
     if role in ("positions", "labels") and not holds_values(counts):
@@ -200,6 +205,13 @@ def _read_labels(
     what = f"no label column {column!r:.60} before the counts in {preview.path.name}"
     fix = "give the table of labels: column `labels_file` of the manifest, or --labels-file FILE"
     raise SourceFaultError("B076", "", what, fix)
+
+
+def _passed_over(tables: Tables) -> list[tuple[str, str]]:
+    if not tables.passed_over:
+        return []
+    others = ", ".join(path.name for path in tables.passed_over[:5])
+    return [("B025", f"took {tables.counts.path.name}; {others} beside it hold no whole numbers")]
 
 
 def _left_out(axes: Axes, matrix: _Matrix) -> list[tuple[str, str]]:

@@ -41,6 +41,8 @@ class Tables:
 
     counts: Preview
     positions: Preview | None
+    passed_over: tuple[Path, ...] = ()
+    """Tables that look like counts but for values that are not whole."""
 
 
 def is_table_name(path: Path, *, text: bool = True) -> bool:
@@ -163,13 +165,23 @@ def choose_tables(folder: Path, positions: Path | None) -> Tables:
     if not counts:
         what = f"no counts: the folder holds {listed}"
         fix = "give a folder with a table of counts, spots x genes or genes x spots"
+        if both := [p.path.name for p, _ in found if holds_values(p)]:
+            fix = f"if {both[0]:.60} holds counts beside them, give that file itself"
         raise SourceFaultError("B023", "", what, fix)
+    # Numbers about cells, such as an embedding, have the form of counts but for their fractions.
+    whole = [p for p in counts if all(_whole(p, i) for i in _value_columns(p))]
+    passed_over = [p.path for p in counts if p not in whole] if len(whole) == 1 else []
+    counts = whole if passed_over else counts
     if len(counts) > 1:
         what = f"{len(counts)} tables look like counts; the folder holds {listed}"
         fix = "give the table of raw counts itself as the path, with --positions FILE beside it"
         raise SourceFaultError("B007", "", what, fix)
     if positions is not None:
-        return Tables(counts=counts[0], positions=read_preview(positions))
+        return Tables(
+            counts=counts[0],
+            positions=read_preview(positions),
+            passed_over=tuple(passed_over),
+        )
     places = [p for p, role in found if role == "positions"]
     plain = [p for p in places if not has_labels(p)]
     if not plain and not _names_places(counts[0]):
@@ -178,7 +190,11 @@ def choose_tables(folder: Path, positions: Path | None) -> Tables:
         names = ", ".join(p.path.name for p in plain)
         what = f"{len(plain)} tables look like positions: {names}"
         raise SourceFaultError("B007", "", what, "say which with --positions FILE")
-    return Tables(counts=counts[0], positions=plain[0] if plain else None)
+    return Tables(
+        counts=counts[0],
+        positions=plain[0] if plain else None,
+        passed_over=tuple(passed_over),
+    )
 
 
 def _names_places(counts: Preview) -> bool:

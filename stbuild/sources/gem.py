@@ -1,0 +1,175 @@
+"""Stereo-seq GEM files: one row per gene and place, with how many molecules were seen there.
+
+Every place (a DNB spot, or the corner of a bin that the file was binned to) becomes a spot. With
+layout ``bin`` and a bin size places are summed in bins while they are read, since a whole chip has
+hundreds of millions of them. Outlines of cells are not used.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+
+from stbuild.config import GridConfig
+from stbuild.slices import Notice, SliceRecord
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.matrices import to_counts
+from stbuild.sources.raw import RawSlice
+from stbuild.sources.tenx_mtx import open_bytes, open_text
+
+_COUNTS: Final = ("midcount", "midcounts", "umicount", "umicounts")
+_CELLS: Final = ("cellid", "cell", "label")
+_MOST_HEAD: Final = 100
+_LONGEST_LINE: Final = 1 << 16
+_FIX: Final = "give the file as the Stereo-seq pipeline wrote it: geneID, x, y, MIDCount"
+
+_Rows = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def looks_like_gem(path: Path) -> bool:
+    """Tell from the first lines whether a text file is a GEM file."""
+    try:
+        return path.is_file() and _read_head(path) is not None
+    except (SourceFaultError, OSError):
+        return False
+
+
+def find_gem(path: Path) -> Path | None:
+    """Return the GEM file at a path: itself, or the only one of a folder that is named so."""
+    if not path.is_dir():
+        return path if looks_like_gem(path) else None
+    try:
+        named = [p for p in sorted(path.iterdir()) if p.name.endswith((".gem", ".gem.gz"))]
+    except PermissionError:
+        return None
+    found = [file for file in named if looks_like_gem(file)]
+    if len(found) > 1:
+        what = f"{len(found)} GEM files: {', '.join(file.name[:60] for file in found[:5])}"
+        raise SourceFaultError("B007", "", what, "give one of them as the path")
+    return found[0] if found else None
+
+
+def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
+    """Read a GEM file.
+
+    Parameters
+    ----------
+    record
+        The slice, for notices.
+    config
+        ``layout`` ``bin`` with ``bin_size`` sums places in bins of so many of the file's units.
+    path
+        The file, plain or gzip.
+
+    Raises
+    ------
+    SourceFaultError
+        B053: a bin size that is not whole. B058: no rows. B022, B033: not the columns that a GEM file has. B028 to B031: counts that
+        are none. B004: cut off or damaged.
+    """
+    head = _read_head(path)
+    if head is None:
+        raise SourceFaultError("B022", path.name, "no GEM file", _FIX)
+    side = config.bin_size if config.layout == "bin" else None
+    if side is not None and not side.is_integer():
+        what = f"bins of {side:g} units, but places are whole numbers"
+        raise SourceFaultError("B053", path.name, what, "give a whole --bin-size")
+    genes: dict[str, int] = {}
+    blocks = [_bin(rows, side) for rows in _read_rows(path, *head, genes)]
+    if not blocks:
+        what = "the table has a header and nothing else"
+        raise SourceFaultError("B058", path.name, what, "drop this slice from the list")
+    x, y, gene, n = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    del blocks
+    places, spot = np.unique(np.stack([x, y], axis=1), axis=0, return_inverse=True)
+    shape = (len(places), len(genes))
+    summed = csr_array(coo_array((n, (spot.ravel(), gene)), shape=shape))
+    summed.data = to_counts(summed.data, path.name, int(summed.nnz))
+    summed.sort_indices()
+    summed.eliminate_zeros()
+    scale = 1 if side is None else side
+    return RawSlice(
+        counts=summed,
+        barcodes=[f"{a}_{b}" for a, b in places.tolist()],
+        genes=list(genes),
+        xy=places.astype(np.float64) * scale,
+        files=(path,),
+        notices=_notices(record, head[1], side),
+    )
+
+
+def _notices(record: SliceRecord, names: list[str], side: float | None) -> tuple[Notice, ...]:
+    said = []
+    if side is not None:
+        said.append(f"places are summed in bins of {side:g} while they are read")
+    if column := next((name for name in names if name.lower() in _CELLS), None):
+        said.append(f"the column {column!r:.40} of cells is not used")
+    subject = f"slice '{record.name}'"
+    return tuple(Notice(code="B060", subject=subject, what=what) for what in said)
+
+
+def _read_head(path: Path) -> tuple[int, list[str]] | None:
+    """Return how many lines stand before the rows, and the names of the columns; None if no GEM."""
+    number = 1
+    with open_text(path) as file:
+        while (line := file.readline(_LONGEST_LINE)).startswith("#") and number < _MOST_HEAD:
+            number += 1
+    names = line.rstrip("\r\n").split("\t")
+    folded = [name.lower() for name in names]
+    is_gem = {"geneid", "x", "y"} <= {*folded} and any(name in folded for name in _COUNTS)
+    return (number, names) if is_gem else None
+
+
+def _read_rows(path: Path, n_head: int, names: list[str], genes: dict[str, int]) -> Iterator[_Rows]:
+    """Yield (x, y, gene, count) in blocks; `genes` grows by the ids that come."""
+    folded = [name.lower() for name in names]
+    count = next(name for name in _COUNTS if name in folded)
+    types = {"geneid": pa.dictionary(pa.int32(), pa.string()), "x": pa.int64(), "y": pa.int64()}
+    try:
+        with open_bytes(path) as file:
+            reader = pyarrow.csv.open_csv(
+                file,
+                pyarrow.csv.ReadOptions(column_names=folded, skip_rows=n_head, use_threads=False),
+                pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
+                pyarrow.csv.ConvertOptions(
+                    column_types={**types, count: pa.float64()}, include_columns=[*types, count]
+                ),
+            )
+            for batch in reader:
+                yield _block(batch, count, genes, path)
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            return
+        said = (str(error) or "?").splitlines()[0][:100]
+        raise SourceFaultError("B033", path.name, f"no GEM file: {said}", _FIX) from None
+
+
+def _block(batch: Any, count: str, genes: dict[str, int], path: Path) -> _Rows:  # noqa: ANN401
+    coded = batch.column("geneid")
+    names = coded.dictionary.to_pylist()
+    numbers = np.asarray([genes.setdefault(str(name), len(genes)) for name in names], np.int64)
+    columns = [batch.column(name) for name in ("x", "y")]
+    if any(column.null_count for column in (coded, *columns, batch.column(count))):
+        raise SourceFaultError("B033", path.name, "a row lacks a gene, place or count", _FIX)
+    values = to_counts(batch.column(count).to_numpy(), path.name, batch.num_rows)
+    x, y = (pc.cast(column, pa.int64()).to_numpy() for column in columns)
+    gene = numbers[coded.indices.to_numpy()]
+    return x, y, gene, values.astype(np.int64)
+
+
+def _bin(rows: _Rows, side: float | None) -> _Rows:
+    """Return the rows with the number of their bin, those of one bin and gene summed."""
+    if side is None:
+        return rows
+    x, y, gene, n = rows
+    keys = np.stack([np.floor(x / side), np.floor(y / side), gene], axis=1).astype(np.int64)
+    kept, which = np.unique(keys, axis=0, return_inverse=True)
+    sums = np.zeros(len(kept), np.int64)
+    np.add.at(sums, which.ravel(), n)
+    return kept[:, 0], kept[:, 1], kept[:, 2], sums

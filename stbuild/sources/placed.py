@@ -1,0 +1,67 @@
+"""Positions from a table of their own, for a source whose counts were read without them.
+
+Text tables and Space Ranger's own tables of positions have their places in their own readers; here
+a table that the user names is joined to an AnnData, a cell matrix, or any other source.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from stbuild.slices import Notice
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.raw import RawSlice
+from stbuild.sources.tables.places import place_spots
+from stbuild.sources.tables.positions import Positions, read_positions
+from stbuild.sources.tables.preview import read_preview
+from stbuild.sources.tissue_positions import is_tissue_positions, read_tissue_positions
+
+
+def place_by_table(raw: RawSlice, path: Path, *, subject: str) -> RawSlice:
+    """Return the section with the coordinates of a table instead of any of its own.
+
+    Parameters
+    ----------
+    raw
+        What a reader handed over.
+    path
+        Table of coordinates: Space Ranger's, or any that names its columns.
+    subject
+        The slice, for notices.
+
+    Raises
+    ------
+    SourceFaultError
+        B001: no such file. B046, B047, B082: no coordinates in it, or they fit no spot.
+    """
+    if not path.is_file():
+        raise SourceFaultError("B001", path.name, "no such file", "check --positions")
+    places = place_spots(list(raw.barcodes), _read(path))
+    tissue = places.in_tissue
+    if tissue is not None and raw.in_tissue is not None:
+        tissue = tissue & raw.in_tissue
+    notices = [Notice(code=code, subject=subject, what=what) for code, what in places.notes]
+    return replace(
+        raw,
+        array=places.array,
+        xy=places.xy,
+        unit=places.unit,
+        um_per_unit=1.0 if places.unit == "um" else None,
+        in_tissue=raw.in_tissue if tissue is None else tissue,
+        files=tuple(sorted({*raw.files, path})),
+        ledger={**raw.ledger, **places.ledger},
+        notices=(*raw.notices, *notices),
+    )
+
+
+def _read(path: Path) -> Positions:
+    if not is_tissue_positions(path):
+        return read_positions(read_preview(path))
+    table = read_tissue_positions(path)
+    return Positions(
+        path=path,
+        n_rows=len(table.barcodes),
+        ids=table.barcodes.to_pylist(),
+        array=(table.array_row, table.array_col),
+        xy=table.xy,
+        in_tissue=table.in_tissue,
+    )
