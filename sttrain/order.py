@@ -130,7 +130,7 @@ class BlockOrder(Order):
     def sample_at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the sample numbers at places 0 .. n - 1 of an epoch, one to one."""
         shards, starts, first = _lay_out(self, epoch)
-        bounds = starts[list(range(0, len(shards), self.group)) + [len(shards)]]
+        bounds = starts[[*range(0, len(shards), self.group), len(shards)]]
         groups = np.searchsorted(bounds, places, side="right") - 1
         found = np.empty_like(places)
         for group in np.unique(groups).tolist():

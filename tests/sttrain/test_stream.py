@@ -63,7 +63,7 @@ def test_equals_strict_decoding(tmp_path, options, dtype):
     counts, genes, totals = source.read(range(len(source)))
     assert [a.dtype for a in (counts, genes, totals)] == [np.dtype(t) for t in (dtype, "i4", "u4")]
     for i, key in enumerate(source.index.keys):
-        path = source.paths[source.index.shard[i]]
+        path = Path(source.shards.paths[source.index.shard[i]])
         start, size = int(source.index.offset[i]), int(source.index.size[i])
         found, members = unpack_sample(path.read_bytes()[start : start + size], "x")
         patch = decode_patch(members, "x")
@@ -121,7 +121,7 @@ def test_one_flipped_bit_stops_before_its_batch(copy, place):
     """In a header or in data: the sample is named and nothing of its batch comes out."""
     stream = open_stream(copy)
     number = int(stream.order.global_batch(0, 3)[1])
-    shard = stream.source.paths[stream.source.index.shard[number]]
+    shard = Path(stream.source.shards.paths[stream.source.index.shard[number]])
     flip(shard, int(stream.source.index.offset[number]) + place)
     batches = stream.batches(StreamState(), 1)
     assert len(list(itertools.islice(batches, 3))) == 3
@@ -136,7 +136,7 @@ def test_a_shard_cut_while_it_is_read(copy, workers):
     stream = open_stream(copy, workers=workers)
     batches = stream.batches(StreamState(), 1)
     next(batches)
-    for path in stream.source.paths:
+    for path in map(Path, stream.source.shards.paths):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(IntegrityError, match="SHA-256"):
         list(batches)
@@ -168,7 +168,7 @@ def test_a_changed_index_is_refused(copy):
 
 def test_an_unreadable_shard_names_the_sample(copy):
     stream = open_stream(copy)
-    stream.source.paths[0] = stream.source.paths[0].with_name("gone.tar")
+    stream.source.shards.paths[0] += ".gone"
     with pytest.raises(IntegrityError, match="unreadable: No such file"):
         list(stream.batches(StreamState(), 1))
 
@@ -187,9 +187,9 @@ def test_a_gene_beyond_the_vocabulary(corpus):
 
 def resealed(source: PatchSource, raw: bytes) -> PatchSource:
     """Let the first sample be other bytes whose digest the index vouches for."""
-    path = source.paths[0].with_name("other.tar")
+    path = Path(source.shards.paths[0]).with_name("other.tar")
     path.write_bytes(raw)
-    source.paths[int(source.index.shard[0])] = path
+    source.shards.paths[int(source.index.shard[0])] = str(path)
     columns = {name: getattr(source.index, name).copy() for name in ("offset", "size", "sha256")}
     columns["offset"][0], columns["size"][0] = 0, len(raw)
     columns["sha256"][0] = np.frombuffer(sha256(raw).digest(), np.uint8)
@@ -199,7 +199,7 @@ def resealed(source: PatchSource, raw: bytes) -> PatchSource:
 
 def rebuilt(source: PatchSource, change) -> bytes:
     start, size = int(source.index.offset[0]), int(source.index.size[0])
-    raw = source.paths[int(source.index.shard[0])].read_bytes()[start : start + size]
+    raw = Path(source.shards.paths[int(source.index.shard[0])]).read_bytes()[start : start + size]
     key, members = unpack_sample(raw, "x")
     plain = {name: bytes(data) for name, data in members.items()}
     change(plain)
