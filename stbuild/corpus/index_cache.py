@@ -209,10 +209,10 @@ def _map(place: Path, digest: str, n_rows: int) -> SampleIndex | None:
         if size < text_place + 16:
             return None
         raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    footer = _read_footer(raw, size, str(place))
+    footer, end = _read_footer(raw, size, str(place))
     if footer is None or (footer.parquet, footer.n_rows) != (digest, n_rows):
         return None
-    if text_place + footer.text_bytes > size:
+    if text_place + footer.text_bytes != end:
         return None
     found = {
         name: np.frombuffer(raw, dtype, _n_values(name, n_rows, tail), places[name]).reshape(
@@ -229,11 +229,13 @@ def _map(place: Path, digest: str, n_rows: int) -> SampleIndex | None:
     )
 
 
-def _read_footer(raw: mmap.mmap, size: int, where: str) -> _Footer | None:
+def _read_footer(raw: mmap.mmap, size: int, where: str) -> tuple[_Footer | None, int]:
+    """Return what a file says of itself, and where that begins."""
     length = int.from_bytes(raw[size - 16 : size - 8], "little")
-    if raw[size - 8 :] != _MAGIC or not 0 < length <= size - 16:
-        return None
+    begin = size - 16 - length
+    if raw[size - 8 :] != _MAGIC or not 0 <= begin < size - 16:
+        return None, 0
     try:
-        return read_document(_Footer, raw[size - 16 - length : size - 16], where)
+        return read_document(_Footer, raw[begin : size - 16], where), begin
     except IntegrityError:
-        return None
+        return None, 0
