@@ -15,6 +15,7 @@ and take that step with an empty batch.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -141,6 +142,26 @@ class BlockOrder(Order):
         # Where the samples stand when the shards lie in their new order, back to where they are.
         at = np.searchsorted(starts, found, side="right") - 1
         return first[shards[at]] + (found - starts[at])
+
+
+def choose_order(
+    shards: Sequence[int], *, batch: int, seed: int = 0, group: int | None = None
+) -> Order:
+    """Return an order of the samples of some shards.
+
+    Parameters
+    ----------
+    shards
+        Samples of each shard.
+    batch, seed
+        As of :class:`Order`.
+    group
+        Shards of a group of :class:`BlockOrder`; None is the order of all samples at once.
+    """
+    n = sum(shards)
+    if group is None:
+        return Order(n_samples=n, batch=batch, seed=seed)
+    return BlockOrder(n_samples=n, batch=batch, seed=seed, shards=tuple(shards), group=group)
 
 
 @lru_cache(maxsize=2)

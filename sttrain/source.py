@@ -28,6 +28,7 @@ from stbuild.corpus.tar import BLOCK
 from stbuild.corpus.texts import PackedTexts
 from sttrain.buffers import Buffers
 from sttrain.errors import BadInputError, IntegrityError, Problem
+from sttrain.order import Order, choose_order
 from sttrain.shards import LocalShards, Places, Shards
 
 OnBad = Literal["refuse", "skip"]
@@ -64,6 +65,8 @@ class PatchSource:
         Split whose patches are read.
     on_bad
         Whether a damaged or missing patch is an error, or is left out and told.
+    group
+        Shards of a group, where patches are read in the order of blocks.
     cache
         Folder for the index of a large corpus. Without it the user's own.
 
@@ -82,9 +85,10 @@ class PatchSource:
         split: str,
         *,
         on_bad: OnBad = "refuse",
+        group: int | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.corpus, self.split, self.on_bad = corpus, split, on_bad
+        self.corpus, self.split, self.on_bad, self.group = corpus, split, on_bad, group
         if split not in corpus.document.splits():
             raise _no_samples(corpus, split)
         self.index = open_index(corpus, split, cache or default_cache("train"))
@@ -179,6 +183,11 @@ class PatchSource:
             counts=found.counts[~bad], genes=genes[~bad], totals=found.totals[~bad],
             kept=found.kept[~bad], damaged=found.damaged + errors,
         )  # fmt: skip
+
+    def order(self, batch: int, seed: int) -> Order:
+        """Return the order in which the patches are read."""
+        sizes = [entry.n_samples for entry in self.entries]
+        return choose_order(sizes, batch=batch, seed=seed, group=self.group)
 
     def key(self, number: int) -> str:
         """Return the key of a patch."""

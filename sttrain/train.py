@@ -148,12 +148,18 @@ class _Setting:
         precision = choose_precision(config.precision, self.device)
         self.config = config.model_copy(update={"precision": precision})
         self.corpus = open_corpus(root)
-        self.source = PatchSource(self.corpus, config.split)
-        self.order = Order(n_samples=len(self.source), batch=config.batch, seed=config.seed)
+        self.source = PatchSource(
+            self.corpus, config.split,
+            on_bad=options.on_bad, group=config.grouping, cache=options.cache,
+        )  # fmt: skip
+        self.order = self.source.order(config.batch, config.seed)
         self.validator = None
         if options.val_split is not None:
             self.validator = Validator(
-                source=PatchSource(self.corpus, options.val_split),
+                # Never thinned: its losses are compared.
+                source=PatchSource(
+                    self.corpus, options.val_split, group=config.grouping, cache=options.cache
+                ),
                 batch=config.batch,
                 patches=options.val_patches,
             )
