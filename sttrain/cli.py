@@ -41,7 +41,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("corpus")
 @click.option(
     "-c",
     "--config",
@@ -87,15 +87,17 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it would cost.")
 @_shared_options
 def fit(
-    corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
+    corpus: str, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
     """Pretrain a masked autoencoder on CORPUS; the same command again resumes where it stopped.
 
+    CORPUS is a folder, or the URL of one (https:, s3:, gs:, hf:), best read with --order block.
+
     Example: sttrain fit train/ -c manifests/runs/small.toml -o run/ --set optimizer.lr=3e-4
     """
-    from stbuild.corpus.reader import open_corpus
     from sttrain.curves import plot_if_possible
     from sttrain.plan import describe_plan, plan_run
+    from sttrain.remote import open_location
     from sttrain.train import fit as run_fit
 
     given = {name: value for name, value in flags.items() if value is not None}
@@ -106,7 +108,8 @@ def fit(
     recipe = load_config(config, overrides | parse_settings(settings))
     chosen = read_config(FitOptions, options, "command line")
     if flags["dry_run"]:
-        plan = plan_run(open_corpus(corpus), recipe, chosen)
+        opened = open_location(corpus, cache=chosen.cache, cache_gb=chosen.cache_gb)
+        plan = plan_run(opened, recipe, chosen)
         click.echo(
             json.dumps(asdict(plan), sort_keys=True) if flags["as_json"] else describe_plan(plan)
         )

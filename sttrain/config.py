@@ -16,6 +16,7 @@ from stbuild.corpus.documents import Document, SplitName, read_config
 from sttrain.errors import BadUsageError, Problem
 from sttrain.model import ModelConfig
 from sttrain.objectives import MaskConfig
+from sttrain.remote import CACHE_GB
 from sttrain.source import OnBad
 
 
@@ -131,7 +132,7 @@ class FitOptions(Document):
     cache: Path | None = None
     """Folder for what is read over a network, and for large indices; without it a folder of the
     user's cache."""
-    cache_gb: float = Field(16.0, gt=0, le=1_000_000)
+    cache_gb: float = Field(CACHE_GB, gt=0, le=1_000_000)
     """Most that the cache holds of shards, in 10^9 bytes; the longest unused go first."""
     rebatch: bool = False
     """Go on with another global batch than the run began with; refused without it."""

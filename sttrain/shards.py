@@ -4,7 +4,7 @@ Another place where shards may lie gives the same three methods: :mod:`sttrain.p
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -38,8 +38,11 @@ class Shards(Protocol):
     def where(self, shard: int) -> str:
         """Return the place of a shard, for messages."""
 
-    def reading_ahead(self, coming: Iterable[Places]) -> AbstractContextManager[None]:
-        """Get what is `coming`, batch by batch, before it is asked for, as long as this lasts."""
+    def reading_ahead(self, coming: Iterable[Places]) -> AbstractContextManager[Callable[[], None]]:
+        """Get what is `coming`, batch by batch, before it is asked for, as long as this lasts.
+
+        Gives what is to be called when a batch was taken.
+        """
 
 
 class LocalShards:
@@ -73,6 +76,6 @@ class LocalShards:
         """Return the path of a shard."""
         return self.paths[shard]
 
-    def reading_ahead(self, coming: Iterable[Places]) -> AbstractContextManager[None]:
+    def reading_ahead(self, coming: Iterable[Places]) -> AbstractContextManager[Callable[[], None]]:
         """Do nothing: the system reads ahead itself."""
-        return nullcontext()
+        return nullcontext(lambda: None)

@@ -29,6 +29,7 @@ from stbuild.corpus.texts import PackedTexts
 from sttrain.buffers import Buffers
 from sttrain.errors import BadInputError, IntegrityError, Problem
 from sttrain.order import Order, choose_order
+from sttrain.remote import RemoteCorpus
 from sttrain.shards import LocalShards, Places, Shards
 
 OnBad = Literal["refuse", "skip"]
@@ -111,6 +112,8 @@ class PatchSource:
         return len(self.index)
 
     def _open_shards(self) -> Shards:
+        if isinstance(self.corpus, RemoteCorpus):
+            return self.corpus.shards(self.entries)
         if self.on_bad == "refuse":
             for entry in self.entries:
                 self.corpus.shard_file(entry)

@@ -102,8 +102,10 @@ class PatchStream:
         IntegrityError
             A patch is damaged; everything before its batch was yielded.
         """
-        with self.source.shards.reading_ahead(self._coming(start, epochs)):
-            yield from self._read_all(start, epochs)
+        with self.source.shards.reading_ahead(self._coming(start, epochs)) as taken:
+            for batch in self._read_all(start, epochs):
+                yield batch
+                taken()
 
     def _read_all(self, start: StreamState, epochs: int) -> Iterator[Batch]:
         states = self.states(start, epochs)

@@ -5,6 +5,7 @@ Shard bytes are read by whoever streams them (``sttrain.stream``) or checks them
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,11 +31,13 @@ from stbuild.corpus.index import SampleIndex, read_genes, read_index
 from stbuild.corpus.samples import WholeSlice, decode_whole
 from stbuild.corpus.split_documents import SplitDocument
 from stbuild.corpus.tar import unpack_sample
+from stbuild.corpus.urls import show_url
 
 MAX_TABLE_BYTES: Final = 2**31
 """Largest table that is read: an index of 10^7 samples and more."""
 _MAX_SAMPLE_BYTES: Final = {"patch": 2 * names.MAX_PATCH_BYTES, "slice": 2**33}
 """Most tar blocks of one sample: a patch decodes to less; a USTAR member ends at 8 GiB."""
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _ROWS: Final = 2**18
 """Rows of an index that are looked at together."""
 
@@ -264,6 +267,8 @@ def open_corpus(root: Path) -> Corpus:
     if path.is_symlink():
         raise _damaged(path, "a link, not a regular file")
     if not path.is_file():
+        if _URL.match(str(root)):
+            raise _no_folder(root)
         unfinished = (root / names.WORK_DIR).is_dir()
         problem = Problem(
             code="L23",
@@ -277,6 +282,14 @@ def open_corpus(root: Path) -> Corpus:
         raise BadInputError(problem)
     raw = read_bounded(path, names.MAX_DOCUMENT_BYTES)
     return Corpus(root, read_document(CorpusDocument, raw, str(path)))
+
+
+def _no_folder(root: Path) -> BadInputError:
+    fix = "get the corpus to this machine first; `sttrain fit` alone reads it where it is"
+    what = "this is a URL, and the command reads folders of this machine"
+    return BadInputError(
+        Problem(code="L23", subject="corpus", where=show_url(str(root)), what=what, fix=fix)
+    )
 
 
 def read_bounded(path: Path, most: int) -> bytes:
