@@ -81,7 +81,7 @@ class RemoteCorpus(Corpus):
                 n = shards.read_into(0, offset, memoryview(out))
             except OSError as error:
                 raise _damaged(where, f"unreadable: {error.strerror or error}") from error
-            if n == len(out) and sha256_bytes(out) == index.sha256[i].tobytes().hex():
+            if n == len(out) and sha256_bytes(memoryview(out)) == index.sha256[i].tobytes().hex():
                 break
             if not again:
                 raise _damaged(where, f"sample {index.keys[i]} fails its digest")

@@ -113,7 +113,8 @@ def measure_start(root: Path, cache: Path) -> tuple[float, int, int]:
             source.places(numbers)
             _ = [source.key(number) for number in numbers.tolist()]
     after = resident()
-    return seconds, *(after[name] - before[name] for name in ("RssAnon", "RssFile"))
+    own, mapped = (after[name] - before[name] for name in ("RssAnon", "RssFile"))
+    return seconds, own, mapped
 
 
 def main() -> None:
