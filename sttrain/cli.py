@@ -6,16 +6,19 @@ A command body is a thin client of the library; errors become exit codes in
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
 
 from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import read_config
 from sttrain import __version__
+from sttrain.cli_options import fit_option as _fit_option
+from sttrain.cli_options import reading_options
+from sttrain.cli_options import shared_options as _shared_options
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.loggers import DEFAULT_LOGGERS
 from sttrain.probe_config import ProbeConfig
@@ -24,8 +27,6 @@ from sttrain.report import ALL_METRICS, REFERENCES, SHOWN
 
 if TYPE_CHECKING:
     from sttrain.results import ResultRow
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 click.rich_click.TEXT_MARKUP = "rich"
 
@@ -36,34 +37,11 @@ def cli() -> None:
     """Pretrain on a corpus of spatial-transcriptomics patches and judge what was learnt."""
 
 
-def _shared_options(command: Command) -> Command:
-    """Add the options that every command has."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
-        click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks."),
-    ):
-        command = option(command)
-    return command
-
-
 # --- fit ------------------------------------------------------------------------------------
 
 
-def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
-    """Make the flag of a field of the run's configuration or options."""
-    field = {**RunConfig.model_fields, **FitOptions.model_fields}[name]
-    text = f"{field.description} \\[default: {'none' if field.default is None else field.default}]"
-    flag = f"--{name.replace('_', '-')}"
-    if isinstance(field.default, tuple):
-        return click.option(flag, name, multiple=True, default=None, help=f"{text} Repeatable.")
-    if kind is bool:
-        return click.option(flag, name, is_flag=True, default=None, help=text)
-    return click.option(flag, name, type=kind, default=None, help=text)
-
-
 @cli.command()
-@click.argument("corpus", type=click.Path(path_type=Path))
+@click.argument("corpus")
 @click.option(
     "-c",
     "--config",
@@ -101,6 +79,7 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("val_every", int)
 @_fit_option("val_patches", int)
 @_fit_option("trace", bool)
+@reading_options
 @_fit_option("rebatch", bool)
 @_fit_option("project", str)
 @_fit_option("offline", bool)
@@ -108,15 +87,17 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it would cost.")
 @_shared_options
 def fit(
-    corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
+    corpus: str, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
     """Pretrain a masked autoencoder on CORPUS; the same command again resumes where it stopped.
 
+    CORPUS is a folder, or the URL of one (https:, s3:, gs:, hf:), best read with --order block.
+
     Example: sttrain fit train/ -c manifests/runs/small.toml -o run/ --set optimizer.lr=3e-4
     """
-    from stbuild.corpus.reader import open_corpus
     from sttrain.curves import plot_if_possible
     from sttrain.plan import describe_plan, plan_run
+    from sttrain.remote import open_location
     from sttrain.train import fit as run_fit
 
     given = {name: value for name, value in flags.items() if value is not None}
@@ -127,7 +108,8 @@ def fit(
     recipe = load_config(config, overrides | parse_settings(settings))
     chosen = read_config(FitOptions, options, "command line")
     if flags["dry_run"]:
-        plan = plan_run(open_corpus(corpus), recipe, chosen)
+        opened = open_location(corpus, cache=chosen.cache, cache_gb=chosen.cache_gb)
+        plan = plan_run(opened, recipe, chosen)
         click.echo(
             json.dumps(asdict(plan), sort_keys=True) if flags["as_json"] else describe_plan(plan)
         )

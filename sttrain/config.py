@@ -16,6 +16,8 @@ from stbuild.corpus.documents import Document, SplitName, read_config
 from sttrain.errors import BadUsageError, Problem
 from sttrain.model import ModelConfig
 from sttrain.objectives import MaskConfig
+from sttrain.remote import CACHE_GB
+from sttrain.source import OnBad
 
 
 class OptimizerConfig(Document):
@@ -57,6 +59,11 @@ class RunConfig(Document):
     """Passes over all patches."""
     batch: int = Field(32, ge=1, le=1_000_000)
     """Patches of a global batch."""
+    order: Literal["random", "block"] = "random"
+    """Permutation of an epoch: of all patches at once, which reads anywhere; or of the shards, and
+    of the patches within each group of them, which suits shards that come over a network."""
+    group: int = Field(8, ge=1, le=1_000_000)
+    """Shards of a group under `block`: so many are at hand at a time."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Type of the large products. `auto` is bf16 where the device has instructions for it; fp16
     scales the loss."""
@@ -71,9 +78,19 @@ class RunConfig(Document):
     optimizer: OptimizerConfig = OptimizerConfig()
     """How weights follow gradients."""
 
+    @property
+    def grouping(self) -> int | None:
+        """Shards of a group, or None where patches are permuted all at once."""
+        return self.group if self.order == "block" else None
+
     def fingerprint(self, corpus_id: str) -> str:
-        """Return the digest of this configuration and of the corpus."""
-        return sha256_json({"config": self.model_dump(mode="json"), "corpus_id": corpus_id})
+        """Return the digest of this configuration and of the corpus.
+
+        An order that is random is left out, and so is what decides nothing under it.
+        """
+        unused = {"order", "group"} if self.order == "random" else set()
+        config = self.model_dump(mode="json", exclude=unused)
+        return sha256_json({"config": config, "corpus_id": corpus_id})
 
 
 class FitOptions(Document):
@@ -106,6 +123,17 @@ class FitOptions(Document):
     """Project that wandb and trackio file the run under."""
     offline: bool = False
     """Keep wandb's files on this machine."""
+    on_bad: OnBad = "refuse"
+    """What a patch that is damaged or missing does: `refuse` ends the run; `skip` leaves the patch
+    out of its batch, and the log and the summary tell it."""
+    max_skipped: float = Field(0.001, ge=0, le=1)
+    """Share of an epoch's patches that `skip` leaves out, rounded up to whole ones; more end the
+    run."""
+    cache: Path | None = None
+    """Folder for what is read over a network, and for large indices; without it a folder of the
+    user's cache."""
+    cache_gb: float = Field(CACHE_GB, gt=0, le=1_000_000)
+    """Most that the cache holds of shards, in 10^9 bytes; the longest unused go first."""
     rebatch: bool = False
     """Go on with another global batch than the run began with; refused without it."""
     checkpoint_every: int = Field(200, ge=1)

@@ -22,6 +22,7 @@ from sttrain.optimizer import learning_rate
 from sttrain.order import Order
 from sttrain.progress import TrainingReport, TrainingState
 from sttrain.runs import Journal, RunDocument
+from sttrain.skipping import Skipped
 from sttrain.stream import Batch, PatchStream, StreamState
 from sttrain.trace import Trace, open_trace
 from sttrain.trainer import StepReport, Trainer
@@ -52,6 +53,10 @@ class FitSummary:
     """Of all ranks together."""
     data_wait: float | None
     """Share of the time that training waited for data."""
+    skipped: int
+    """Damaged or missing patches that were left out, counted in every epoch anew."""
+    first_skipped: str | None
+    """What was wrong with the first of them."""
     seconds: float
 
     def __str__(self) -> str:
@@ -62,10 +67,16 @@ class FitSummary:
         if self.loss is None or self.patches_per_s is None or self.data_wait is None:
             return f"{text}; it was finished, nothing was left to do"
         held = "" if self.val_loss is None else f", on the held-out split {self.val_loss:.4f}"
+        left_out = ""
+        if self.skipped:
+            left_out = (
+                f"\nleft out a damaged or missing patch {self.skipped:,} times (first: "
+                f"{self.first_skipped}; all are in log.jsonl)"
+            )
         return (
             f"{text}; mean loss of the last epoch {self.loss:.4f}{held}\n{self.steps_now:,} steps "
             f"in {self.seconds:.0f} s, {self.patches_per_s:.1f} patches/s, waiting for data "
-            f"{self.data_wait:.1%} of the time"
+            f"{self.data_wait:.1%} of the time{left_out}"
         )
 
 
@@ -137,6 +148,10 @@ class Loop:
     patches: int = 0
     val_loss: float | None = None
     losses: list[float] = field(default_factory=list)
+    skipped: Skipped = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.skipped = Skipped(order=self.order, share=self.options.max_skipped)
 
     def run(self, stream: PatchStream, state: StreamState) -> FitSummary:
         """Take all steps from `state` on."""
@@ -171,6 +186,7 @@ class Loop:
         except StError as caught:
             error = caught
         arrived = time.monotonic()
+        self._note_skipped(journal, batch, error)
         if trace is not None and batch is not None:
             trace.write(self.trainer.done + 1, batch)
         report = self.trainer.step(batch, error, stopping=self.stop.signal is not None)
@@ -187,6 +203,17 @@ class Loop:
         self._save(batch, stopping=report.stopping)
         if report.stopping:
             raise interruption(self.stop.signal)
+
+    def _note_skipped(
+        self, journal: Journal | None, batch: Batch | None, error: StError | None
+    ) -> None:
+        """Tell the log what the batch lacks, on all ranks; nothing is exchanged unless asked."""
+        if self.options.on_bad == "refuse":
+            return
+        told = self.skipped.note(batch, error, self.ranks, self.trainer.device)
+        if told is not None and journal is not None:
+            journal.write("skipped", self.trainer.done + 1, told)
+            self.say(f"step {self.trainer.done + 1}: left out {'; '.join(told['damaged'])}")
 
     def _tell(self, journal: Journal, batch: Batch, report: StepReport) -> None:
         done, total = self.trainer.done, self.trainer.total
@@ -260,6 +287,8 @@ class Loop:
             val_loss=self.val_loss,
             patches_per_s=self.patches / measured if measured else None,
             data_wait=self.waited / measured if measured else None,
+            skipped=self.skipped.total,
+            first_skipped=self.skipped.first or None,
             seconds=seconds,
         )
 

@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.corpus.cache import default_cache
+from stbuild.corpus.index_cache import open_index
 from stbuild.corpus.reader import Corpus
 from sttrain.config import FitOptions, RunConfig
 from sttrain.costs import (
@@ -24,7 +26,7 @@ from sttrain.costs import (
 )
 from sttrain.errors import BadInputError, Problem
 from sttrain.objectives import KINDS, Kind, MaskConfig
-from sttrain.order import Order
+from sttrain.order import Order, choose_order
 from sttrain.parameters import count_parameters
 
 _STEPS: Final = 1000
@@ -129,8 +131,10 @@ def plan_run(
     document = corpus.document
     if config.split not in document.splits():
         raise _no_patches(corpus, config.split)
-    observed = np.asarray(corpus.index(config.split).observed, np.int64)
-    order = Order(n_samples=len(observed), batch=config.batch, seed=config.seed)
+    cache = options.cache or default_cache("train")
+    observed = open_index(corpus, config.split, cache).observed
+    sizes = [shard.n_samples for shard in document.shards_of(config.split)]
+    order = choose_order(sizes, batch=config.batch, seed=config.seed, group=config.grouping)
     device = choose_device(options.device)
     precision: Precision = (
         "bf16" if choose_precision(config.precision, device) == "bf16" else "fp32"
@@ -213,11 +217,11 @@ def step_shape(
     )
 
 
-def _observed_of_steps(observed: NDArray[np.int64], order: Order) -> Iterator[NDArray[np.int64]]:
+def _observed_of_steps(observed: NDArray[np.int32], order: Order) -> Iterator[NDArray[np.int64]]:
     """Yield the observed sites of the patches of some steps of the first epoch."""
     chosen = np.unique(np.linspace(0, order.steps - 1, min(_STEPS, order.steps)).round())
     for step in chosen.astype(int).tolist():
-        yield observed[order.global_batch(0, step)]
+        yield observed[order.global_batch(0, step)].astype(np.int64)
 
 
 def _plan_kind(

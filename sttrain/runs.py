@@ -221,7 +221,8 @@ class Journal:
         plain = {name: _finite(value) for name, value in values.items()}
         line = json.dumps({"event": event, "steps": steps, **plain}, allow_nan=False) + "\n"
         guard_disk(self._run / LOG, lambda: self._append(line))
-        self._sinks.write(event, steps, values)
+        numbers = {n: value for n, value in values.items() if isinstance(value, int | float)}
+        self._sinks.write(event, steps, numbers)
 
 
 def _finite(value: object) -> object:

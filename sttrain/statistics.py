@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sttrain.model import normalise
-from sttrain.order import Order
 from sttrain.stream import PatchSource
 
 _CHUNK = 32
@@ -38,7 +37,7 @@ def corpus_means(source: PatchSource, seed: int, n_patches: int) -> tuple[Tensor
     sums = np.zeros(source.n_genes)
     seen = np.zeros(source.n_genes)
     depth = sites = 0.0
-    order = Order(n_samples=len(source), batch=_CHUNK, seed=seed)
+    order = source.order(_CHUNK, seed)
     for step in range(min(order.steps, -(-n_patches // _CHUNK))):
         counts, genes, totals = source.read(order.global_batch(0, step).tolist())
         batch = normalise(*as_tensors(counts, genes, totals, torch.device("cpu")))

@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from stbuild.corpus.reader import Corpus, open_corpus
+from stbuild.corpus.reader import Corpus
 from sttrain.average import Average
 from sttrain.checkpoint import (
     FOLDER,
@@ -34,6 +34,7 @@ from sttrain.model import MaskedAutoencoder
 from sttrain.objectives import keyed_generator
 from sttrain.order import Order
 from sttrain.progress import TrainingReport
+from sttrain.remote import open_location
 from sttrain.runs import RunDocument, describe_environment, open_run
 from sttrain.statistics import corpus_means
 from sttrain.stream import PatchSource, PatchStream, StreamState
@@ -47,7 +48,7 @@ _LISTED: Final = 12
 
 
 def fit(
-    root: Path,
+    root: Path | str,
     output: Path,
     config: RunConfig,
     options: FitOptions,
@@ -62,7 +63,7 @@ def fit(
     Parameters
     ----------
     root
-        Folder of a finished corpus.
+        Folder of a finished corpus, or the URL of one.
     output
         Run folder; made if there is none.
     config
@@ -130,7 +131,7 @@ class _Setting:
     """What stands before the first step, on one rank."""
 
     def __init__(
-        self, root: Path, output: Path, config: RunConfig, options: FitOptions, ranks: Ranks
+        self, root: Path | str, output: Path, config: RunConfig, options: FitOptions, ranks: Ranks
     ) -> None:
         self.output, self.options, self.ranks = output, options, ranks
         error: StError | None = None
@@ -140,20 +141,26 @@ class _Setting:
             error = caught
         ranks.agree((), error)
 
-    def _open(self, root: Path, config: RunConfig) -> None:
+    def _open(self, root: Path | str, config: RunConfig) -> None:
         ranks, options = self.ranks, self.options
         if ranks.world.n_ranks > config.batch:
             raise _too_many(ranks.world.n_ranks, config.batch)
         self.device = choose_device(options.device, ranks.local)
         precision = choose_precision(config.precision, self.device)
         self.config = config.model_copy(update={"precision": precision})
-        self.corpus = open_corpus(root)
-        self.source = PatchSource(self.corpus, config.split)
-        self.order = Order(n_samples=len(self.source), batch=config.batch, seed=config.seed)
+        self.corpus = open_location(root, cache=options.cache, cache_gb=options.cache_gb)
+        self.source = PatchSource(
+            self.corpus, config.split,
+            on_bad=options.on_bad, group=config.grouping, cache=options.cache,
+        )  # fmt: skip
+        self.order = self.source.order(config.batch, config.seed)
         self.validator = None
         if options.val_split is not None:
             self.validator = Validator(
-                source=PatchSource(self.corpus, options.val_split),
+                # Never thinned: its losses are compared.
+                source=PatchSource(
+                    self.corpus, options.val_split, group=config.grouping, cache=options.cache
+                ),
                 batch=config.batch,
                 patches=options.val_patches,
             )

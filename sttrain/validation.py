@@ -7,7 +7,6 @@ import torch
 
 from sttrain.distributed import Ranks
 from sttrain.errors import StError
-from sttrain.order import Order
 from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
 from sttrain.trainer import Trainer
 
@@ -37,7 +36,7 @@ class Validator:
         IntegrityError
             A patch is damaged, on any rank.
         """
-        order = Order(n_samples=len(self.source), batch=self.batch, seed=trainer.config.seed)
+        order = self.source.order(self.batch, trainer.config.seed)
         stream = PatchStream(self.source, order, workers=0)
         steps = min(order.steps, math.ceil(self.patches / self.batch))
         summed, n_targets, error = 0.0, 0, None

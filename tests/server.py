@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -48,6 +49,14 @@ class Server:
         self.files[f"/{name}"] = Hosted(body, list(ways) or ["good"], **facts)
         return f"{self.url}/{name}"
 
+    def host_folder(self, folder: Path, *ways: str, name: str = "corpus", **facts: Any) -> str:
+        """Put all files of a folder on the server and return its URL."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                relative = path.relative_to(folder).as_posix()
+                self.host(f"{name}/{relative}", path.read_bytes(), *ways, **facts)
+        return f"{self.url}/{name}/"
+
     def times(self, name: str) -> int:
         """Return how often a file was asked for."""
         return sum(asked.path.split("?")[0] == f"/{name}" for asked in self.asked)
@@ -80,20 +89,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _start(self, hosted: Hosted) -> bytes:
         """Answer the range that is asked for and return the bytes to send."""
-        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        asked = self._asked(hosted)
+        return hosted.body if asked is None else hosted.body[asked]
+
+    def _asked(self, hosted: Hosted) -> slice | None:
+        """Return the range that is asked for and given; None where the whole file is."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range") or "")
         same = self.headers.get("If-Range") in (None, hosted.tag)
         if not (found and same and hosted.ranges):
-            return hosted.body
-        return hosted.body[int(found[1]) :]
+            return None
+        return slice(int(found[1]), len(hosted.body) if found[2] is None else int(found[2]) + 1)
 
     def _head(self, hosted: Hosted, body: bytes, *, length: int | None = None) -> None:
-        skipped, total = len(hosted.body) - len(body), len(hosted.body)
-        if skipped and not body:
+        asked, total = self._asked(hosted), len(hosted.body)
+        closed = asked is not None and not (self.headers.get("Range") or "").endswith("-")
+        if asked is not None and asked.start and not body:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{total}")
-        elif skipped:
+        elif asked is not None and (asked.start or closed):
+            last = asked.start + len(body) - 1
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {skipped}-{total - 1}/{total}")
+            self.send_header("Content-Range", f"bytes {asked.start}-{last}/{total}")
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(body) if length is None else length))
@@ -149,6 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._start(hosted)
         self._head(hosted, body)
         self.wfile.write(body[:-1] + bytes([body[-1] ^ 1]))
+
+    def _way_spoiled(self, hosted: Hosted, argument: str) -> None:
+        """Send as many bytes, the one at a place of the file another."""
+        at = int(argument)
+        asked = self._asked(hosted)
+        spoiled = hosted.body[:at] + bytes([hosted.body[at] ^ 1]) + hosted.body[at + 1 :]
+        self._head(hosted, self._start(hosted))
+        self.wfile.write(spoiled if asked is None else spoiled[asked])
 
     def _way_status(self, _hosted: Hosted, argument: str) -> None:
         self.send_response(int(argument))
@@ -219,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(hosted.body)
 
     def _way_shifted(self, hosted: Hosted, _argument: str) -> None:
-        """Answer a range with another one."""
+        """Answer a range with another one, whatever was asked for."""
         self.send_response(206)
         self.send_header("Content-Range", f"bytes 1-{len(hosted.body) - 1}/{len(hosted.body)}")
         self.send_header("Content-Length", str(len(hosted.body) - 1))

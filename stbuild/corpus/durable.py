@@ -95,8 +95,23 @@ def _write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> t
     return size, digest.hexdigest()
 
 
-def guard_disk(path: Path, action: Callable[[], Result]) -> Result:
+_FIX: Final = (
+    "free space or choose a writable -o folder, then run the same command again; finished work is "
+    "kept"
+)
+
+
+def guard_disk(path: Path, action: Callable[[], Result], fix: str = _FIX) -> Result:
     """Run `action` and turn an operating-system refusal into an error that says what to do.
+
+    Parameters
+    ----------
+    path
+        What is written.
+    action
+        What writes it.
+    fix
+        What the user should do next.
 
     Raises
     ------
@@ -111,7 +126,6 @@ def guard_disk(path: Path, action: Callable[[], Result]) -> Result:
             subject=f"output '{path.name}'",
             where=str(error.filename or path),
             what=f"cannot be written: {error.strerror or error}",
-            fix="free space or choose a writable -o folder, then run the same command again; "
-            "finished work is kept",
+            fix=fix,
         )
         raise ResourceError(problem) from error

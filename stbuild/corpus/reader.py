@@ -4,14 +4,17 @@ Shard bytes are read by whoever streams them (``sttrain.stream``) or checks them
 (``stbuild.verify``); only single samples and whole slices are read here.
 """
 
-from collections.abc import Iterator
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stbuild.corpus import names
 from stbuild.corpus.digests import lines_digest, sha256_bytes
@@ -28,11 +31,15 @@ from stbuild.corpus.index import SampleIndex, read_genes, read_index
 from stbuild.corpus.samples import WholeSlice, decode_whole
 from stbuild.corpus.split_documents import SplitDocument
 from stbuild.corpus.tar import unpack_sample
+from stbuild.corpus.urls import show_url
 
 MAX_TABLE_BYTES: Final = 2**31
 """Largest table that is read: an index of 10^7 samples and more."""
 _MAX_SAMPLE_BYTES: Final = {"patch": 2 * names.MAX_PATCH_BYTES, "slice": 2**33}
 """Most tar blocks of one sample: a patch decodes to less; a USTAR member ends at 8 GiB."""
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_ROWS: Final = 2**18
+"""Rows of an index that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +63,7 @@ class Corpus:
         shards = self.document.shards_of(split, kind)
         n_samples = sum(shard.n_samples for shard in shards)
         index = read_index(self.file(path), str(self.root / path), n_samples)
-        if len(index) and int(index.shard.max()) >= len(shards):
-            raise _damaged(self.root / path, "number of shards differs from corpus.json")
-        bounds = np.array([shard.bytes for shard in shards], np.int64)[index.shard]
-        outside = (index.size > bounds) | (index.offset > bounds - index.size)
-        if bool(outside.any()):
-            first = shards[int(index.shard[int(outside.argmax())])]
-            raise _damaged(self.root / path, f"a sample ends outside {first.path}")
-        if len(index) and int(index.size.max()) > _MAX_SAMPLE_BYTES[kind]:
-            what = f"a sample of {int(index.size.max()):,} bytes is beyond the format's limit"
-            raise _damaged(self.root / path, what)
+        check_rows(index, shards, kind, self.root / path)
         return index
 
     @cached_property
@@ -162,6 +160,33 @@ class Corpus:
         IntegrityError
             The bytes are not those that ``corpus.json`` names.
         """
+        return _read_checked(self.root, self.entry(path))
+
+    def open_file(self, path: str) -> IO[bytes]:
+        """Open one of the corpus's files after checking its size and digest, a block at a time.
+
+        For files that are too large to hold; otherwise as :meth:`file`.
+        """
+        entry = self.entry(path)
+        _check_size(self.root, entry)
+        file = (self.root / path).open("rb")
+        try:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                raise _damaged(self.root / path, "its SHA-256 is not the one in corpus.json")
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
+
+    def entry(self, path: str) -> FileEntry:
+        """Return what ``corpus.json`` says of a document or table.
+
+        Raises
+        ------
+        BadInputError
+            The corpus has no such file.
+        """
         entry = next((f for f in self.document.files if f.path == path), None)
         if entry is None:
             known = ", ".join(f.path for f in self.document.files)
@@ -173,7 +198,59 @@ class Corpus:
                 fix="name one of those, or build the corpus with what is missing",
             )
             raise BadInputError(problem)
-        return _read_checked(self.root, entry)
+        return entry
+
+
+def check_rows(
+    index: SampleIndex, shards: Sequence[ShardEntry], kind: Kind, path: Path
+) -> NDArray[np.int64]:
+    """Refuse an index that contradicts the shards of its corpus, some rows at a time.
+
+    Parameters
+    ----------
+    index
+        Index of one split and kind.
+    shards
+        The shards of that split and kind.
+    kind
+        ``patch`` or ``slice``: bounds the size of a sample.
+    path
+        The index, for messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        (number of shards + 1,) where the samples of each shard begin.
+
+    Raises
+    ------
+    IntegrityError
+        Samples outside their shards, too large, not in the order of their shards, or more or fewer
+        than a shard has.
+    """
+    sizes = np.array([shard.bytes for shard in shards], np.int64)
+    for start in range(0, len(index), _ROWS):
+        rows = np.s_[start : start + _ROWS]
+        shard, size, offset = index.shard[rows], index.size[rows], index.offset[rows]
+        before = index.shard[max(start - 1, 0) : start + _ROWS]
+        if int(shard.min()) < 0 or int(shard.max()) >= len(shards):
+            raise _damaged(path, "number of shards differs from corpus.json")
+        if bool(np.any(before[1:] < before[:-1])):
+            raise _damaged(path, "its samples are not in the order of their shards")
+        bounds = sizes[shard]
+        outside = (size > bounds) | (offset > bounds - size) | (offset < 0) | (size < 0)
+        if bool(outside.any()):
+            first = shards[int(shard[int(outside.argmax())])]
+            raise _damaged(path, f"a sample ends outside {first.path}")
+        if int(size.max()) > _MAX_SAMPLE_BYTES[kind]:
+            what = f"a sample of {int(size.max()):,} bytes is beyond the format's limit"
+            raise _damaged(path, what)
+    starts = np.searchsorted(index.shard, np.arange(len(shards) + 1)).astype(np.int64)
+    for entry, found in zip(shards, np.diff(starts).tolist(), strict=True):
+        if entry.n_samples != found:
+            what = f"{found:,} samples of {entry.path}, corpus.json says {entry.n_samples:,}"
+            raise _damaged(path, what)
+    return starts
 
 
 def open_corpus(root: Path) -> Corpus:
@@ -190,6 +267,8 @@ def open_corpus(root: Path) -> Corpus:
     if path.is_symlink():
         raise _damaged(path, "a link, not a regular file")
     if not path.is_file():
+        if _URL.match(str(root)):
+            raise _no_folder(root)
         unfinished = (root / names.WORK_DIR).is_dir()
         problem = Problem(
             code="L23",
@@ -203,6 +282,14 @@ def open_corpus(root: Path) -> Corpus:
         raise BadInputError(problem)
     raw = read_bounded(path, names.MAX_DOCUMENT_BYTES)
     return Corpus(root, read_document(CorpusDocument, raw, str(path)))
+
+
+def _no_folder(root: Path) -> BadInputError:
+    fix = "get the corpus to this machine first; `sttrain fit` alone reads it where it is"
+    what = "this is a URL, and the command reads folders of this machine"
+    return BadInputError(
+        Problem(code="L23", subject="corpus", where=show_url(str(root)), what=what, fix=fix)
+    )
 
 
 def read_bounded(path: Path, most: int) -> bytes:
@@ -220,12 +307,17 @@ def read_bounded(path: Path, most: int) -> bytes:
     return raw
 
 
-def _read_checked(root: Path, entry: FileEntry) -> bytes:
+def _check_size(root: Path, entry: FileEntry) -> None:
     path = root / entry.path
     if path.is_symlink() or not path.is_file():
         raise _damaged(path, "missing, or not a regular file")
     if path.stat().st_size != entry.bytes:
         raise _damaged(path, f"{path.stat().st_size:,} bytes, corpus.json says {entry.bytes:,}")
+
+
+def _read_checked(root: Path, entry: FileEntry) -> bytes:
+    _check_size(root, entry)
+    path = root / entry.path
     is_json = path.suffix == ".json"
     raw = read_bounded(path, names.MAX_DOCUMENT_BYTES if is_json else MAX_TABLE_BYTES)
     if sha256_bytes(raw) != entry.sha256:

@@ -14,13 +14,6 @@ from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.durable import guard_disk, partial_name, sync_directory
 
 
-def default_cache() -> Path:
-    """Return the folder of this user's cache: below ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base else Path.home() / ".cache"
-    return root / "stcorpus" / "sources"
-
-
 @dataclass(frozen=True)
 class Cache:
     """A folder of files named by their content.

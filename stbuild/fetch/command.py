@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from stbuild.fetch.cache import default_cache
+from stbuild.corpus.cache import default_cache
 from stbuild.fetch.transport import Options
 from stbuild.options import shared_options
 from stbuild.screen import Screen
@@ -61,7 +61,7 @@ def fetch(manifest: Path, jobs: int, **flags: Any) -> None:
         attempts=flags["attempts"], stall=flags["stall"],
         most_bytes=int(flags["most_gb"] * 1e9), hosts=frozenset(flags["hosts"]),
     )  # fmt: skip
-    cache = None if flags["no_cache"] else flags["cache"] or default_cache()
+    cache = None if flags["no_cache"] else flags["cache"] or default_cache("sources")
     with _bars(screen) as progress:
         report = fetch_manifest(
             manifest, jobs=jobs, allow_unverified=flags["allow_unverified"],

@@ -19,10 +19,10 @@ import stamina
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import IntegrityError, Problem, RemoteError, ResourceError
+from stbuild.corpus.urls import show_url
 from stbuild.fetch.errors import GET_AGAIN, StaleError, StoppedError, TransientError, file_problem
 from stbuild.fetch.partial import Partial
 from stbuild.fetch.transport import Options, Reply, Request, open_reply
-from stbuild.remote import show_url
 
 Advance = Callable[[int], None]
 """Told how many bytes came; negative where some are thrown away."""

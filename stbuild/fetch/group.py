@@ -14,6 +14,7 @@ from typing import Literal
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.durable import guard_disk, sync_directory
 from stbuild.corpus.errors import BadInputError, ConflictError, StError
+from stbuild.corpus.urls import show_url
 from stbuild.fetch.archives import take_member
 from stbuild.fetch.cache import Cache, link_or_copy
 from stbuild.fetch.download import Progress, Received, Say, Target, download
@@ -22,7 +23,6 @@ from stbuild.fetch.partial import Partial
 from stbuild.fetch.plan import Wanted
 from stbuild.fetch.record import FetchedFile
 from stbuild.fetch.transport import Options
-from stbuild.remote import show_url
 
 How = Literal["downloaded", "cached", "kept"]
 

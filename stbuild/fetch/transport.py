@@ -10,8 +10,8 @@ from threading import Event
 from typing import Final
 
 from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.urls import SCHEMES, refuse_url, show_url
 from stbuild.fetch.errors import file_problem
-from stbuild.remote import SCHEMES, refuse_url, show_url
 
 BLOCK: Final = 1 << 18
 """Bytes asked for at a time."""

@@ -19,10 +19,10 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util import parse_url
 
 from stbuild.corpus.errors import BadInputError, RemoteError
+from stbuild.corpus.urls import is_loopback, refuse_redirect, show_url
 from stbuild.fetch.errors import StaleError, StoppedError, TransientError, file_problem
 from stbuild.fetch.transport import BLOCK, Options, Reply, Request
 from stbuild.fetch.watch import Watch, watch_here
-from stbuild.remote import is_loopback, refuse_redirect, show_url
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 8

@@ -1,11 +1,17 @@
 """Loading: patches a second of one core, from shards in the page cache to arrays.
 
-The peer is webdataset over float32 ``.npy`` members of the very same patches. Ours are integers
-and library sizes, with the SHA-256 of every patch checked. All run in this process, in turns.
+The peer is webdataset over float32 ``.npy`` members of the very same patches, one by one, and put
+together to batches as ours are. Ours are integers and library sizes, or log1p(CP10K), with the
+SHA-256 of every patch checked; the floor is what decompression alone takes. All run in this
+process, in turns, so that a ratio is of two neighbours in time.
 """
 
+import argparse
 import io
+import sys
+import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +20,42 @@ from typing import Any
 
 import numpy as np
 import webdataset as wds
+from numcodecs import blosc
 
 from stbuild.corpus.npy import read_npy
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_counts, decode_patch
-from sttrain.order import Order
-from sttrain.stream import PatchSource, PatchStream, StreamState
+from sttrain.normalised import normalise_counts
+from sttrain.stream import PatchSource, PatchStream, StreamState, cut_members
 
 HEAD = [
-    "| loader | what it yields | patches per CPU-second | times webdataset |",
-    "|---|---|---|---|",
+    "| loader | what it yields | patches per CPU-second | times webdataset | times it, batched |",
+    "|---|---|---|---|---|",
 ]
+PEER = "webdataset, float32 `.npy`"
+BATCHED = "webdataset, float32 `.npy`, `.batched(64)`"
+_BATCH = 64
 
 
 @dataclass(frozen=True)
 class LoadResult:
+    """What one loader took in every round."""
+
     loader: str
     yields: str
-    speed: float
+    n_patches: int
+    seconds: list[float]
+    """CPU seconds of each round."""
+
+    @property
+    def speed(self) -> float:
+        """Patches per CPU-second."""
+        return self.n_patches / median(self.seconds)
+
+    def times(self, peer: "LoadResult") -> tuple[float, float, float]:
+        """Return how many times as fast as a peer: median, least and most of the rounds."""
+        ratios = [other / own for own, other in zip(self.seconds, peer.seconds, strict=True)]
+        return median(ratios), min(ratios), max(ratios)
 
 
 def write_float_shards(corpus: Corpus, out: Path) -> list[str]:
@@ -48,7 +72,7 @@ def write_float_shards(corpus: Corpus, out: Path) -> list[str]:
                 value = np.log1p(counts[0] * scale).astype(np.float32)
                 sink.write(
                     {
-                        "__key__": source.index.keys[number],
+                        "__key__": source.key(number),
                         "counts.npy": value,
                         "genes.npy": genes[0],
                         "totals.npy": totals[0],
@@ -86,24 +110,74 @@ def decode_integers(sample: dict[str, Any], shape: tuple[int, int, int]) -> tupl
     )
 
 
-def stream(corpus: Corpus, batch: int = 64) -> Iterator[Any]:
+def stream(source: PatchSource) -> Iterator[Any]:
     """Iterate one epoch of our loader, in its shuffled order."""
-    source = PatchSource(corpus, "train")
-    order = Order(n_samples=len(source), batch=batch)
+    order = source.order(_BATCH, 0)
     yield from PatchStream(source, order).batches(StreamState(), 1)
 
 
+def normalised(source: PatchSource) -> Iterator[Any]:
+    """Iterate one epoch of our loader as log1p(CP10K)."""
+    for batch in stream(source):
+        yield normalise_counts(batch.counts, batch.genes, batch.totals, source.buffers)
+
+
+def batched(urls: list[str]) -> Iterator[Any]:
+    """Iterate the peer's batches, put together as webdataset does."""
+    dataset = wds.WebDataset(urls, shardshuffle=False, empty_check=False).map(decode_float)
+    return iter(dataset.batched(_BATCH))
+
+
+def packed_counts(source: PatchSource) -> list[bytes]:
+    """Return the packed counts of all patches."""
+    index, found = source.index, []
+    for i in range(len(source)):
+        raw = bytearray(int(index.size[i]))
+        source.shards.read_into(int(index.shard[i]), int(index.offset[i]), memoryview(raw))
+        found.append(bytes(cut_members(raw, source.key(i).encode())[b"counts.blosc"]))
+    return found
+
+
+def decompress(frames: list[bytes], shape: tuple[int, int, int]) -> Iterator[Any]:
+    """Decompress all counts into one batch and do nothing else: no loader can be faster."""
+    blosc.use_threads = False
+    batch = np.empty((_BATCH, *shape), np.uint16)
+    for i, frame in enumerate(frames):
+        blosc.decompress(frame, batch[i % _BATCH])
+        yield None
+
+
 def measure_load(zstd: Path, lz4: Path, out: Path, repeats: int = 5) -> list[LoadResult]:
-    """Read all patches `repeats` times with each loader, in turns, and take medians."""
+    """Read all patches `repeats` times with each loader, in turns.
+
+    Parameters
+    ----------
+    zstd, lz4
+        The same corpus under either codec.
+    out
+        Folder for the peer's shards.
+    repeats
+        Rounds; each goes through all loaders once.
+    """
     packed, fast = open_corpus(zstd), open_corpus(lz4)
+    # Opened once: what that takes is measured by tests.benchmarks.large_index.
+    one, two = PatchSource(packed, "train"), PatchSource(fast, "train")
     floats = write_float_shards(packed, out / "float")
     config = packed.document.config
     shape = (config.genes, config.window, config.window)
-    n = len(packed.index("train"))
+    n = len(one)
+    frames = {"zstd": packed_counts(one), "lz4": packed_counts(two)}
+    ours, floor = "uint16 batches, shuffled, digests checked", "uint16; the floor of ours"
+    norm = "float32 log1p(CP10K) batches, shuffled, digests checked"
     loaders: dict[tuple[str, str], Callable[[], Iterator[Any]]] = {
-        ("webdataset, float32 `.npy`", "float32"): lambda: plain(floats, decode_float),
-        ("sttrain.stream, zstd", "uint16 batches, digests checked"): lambda: stream(packed),
-        ("sttrain.stream, lz4", "uint16 batches, digests checked"): lambda: stream(fast),
+        (PEER, "float32, one by one"): lambda: plain(floats, decode_float),
+        (BATCHED, "float32 batches"): lambda: batched(floats),
+        ("sttrain.stream, zstd", ours): lambda: stream(one),
+        ("sttrain.stream, lz4", ours): lambda: stream(two),
+        ("decompression alone, zstd", floor): lambda: decompress(frames["zstd"], shape),
+        ("decompression alone, lz4", floor): lambda: decompress(frames["lz4"], shape),
+        ("sttrain.stream + sttrain.normalised, zstd", norm): lambda: normalised(one),
+        ("sttrain.stream + sttrain.normalised, lz4", norm): lambda: normalised(two),
         ("webdataset over our zstd shards, arrays only", "uint16"): lambda: plain(
             shards_of(packed), lambda s: decode_integers(s, shape)
         ),
@@ -115,17 +189,37 @@ def measure_load(zstd: Path, lz4: Path, out: Path, repeats: int = 5) -> list[Loa
         ),
     }
     times: dict[tuple[str, str], list[float]] = {name: [] for name in loaders}
+    for start_reading in loaders.values():  # imports, page cache, first touch of memory
+        deque(start_reading(), maxlen=0)
     for _ in range(repeats):
         for name, start_reading in loaders.items():
             start = time.process_time()
-            for _batch in start_reading():
-                pass
+            deque(start_reading(), maxlen=0)
             times[name].append(time.process_time() - start)
-    return [LoadResult(*name, n / median(found)) for name, found in times.items()]
+    return [LoadResult(*name, n, found) for name, found in times.items()]
 
 
 def load_rows(results: list[LoadResult]) -> list[str]:
-    base = results[0].speed
-    return [
-        f"| {r.loader} | {r.yields} | {r.speed:,.0f} | **{r.speed / base:.1f}** |" for r in results
-    ]
+    """Return the rows of the table."""
+    peers = [next(r for r in results if r.loader == name) for name in (PEER, BATCHED)]
+    rows = []
+    for r in results:
+        shown = ["**{:.1f}** ({:.1f} to {:.1f})".format(*r.times(peer)) for peer in peers]
+        rows.append(f"| {r.loader} | {r.yields} | {r.speed:,.0f} | {' | '.join(shown)} |")
+    return rows
+
+
+def main() -> None:
+    """Measure two corpora and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("zstd", type=Path)
+    parser.add_argument("lz4", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure_load(options.zstd, options.lz4, Path(folder), options.repeats)
+    sys.stdout.write("\n".join([*HEAD, *load_rows(found)]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

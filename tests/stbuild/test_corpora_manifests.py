@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stbuild.corpus.errors import BadInputError
+from stbuild.corpus.urls import refuse_url
 from stbuild.fetch.plan import read_plan
-from stbuild.remote import refuse_url
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 CORPORA = sorted((MANIFESTS / "corpora").glob("*.toml"))

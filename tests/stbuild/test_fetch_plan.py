@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbuild.corpus.errors import BadInputError, BadUsageError
+from stbuild.corpus.urls import SCHEMES, refuse_redirect, refuse_url, show_url
 from stbuild.fetch.plan import read_plan
 from stbuild.fetch.rows import SourceRow
-from stbuild.remote import SCHEMES, refuse_redirect, refuse_url, show_url
 from tests.fetching import digest, write_sheet
 
 URL = "https://example.org/x.h5ad"

@@ -5,14 +5,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sttrain.order import Order, World, permute, round_keys
+from sttrain.order import BlockOrder, Order, World, permute, round_keys
 
-orders = st.builds(
-    Order,
-    n_samples=st.integers(1, 300),
-    batch=st.integers(1, 40),
-    seed=st.integers(0, 2**63 - 1),
+
+def block_order(shards, *, batch=4, seed=0, group=2) -> BlockOrder:
+    return BlockOrder(
+        n_samples=sum(shards), batch=batch, seed=seed, shards=tuple(shards), group=group
+    )
+
+
+batches, seeds = st.integers(1, 40), st.integers(0, 2**63 - 1)
+blocks = st.builds(
+    block_order,
+    st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(any),
+    batch=batches,
+    seed=seeds,
+    group=st.integers(1, 12),
 )
+"""Fewer shards than a group holds, one shard, empty ones, prime numbers of everything."""
+orders = st.builds(Order, n_samples=st.integers(1, 300), batch=batches, seed=seeds) | blocks
 
 
 @pytest.mark.parametrize(
@@ -90,11 +101,90 @@ def test_neighbours_are_parted():
     assert np.mean(np.abs(np.diff(found)) < 10) < 0.02
 
 
+def test_blocks_are_golden():
+    order = block_order([5, 3, 7, 2], seed=7, batch=17)
+    assert order.global_batch(3, 0).tolist() == [
+        16,
+        2,
+        0,
+        15,
+        1,
+        3,
+        4,
+        7,
+        11,
+        12,
+        8,
+        14,
+        6,
+        13,
+        5,
+        9,
+        10,
+    ]
+
+
+@given(blocks, st.integers(0, 2**40))
+def test_a_group_of_shards_at_a_time(order, epoch):
+    """Each shard is read in one go: those of a group, all of them, before those of the next."""
+    numbers = np.concatenate([order.global_batch(epoch, step) for step in range(order.steps)])
+    shard_of = np.repeat(np.arange(len(order.shards)), order.shards)[numbers]
+    first = {shard: at for at, shard in reversed(list(enumerate(shard_of.tolist())))}
+    last = {shard: at for at, shard in enumerate(shard_of.tolist())}
+    for place in range(order.n_samples):
+        assert sum(first[shard] <= place <= last[shard] for shard in first) <= order.group
+
+
+@given(blocks, st.integers(0, 5), st.integers(0, 4))
+def test_a_place_does_not_depend_on_what_is_asked_with_it(order, epoch, skipped):
+    """Any places, in any company, out of any epoch before: a function of the place alone."""
+    places = np.arange(order.n_samples)
+    whole = order.sample_at(epoch, places)
+    order.sample_at(epoch + 1, places[:1])
+    some = places[:: skipped + 1]
+    assert order.sample_at(epoch, some[::-1]).tolist() == whole[some[::-1]].tolist()
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**62), st.integers(0, 1000))
+def test_blocks_of_epochs_and_seeds_differ(seed, epoch):
+    def order_of(seed, epoch):
+        return block_order([16] * 8, seed=seed, batch=128).global_batch(epoch, 0).tolist()
+
+    here = order_of(seed, epoch)
+    assert here != order_of(seed, epoch + 1)
+    assert here != order_of(seed + 1, epoch)
+    assert here != order_of(seed + 1, epoch - 1 if epoch else 5)
+
+
+def test_shards_and_samples_are_both_permuted_evenly():
+    """Chi-square over 2,048 epochs: any sample of any shard comes first about equally often."""
+    order = block_order([4] * 6, batch=1, seed=1)
+    first = [int(order.sample_at(epoch, np.zeros(1, np.int64))[0]) for epoch in range(2048)]
+    expected = len(first) / order.n_samples
+    counts = np.bincount(first, minlength=order.n_samples)
+    assert float((np.square(counts - expected) / expected).sum()) < 49.7, "99.9 %, 23 degrees"
+
+
+def test_a_corpus_of_many_shards_is_ordered_in_little_time():
+    """Ten million samples: what is computed grows with a batch and with the shards alone."""
+    order = block_order([1024] * 9766, batch=64, group=8, seed=2)
+    numbers = np.concatenate([order.global_batch(0, step) for step in range(130)])
+    assert np.unique(numbers).size == 130 * 64
+    assert np.unique(numbers // 1024).size == 16, "two groups of eight shards"
+
+
 @pytest.mark.parametrize(
     "make",
     [
         pytest.param(lambda: Order(n_samples=0, batch=1), id="no_samples"),
         pytest.param(lambda: Order(n_samples=1, batch=0), id="no_batch"),
+        pytest.param(lambda: block_order([]), id="no_shards"),
+        pytest.param(lambda: block_order([3, -1]), id="less_than_no_samples"),
+        pytest.param(lambda: block_order([3], group=0), id="groups_of_none"),
+        pytest.param(
+            lambda: BlockOrder(n_samples=4, batch=1, shards=(3,), group=1), id="other_shards"
+        ),
         pytest.param(lambda: World(rank=2, n_ranks=2), id="rank_outside"),
         pytest.param(lambda: Order(n_samples=5, batch=5).global_batch(0, 1), id="step_outside"),
         pytest.param(lambda: Order(n_samples=5, batch=5).global_batch(-1, 0), id="epoch_outside"),

@@ -15,6 +15,7 @@ from stbuild.corpus.samples import decode_patch
 from stbuild.corpus.tar import BLOCK, pack_sample, unpack_sample
 from sttrain.errors import BadInputError, IntegrityError
 from sttrain.order import Order, World
+from sttrain.shards import LocalShards
 from sttrain.stream import PatchSource, PatchStream, StreamState, cut_members
 from tests.corpora import write_corpus
 
@@ -35,6 +36,15 @@ def open_stream(corpus, *, workers=0, world=None, batch=4, seed=3):
     source = PatchSource(corpus, "train")
     order = Order(n_samples=len(source), batch=batch, seed=seed)
     return PatchStream(source, order, world=world, workers=workers)
+
+
+def paths_of(source: PatchSource) -> list[str]:
+    assert isinstance(source.shards, LocalShards)
+    return source.shards.paths
+
+
+def path_of(source: PatchSource, number: int) -> Path:
+    return Path(paths_of(source)[int(source.index.shard[number])])
 
 
 def same(one, other) -> bool:
@@ -63,7 +73,7 @@ def test_equals_strict_decoding(tmp_path, options, dtype):
     counts, genes, totals = source.read(range(len(source)))
     assert [a.dtype for a in (counts, genes, totals)] == [np.dtype(t) for t in (dtype, "i4", "u4")]
     for i, key in enumerate(source.index.keys):
-        path = source.paths[source.index.shard[i]]
+        path = path_of(source, i)
         start, size = int(source.index.offset[i]), int(source.index.size[i])
         found, members = unpack_sample(path.read_bytes()[start : start + size], "x")
         patch = decode_patch(members, "x")
@@ -121,7 +131,7 @@ def test_one_flipped_bit_stops_before_its_batch(copy, place):
     """In a header or in data: the sample is named and nothing of its batch comes out."""
     stream = open_stream(copy)
     number = int(stream.order.global_batch(0, 3)[1])
-    shard = stream.source.paths[stream.source.index.shard[number]]
+    shard = path_of(stream.source, number)
     flip(shard, int(stream.source.index.offset[number]) + place)
     batches = stream.batches(StreamState(), 1)
     assert len(list(itertools.islice(batches, 3))) == 3
@@ -136,7 +146,7 @@ def test_a_shard_cut_while_it_is_read(copy, workers):
     stream = open_stream(copy, workers=workers)
     batches = stream.batches(StreamState(), 1)
     next(batches)
-    for path in stream.source.paths:
+    for path in map(Path, paths_of(stream.source)):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(IntegrityError, match="SHA-256"):
         list(batches)
@@ -168,7 +178,7 @@ def test_a_changed_index_is_refused(copy):
 
 def test_an_unreadable_shard_names_the_sample(copy):
     stream = open_stream(copy)
-    stream.source.paths[0] = stream.source.paths[0].with_name("gone.tar")
+    paths_of(stream.source)[0] += ".gone"
     with pytest.raises(IntegrityError, match="unreadable: No such file"):
         list(stream.batches(StreamState(), 1))
 
@@ -187,9 +197,10 @@ def test_a_gene_beyond_the_vocabulary(corpus):
 
 def resealed(source: PatchSource, raw: bytes) -> PatchSource:
     """Let the first sample be other bytes whose digest the index vouches for."""
-    path = source.paths[0].with_name("other.tar")
+    paths = paths_of(source)
+    path = Path(paths[0]).with_name("other.tar")
     path.write_bytes(raw)
-    source.paths[int(source.index.shard[0])] = path
+    paths[int(source.index.shard[0])] = str(path)
     columns = {name: getattr(source.index, name).copy() for name in ("offset", "size", "sha256")}
     columns["offset"][0], columns["size"][0] = 0, len(raw)
     columns["sha256"][0] = np.frombuffer(sha256(raw).digest(), np.uint8)
@@ -199,7 +210,7 @@ def resealed(source: PatchSource, raw: bytes) -> PatchSource:
 
 def rebuilt(source: PatchSource, change) -> bytes:
     start, size = int(source.index.offset[0]), int(source.index.size[0])
-    raw = source.paths[int(source.index.shard[0])].read_bytes()[start : start + size]
+    raw = path_of(source, 0).read_bytes()[start : start + size]
     key, members = unpack_sample(raw, "x")
     plain = {name: bytes(data) for name, data in members.items()}
     change(plain)

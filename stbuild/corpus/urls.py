@@ -10,31 +10,33 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 SCHEMES: Final = ("https", "http", "file", "s3", "gs")
-"""All that is ever opened; ``http`` only on this machine."""
+"""All that a manifest's files are got from; ``http`` only on this machine."""
+CORPUS_SCHEMES: Final = ("https", "http", "s3", "gs", "hf")
+"""All that a corpus is read from; ``hf`` is the Hugging Face Hub."""
 
 _LONGEST: Final = 2048
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
-_KNOWN: Final = f"only {', '.join(f'{name}:' for name in SCHEMES)} are opened"
 
 
-def refuse_url(url: str) -> str | None:
+def refuse_url(url: str, schemes: Collection[str] = SCHEMES) -> str | None:
     """Say why a URL is not opened; None if it is.
 
-    Allowed are ``https``, ``http`` on loopback addresses, ``file`` with an absolute path, ``s3``
-    and ``gs``. Everything else is refused by name, chains such as ``simplecache::https://`` and
+    Of the schemes that are allowed, ``http`` is on loopback addresses alone and ``file`` has an
+    absolute path. Everything else is refused by name, chains such as ``simplecache::https://`` and
     commands such as ``pipe:`` included.
     """
+    known = f"only {', '.join(f'{name}:' for name in schemes)} are opened"
     if len(url) > _LONGEST or _UNSAFE.search(url):
         return f"a URL has at most {_LONGEST} characters, no blanks, backslashes or control ones"
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*::", url):
-        return f"the chained scheme '{url.split('::', 1)[0]}::' is refused: {_KNOWN}"
+        return f"the chained scheme '{url.split('::', 1)[0]}::' is refused: {known}"
     found = _SCHEME.match(url)
     if found is None:
-        return f"it names no scheme: {_KNOWN}"
+        return f"it names no scheme: {known}"
     scheme = found[1].lower()
-    if scheme not in SCHEMES:
-        return f"the scheme '{scheme}:' is refused: {_KNOWN}"
+    if scheme not in schemes:
+        return f"the scheme '{scheme}:' is refused: {known}"
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -52,7 +54,7 @@ def _refuse_host(scheme: str, parts: SplitResult) -> str | None:
         return None if is_absolute else "a file: URL is file:///ABSOLUTE/PATH on this machine"
     if not host or not parts.path.strip("/"):
         return f"{scheme}: URLs name a host or bucket and a file in it"
-    if scheme in ("s3", "gs"):
+    if scheme in ("s3", "gs", "hf"):
         extra = "::" in parts.path or parts.query or parts.fragment
         return "object names with '::', '?' or '#' are refused" if extra else None
     if scheme == "http" and not is_loopback(host):
