@@ -329,7 +329,8 @@ def probe(
     Example: sttrain probe eval/ --method raw --method nbmean6-pca50 --embedding ours=ours.h5ad
     --split block20@1 --head knn --head mlp --mlp-epochs 50 -j 2 -o results/
     """
-    from sttrain.probes import parse_embedding, probe_corpus
+    from sttrain.candidates import parse_embedding
+    from sttrain.probes import probe_corpus
 
     given = {n: flags[n] for n in ProbeConfig.model_fields if flags[n] not in (None, ())}
     with show_progress("probe", quiet=flags["quiet"]) as progress:

@@ -1,7 +1,9 @@
 """How predictions agree with labels; the rules for absent classes are fixed here.
 
 A class counts where it stands among the true labels that are scored. One that is never predicted
-scores 0; a predicted class that no scored spot has only costs the classes it was taken from.
+scores 0; a predicted class that no scored spot has only costs the classes it was taken from. Where
+all scored spots have one class the adjusted Rand index is undefined (it would be 1 or 0 by whether
+the predictions are constant) and is none, which averages leave out.
 """
 
 from dataclasses import dataclass, fields
@@ -16,8 +18,9 @@ class Scores:
     """Agreement of N predictions with N labels."""
 
     accuracy: float
-    ari_pred: float
-    """Adjusted Rand index of predicted and true classes: a classifier's, not a clustering's."""
+    ari_pred: float | None
+    """Adjusted Rand index of predicted and true classes: a classifier's, not a clustering's. None
+    where the labels are of one class."""
     macro_f1: float
     balanced_accuracy: float
     """Mean recall over the classes that occur."""
@@ -47,10 +50,11 @@ def score_predictions(truth: NDArray[np.int16], predicted: NDArray[np.int16]) ->
         msg = f"{truth.shape} labels and {predicted.shape} predictions, labelled spots expected"
         raise ValueError(msg)
     present = np.unique(truth)
+    ari = float(adjusted_rand_score(truth, predicted)) if present.size > 1 else None
     options = {"labels": present, "average": "macro", "zero_division": 0.0}
     return Scores(
         accuracy=float(np.mean(truth == predicted)),
-        ari_pred=float(adjusted_rand_score(truth, predicted)),
+        ari_pred=ari,
         macro_f1=float(f1_score(truth, predicted, **options)),
         balanced_accuracy=float(recall_score(truth, predicted, **options)),
     )

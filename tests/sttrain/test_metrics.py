@@ -43,7 +43,8 @@ def test_a_predicted_class_outside_the_judged_spots_adds_no_class():
 def test_scores_equal_those_of_scikit_learn(pairs):
     truth, predicted = (codes(*values) for values in zip(*pairs, strict=True))
     scores = score_predictions(truth, predicted)
-    assert scores.ari_pred == pytest.approx(adjusted_rand_score(truth, predicted))
+    if len(set(truth.tolist())) > 1:
+        assert scores.ari_pred == pytest.approx(adjusted_rand_score(truth, predicted))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes outside the truth
         expected = balanced_accuracy_score(truth, predicted)
@@ -58,3 +59,10 @@ def test_scores_equal_those_of_scikit_learn(pairs):
 def test_nothing_meaningless_is_scored(truth, predicted):
     with pytest.raises(ValueError, match="labelled spots expected"):
         score_predictions(truth, predicted)
+
+
+@pytest.mark.parametrize("predicted", [codes(1, 1, 1), codes(1, 2, 1)], ids=["constant", "mixed"])
+def test_agreement_with_labels_of_one_class_is_undefined(predicted):
+    scores = score_predictions(codes(1, 1, 1), predicted)
+    assert scores.ari_pred is None
+    assert scores.balanced_accuracy == scores.accuracy

@@ -11,12 +11,13 @@ from sttrain.errors import BadInputError, BadUsageError, ConflictError, Integrit
 from sttrain.evaluation import read_evaluation_set
 from sttrain.metrics import score_predictions
 from sttrain.probe_config import ProbeConfig
-from sttrain.probes import EmbeddingFile, parse_embedding, probe_corpus
+from sttrain.candidates import EmbeddingFile, parse_embedding
+from sttrain.probes import probe_corpus
 from sttrain.results import open_store
 from sttrain.splits import read_split
 from tests.corpora import write_corpus
 
-CONFIG = ProbeConfig(splits=("paper20@1",), seeds=2, mlp_epochs=2)
+CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_one_row_per_method_head_split_seed_and_slice(corpus, tmp_path):
     }
     assert len(outcome.rows) == len(found)
     assert outcome.n_computed == 8
-    row = next(r for r in outcome.rows if r.head == "MLP (2 epochs)")
+    row = next(r for r in outcome.rows if (r.method, r.head) == ("raw", "MLP (2 epochs)"))
     assert row.corpus_id == corpus.document.corpus_id
     assert row.epochs == 2
     assert json.loads(row.settings)["hidden"] == [512, 256, 128]
@@ -110,15 +111,15 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
     def refuse(*_arguments):
         raise AssertionError
 
-    monkeypatch.setattr("sttrain.probes.compute_baseline", refuse)
-    monkeypatch.setattr("sttrain.results.write_durable", refuse)
+    monkeypatch.setattr("sttrain.baselines.Control.compute", refuse)
+    monkeypatch.setattr("sttrain.rows.write_durable", refuse)
     third = run(corpus, tmp_path / "r", "raw", "coords")
     assert (third.n_computed, third.n_reused) == (0, 8)
 
 
 def test_an_interrupted_run_keeps_what_it_finished(corpus, tmp_path):
     def stop(done, _total, _what):
-        if done == 3:
+        if done >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
