@@ -6,9 +6,10 @@ Letters: N spots of a slice, G genes, K neighbours, D features.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,6 @@ from sttrain.neighbours import neighbour_mean, surroundings
 from sttrain.projection import principal_components
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from stbuild.corpus.samples import WholeSlice
     from sttrain.projection import Table
 
@@ -36,6 +35,7 @@ BANKSY_LAMBDA: Final = 0.8
 _TARGET: Final = 1e4
 
 Kind = Literal["majority", "coords", "coords-shuffled", "libsize", "raw", "nbmean", "banksy"]
+_KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,7 @@ class Control:
         BadUsageError
             More components than genes or spots.
         """
+        parts: Mapping[str, NDArray[np.floating]]
         if self.kind == "majority":
             parts = {slug: np.zeros((w.meta.n_spots, 0)) for slug, w in data.slices.items()}
         elif self.kind == "libsize":
@@ -151,7 +152,7 @@ def expression(whole: "WholeSlice", genes: NDArray[np.int32]) -> csr_array:
 
 
 def _dense(table: "Table") -> NDArray[np.float32]:
-    return table if isinstance(table, np.ndarray) else table.toarray()
+    return np.asarray(table if isinstance(table, np.ndarray) else table.toarray(), np.float32)
 
 
 def _without_mean(table: "Table") -> NDArray[np.float32]:
@@ -160,7 +161,7 @@ def _without_mean(table: "Table") -> NDArray[np.float32]:
 
 
 def _weigh(tables: "Mapping[str, Table]", n_genes: int) -> "dict[str, Table]":
-    """Weigh own expression, neighbours' mean and gradient: 1 - L, 2 L / 3 and L / 3 of the variance.
+    """Weigh own expression, neighbours' mean and gradient: 1 - L, 2/3 L, 1/3 L of the variance.
 
     The shares are BANKSY's; unlike there a block is brought to one variance as a whole and its
     genes keep their proportions, as z-scores of all genes would mostly add noise.
@@ -209,7 +210,7 @@ def _from_match(match: re.Match[str]) -> Control:
     found = match.groupdict()
     return Control(
         name=match[0],
-        kind=found["kind"] or "raw",
+        kind=_KINDS[found["kind"] or "raw"],
         neighbours=int(found["k"]) if found.get("k") else None,
         components=int(found["d"]) if found.get("d") else None,
         centred=bool(found.get("centred")),

@@ -5,27 +5,21 @@ A command body is a thin client of the library; errors become exit codes in
 """
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import rich_click as click
 
 from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import read_config
 from sttrain import __version__
+from sttrain.cli_judge import cluster, probe, reconstruct, report
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.loggers import DEFAULT_LOGGERS
-from sttrain.probe_config import ProbeConfig
+from sttrain.options import Command, shared_options
 from sttrain.progress import show_progress, show_training
-from sttrain.report import ALL_METRICS, REFERENCES, SHOWN
-
-if TYPE_CHECKING:
-    from sttrain.results import ResultRow
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 click.rich_click.TEXT_MARKUP = "rich"
 
@@ -34,17 +28,6 @@ click.rich_click.TEXT_MARKUP = "rich"
 @click.version_option(__version__)
 def cli() -> None:
     """Pretrain on a corpus of spatial-transcriptomics patches and judge what was learnt."""
-
-
-def _shared_options(command: Command) -> Command:
-    """Add the options that every command has."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
-        click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks."),
-    ):
-        command = option(command)
-    return command
 
 
 # --- fit ------------------------------------------------------------------------------------
@@ -106,7 +89,7 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("offline", bool)
 @_fit_option("logger", str)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it would cost.")
-@_shared_options
+@shared_options
 def fit(
     corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
@@ -147,14 +130,7 @@ def fit(
         click.echo(text)
 
 
-# --- embed, probe, report -------------------------------------------------------------------
-
-
-def _probe_help(name: str) -> str:
-    field = ProbeConfig.model_fields[name]
-    default = field.default
-    shown = ", ".join(default) if isinstance(default, tuple) else default
-    return f"{field.description} \\[default: {'none' if default is None else shown}]"
+# --- embed, release -------------------------------------------------------------------
 
 
 _EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
@@ -199,7 +175,7 @@ _EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
     show_default=True,
     help="Where the encoder runs.",
 )
-@_shared_options
+@shared_options
 def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     """Write one vector per measured spot of CORPUS, from the encoder of CHECKPOINT.
 
@@ -251,7 +227,7 @@ def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     type=click.Path(path_type=Path),
     help="The training corpus; the card then tells species, tissues, platforms and licences.",
 )
-@_shared_options
+@shared_options
 def release(run: Path, output: Path, **flags: Any) -> None:
     """Write the weights of RUN as a folder that stands alone: safetensors, config, genes, card.
 
@@ -273,159 +249,8 @@ def release(run: Path, output: Path, **flags: Any) -> None:
     click.echo(json.dumps(found, sort_keys=True) if flags["as_json"] else str(outcome))
 
 
-@cli.command()
-@click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of results; an existing one of this corpus is continued.",
-)
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    help="Baseline: raw, pcaD, nbmeanK-pcaD, coords, majority. Repeatable.",
-)
-@click.option(
-    "--embedding",
-    "embeddings",
-    multiple=True,
-    metavar="NAME=FILE",
-    help="Vectors to judge, .h5ad (obsm X_sttrain, or FILE.h5ad:KEY) or .parquet. Repeatable.",
-)
-@click.option("--split", "splits", multiple=True, help=_probe_help("splits"))
-@click.option(
-    "--head", "heads", multiple=True, type=click.Choice(["knn", "mlp"]), help=_probe_help("heads")
-)
-@click.option("--seeds", type=int, help=_probe_help("seeds"))
-@click.option("--k", type=int, help=_probe_help("k"))
-@click.option("--mlp-epochs", type=int, help=_probe_help("mlp_epochs"))
-@click.option("--mlp-patience", type=int, help=_probe_help("mlp_patience"))
-@click.option(
-    "--replace",
-    is_flag=True,
-    help="Drop stored results of an embedding whose vectors have changed.",
-)
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Fits at the same time; scores do not depend on it.",
-)
-@_shared_options
-def probe(
-    corpus: Path,
-    output: Path,
-    methods: tuple[str, ...],
-    embeddings: tuple[str, ...],
-    **flags: Any,
-) -> None:
-    """Judge baselines and embeddings on CORPUS, an evaluation corpus, under its frozen splits.
-
-    Example: sttrain probe eval/ --method raw --method nbmean6-pca50 --embedding ours=ours.h5ad
-    --split block20@1 --head knn --head mlp --mlp-epochs 50 -j 2 -o results/
-    """
-    from sttrain.candidates import parse_embedding
-    from sttrain.probes import probe_corpus
-
-    given = {n: flags[n] for n in ProbeConfig.model_fields if flags[n] not in (None, ())}
-    with show_progress("probe", quiet=flags["quiet"]) as progress:
-        outcome = probe_corpus(
-            corpus,
-            output,
-            methods=methods,
-            embeddings=[parse_embedding(text) for text in embeddings],
-            config=read_config(ProbeConfig, given, "command line"),
-            workers=flags["jobs"],
-            replace=flags["replace"],
-            progress=progress,
-        )
-    made = {"computed": outcome.n_computed, "reused": outcome.n_reused, "output": str(output)}
-    _print_report(outcome.rows, flags, made)
-
-
-@cli.command()
-@click.argument("results", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Folder for report.md, table.csv, differences.csv and domain maps (PNG).",
-)
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    type=click.Choice(ALL_METRICS),
-    help="Metric of the table; ari_slices is the mean ARI per slice. Repeatable. "
-    f"\\[default: {', '.join(SHOWN)}]",
-)
-@click.option(
-    "--compare",
-    multiple=True,
-    help="Method whose paired differences are shown. Repeatable. \\[default: every embedding]",
-)
-@click.option(
-    "--against",
-    multiple=True,
-    help=f"Reference of the differences. Repeatable. \\[default: {', '.join(REFERENCES)}]",
-)
-@click.option("--slice", "st_slice", help="Slice of the maps. \\[default: the most labelled one]")
-@click.option("--seed", type=int, help="Seed of the maps. \\[default: the first]")
-@click.option("--no-maps", is_flag=True, help="No pictures; matplotlib is not needed.")
-@_shared_options
-def report(results: Path, output: Path | None, **flags: Any) -> None:
-    """Show what `sttrain probe` stored in RESULTS: table, paired differences, domain maps.
-
-    Example: sttrain report results/ -o report/ --against raw --against untrained
-    """
-    from sttrain.report import build_report, write_report
-    from sttrain.results import open_store
-
-    rows = open_store(results).rows()
-    wanted = {n: flags[n] for n in ("metrics", "compare", "against") if flags[n]}
-    files: list[Path] = []
-    if output is not None:
-        with show_progress("maps", quiet=flags["quiet"]) as progress:
-            files = write_report(
-                results,
-                output,
-                build_report(rows, **wanted),
-                st_slice=flags["st_slice"],
-                seed=flags["seed"],
-                maps=not flags["no_maps"],
-                progress=progress,
-            )
-    _print_report(rows, flags, {"files": [str(path) for path in files]}, **wanted)
-
-
-def _print_report(
-    rows: "Sequence[ResultRow]", flags: dict[str, Any], made: dict[str, Any], **wanted: Any
-) -> None:
-    """Print a summary of rows, and what was made, for people or for machines."""
-    from rich.console import Console
-
-    from sttrain.report import build_report
-    from sttrain.tables import terminal_tables
-
-    summary = build_report(rows, **wanted)
-    if flags["as_json"]:
-        click.echo(json.dumps(summary.as_dict() | made, sort_keys=True))
-        return
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    if not sys.stdout.isatty():
-        console.width = 200
-    for table in terminal_tables(summary):
-        console.print(table)
-    for remark in summary.remarks:
-        console.print(remark, markup=False)
-    for name, value in made.items():
-        shown = "\n  ".join(["", *value]) if isinstance(value, list) else f" {value}"
-        console.print(f"{name}:{shown}", markup=False)
+for _command in (probe, cluster, reconstruct, report):
+    cli.add_command(_command)
 
 
 def main() -> NoReturn:

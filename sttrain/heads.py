@@ -1,11 +1,10 @@
-"""Classifiers on top of fixed features: nearest neighbours, logistic regression, the paper's network.
+"""Classifiers on top of fixed features: neighbours, logistic regression, the paper's network.
 
-A head is fitted on some rows and predicts all of them; it knows nothing of splits or slices. Several
-fits may be handed over together, and what each predicts does not depend on the others.
+A head is fitted on some rows and predicts all of them; it knows nothing of splits or slices.
+Several fits may be handed over together; what each predicts does not depend on the others.
 Letters: N spots, T training spots, D features, C classes.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
@@ -168,17 +167,13 @@ class LogisticHead:
         return [self._fit(task) for task in tasks]
 
     def _fit(self, task: FitTask) -> Fitted:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
         rows = standardise(task.features, task.train, self.scaling).astype(np.float64)
         rows = _in_row_space(rows, task.train)
         classes, targets = _targets(task)
         model = LogisticRegression(C=1.0, max_iter=_LOGISTIC_ITERATIONS)
-        with warnings.catch_warnings():
-            # Said in the row of results instead.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(rows[task.train], targets)
+        model.fit(rows[task.train], targets)
         return Fitted(
             predicted=np.asarray(classes[model.predict(rows)], np.int16),
             converged=bool(np.all(model.n_iter_ < _LOGISTIC_ITERATIONS)),
@@ -334,16 +329,15 @@ def _in_row_space(rows: NDArray[np.float64], train: NDArray[np.int64]) -> NDArra
     An L2 penalty does not see rotations, and weights outside of the span stay 0: the predictions
     are the same, at a cost that no longer grows with the genes.
     """
-    fitted = rows[train]
-    if fitted.shape[1] <= fitted.shape[0]:
+    if rows.shape[1] <= train.size:
         return rows
-    values, vectors = np.linalg.eigh(fitted @ fitted.T)
+    products = rows @ rows[train].T  # (N, T): the only product over all features
+    values, vectors = np.linalg.eigh(products[train])
     singular = np.sqrt(np.maximum(values, 0.0))
     kept = singular > singular[-1] * _RANK_TOLERANCE
     if not kept.any():
         return rows[:, :1]
-    directions = fitted.T @ (vectors[:, kept] / singular[kept])
-    return np.asarray(rows @ directions)
+    return np.asarray(products @ (vectors[:, kept] / singular[kept]))
 
 
 def _targets(task: FitTask) -> tuple[Codes, NDArray[np.int64]]:

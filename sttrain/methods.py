@@ -1,8 +1,8 @@
 """What can be judged: one protocol, and a table of kinds of names.
 
 A method turns the slices of an evaluation corpus into one vector per spot, without labels. Controls
-are named by a small grammar that is parsed here and nowhere else; whatever else makes vectors (a file,
-a checkpoint, a published model) is an object of the same protocol, or one more row of `FAMILIES`.
+are named by a small grammar that is parsed in one place; whatever else makes vectors (a file, a
+checkpoint, a published model) is an object of the same protocol, or one more row of the table.
 """
 
 import re
@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.errors import merge_errors
@@ -175,7 +178,9 @@ class Reduced:
 
 
 def pack(
-    data: EvaluationSet, matrices: Mapping[str, object], provenance: Mapping[str, object]
+    data: EvaluationSet,
+    matrices: Mapping[str, NDArray[np.float32]],
+    provenance: Mapping[str, object],
 ) -> Embeddings:
     """Return matrices (N, D) of some slices as embeddings, with the barcodes of the corpus."""
     return Embeddings(

@@ -60,9 +60,10 @@ class Network:
 
     def predict(self, inputs: Tensor) -> NDArray[np.int64]:
         """Return the most probable class of every row of (N, D) inputs."""
+        layers = [(weight[None], bias[None]) for weight, bias in self.layers]
         found = [
-            _forward([(w[None], b[None]) for w, b in self.layers], rows[None])[-1][0]
-            for rows in inputs.split(_PREDICT_ROWS)
+            _forward(layers, inputs[None, start : start + _PREDICT_ROWS])[-1][0]
+            for start in range(0, max(len(inputs), 1), _PREDICT_ROWS)
         ]
         return np.asarray(torch.cat(found)[:, : self.n_classes].argmax(dim=1).numpy(), np.int64)
 

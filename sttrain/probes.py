@@ -5,12 +5,9 @@ is cut into jobs, one per (method, head, split, seed, repeat); a job that is sto
 again, and jobs of one head and method are fitted in groups, which changes no score.
 """
 
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +18,7 @@ from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
 from sttrain.candidates import EmbeddingFile, collect_methods, problem
+from sttrain.environment import describe_versions
 from sttrain.errors import ConflictError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set, stack_slices
 from sttrain.heads import FitTask, Fitted, Head, MajorityHead
@@ -29,8 +27,8 @@ from sttrain.metrics import score_predictions
 from sttrain.probe_config import ProbeConfig
 from sttrain.results import Predictions, ResultRow, ResultStore, create_store, write_spots
 from sttrain.splits import EvaluationSplit, Fold, read_split, require_usable
+from sttrain.threads import one_core_threads
 
-_PACKAGES: Final = ("numpy", "scipy", "scikit-learn", "torch")
 _REPEAT_STRIDE: Final = 1000
 """Distance of the seeds of two repeats; splits have fewer seeds."""
 
@@ -190,12 +188,12 @@ def _run_jobs(
 ) -> None:
     """Run jobs method by method: the features of one, and of the next, are in memory at a time."""
     done = 0
-    versions = _versions()
+    versions = describe_versions()
     by_method: dict[str, list[_Job]] = {}
     for job in jobs:
         by_method.setdefault(job.method.name, []).append(job)
     waiting = list(by_method.values())
-    with _pool(workers) as pool:
+    with one_core_threads(workers) as pool:
         ahead = [pool.submit(_stacks, mine, data) for mine in waiting[:1]]
         for number, mine in enumerate(waiting):
             if progress:
@@ -237,27 +235,6 @@ def _as_fitted(
             running[pool.submit(fit, tasks[chosen])] = mine[chosen]
     for future in as_completed(running):
         yield running[future], future.result()
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Run work in threads that use one core each: no score depends on how many there are."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    def prepare() -> None:
-        # torch's own threads and those of BLAS and OpenMP libraries are counted per thread.
-        torch.set_num_threads(1)
-        threadpool_limits(1)
-
-    before = torch.get_num_threads()
-    with threadpool_limits(1):
-        pool = ThreadPoolExecutor(max(1, workers), "probe", prepare)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(before)
 
 
 def _judge(
@@ -315,10 +292,3 @@ def _judge(
 
 def _listed(data: EvaluationSet, codes: Iterable[int]) -> str:
     return "; ".join(data.labels[code] for code in codes)
-
-
-def _versions() -> str:
-    from sttrain import __version__
-
-    found = {"sttrain": __version__, "python": platform.python_version()}
-    return dump_canonical(found | {name: version(name) for name in _PACKAGES}).decode()

@@ -210,14 +210,19 @@ class ResultStore:
 
 
 def create_store(root: Path, data: EvaluationSet) -> ResultStore:
-    """Open the results of a corpus, or start them.
+    """Open the results of a corpus, or start them; see `open_or_create`."""
+    return open_or_create(root, data.corpus, data.corpus_id)
+
+
+def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
+    """Open the results of a corpus by its name and id, or start them.
 
     Raises
     ------
     ConflictError
         The folder holds results of another corpus, or something else.
     """
-    wanted = ResultsDocument(corpus=data.corpus, corpus_id=data.corpus_id)
+    wanted = ResultsDocument(corpus=corpus, corpus_id=corpus_id)
     mark = root / MARK
     if not mark.exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):

@@ -7,10 +7,20 @@ none; it names its ``job`` (digest of all that decides it) and its ``corpus_id``
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 from stbuild.corpus.durable import write_durable
 from sttrain.errors import BadInputError, IntegrityError, Problem
@@ -25,7 +35,7 @@ DAMAGED: Final = "remove the file and run the same command again"
 class AnyRow(Protocol):
     """What every row has."""
 
-    __dataclass_fields__: Any
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def job(self) -> str:

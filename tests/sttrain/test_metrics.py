@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
+from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score, f1_score
 
 from sttrain.metrics import score_predictions
 
@@ -49,6 +49,8 @@ def test_scores_equal_those_of_scikit_learn(pairs):
         warnings.simplefilter("ignore", UserWarning)  # classes outside the truth
         expected = balanced_accuracy_score(truth, predicted)
     assert scores.balanced_accuracy == pytest.approx(expected)
+    f1 = f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0.0)
+    assert scores.macro_f1 == pytest.approx(f1)
 
 
 @pytest.mark.parametrize(
