@@ -157,7 +157,7 @@ def _dense(table: "Table") -> NDArray[np.float32]:
 
 def _without_mean(table: "Table") -> NDArray[np.float32]:
     wide = _dense(table)
-    return wide - wide.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(wide - wide.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def _weigh(tables: "Mapping[str, Table]", n_genes: int) -> "dict[str, Table]":

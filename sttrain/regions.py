@@ -1,8 +1,8 @@
 """Masked regions: squares of hidden sites, the window around them and the genes to predict.
 
-A region is a function of (seed, slice, window, size, number) and of what the slice holds outside
-of it, so every method meets the same ones. Letters: N spots of a slice, P window side, S side of the
-hidden square, M genes, H, W grid rows and columns.
+A region is a function of (seed, slice, window, size, number) and of where the slice has spots, so
+every method meets the same ones. Letters: N spots of a slice, P window side, S side of the hidden
+square, M genes, H, W grid rows and columns.
 """
 
 from collections.abc import Sequence
