@@ -200,7 +200,7 @@ def cluster(
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("corpus", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -228,12 +228,12 @@ def cluster(
 @click.option("--slice", "slices", multiple=True, help="Slice. Repeatable. \\[default: all]")
 @shared_options
 def reconstruct(
-    checkpoint: Path | None, corpus: Path, output: Path, slices: tuple[str, ...], **flags: Any
+    checkpoint: Path, corpus: Path, output: Path, slices: tuple[str, ...], **flags: Any
 ) -> None:
     """Hide squares of the slices of CORPUS and compare what CHECKPOINT fills them with.
 
-    Gene means, the mean of the 16 nearest spots and inverse distances are always judged beside it;
-    without CHECKPOINT they stand alone. CORPUS is any corpus with whole slices.
+    Gene means, the mean of the 16 nearest spots and inverse distances are always judged beside it.
+    CORPUS is any corpus with whole slices; labels are not needed.
 
     Example: sttrain reconstruct run/ eval/ --window 24 --size 4 --size 8 -o results/
     """

@@ -197,24 +197,21 @@ def reconstruct_corpus(
 
 
 def parse_models(
-    checkpoint: Path | None, name: str, more: Sequence[str], *, untrained: bool
+    checkpoint: Path, name: str, more: Sequence[str], *, untrained: bool
 ) -> list[ModelFile]:
     """Read the checkpoint of a command line, and further ones as ``NAME=CHECKPOINT``.
 
     Raises
     ------
     BadUsageError
-        Another form; untrained weights without a checkpoint.
+        Another form.
     """
-    found = [] if checkpoint is None else [ModelFile(name=name, path=checkpoint)]
+    found = [ModelFile(name=name, path=checkpoint)]
     if untrained:
-        if checkpoint is None:
-            what, fix = "of which run?", "give its folder as CHECKPOINT"
-            raise BadUsageError(problem("V15", "--untrained", what, fix))
         found.append(ModelFile(name="untrained", path=checkpoint, initial=True))
     for text in more:
         label, separator, place = text.partition("=")
-        if not separator or not place:
+        if not label or not separator or not place:
             fix = "such as --model spot=runs/spot"
             raise BadUsageError(problem("V15", text, "NAME=CHECKPOINT was expected", fix))
         found.append(ModelFile(name=label, path=Path(place)))
