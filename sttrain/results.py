@@ -118,8 +118,10 @@ class ResultStore:
 
     def finished(self) -> set[str]:
         """Return the digests of the jobs whose scores and predictions are stored."""
-        found = (path.stem for path in (self.root / "predictions").glob("*.parquet"))
-        return self.jobs.finished() & {stem.rpartition("_")[2] for stem in found}
+        predicted = {
+            path.stem.rpartition("_")[2] for path in (self.root / "predictions").glob("*.parquet")
+        }
+        return self.jobs.finished() & predicted
 
     def rows(self) -> list[ResultRow]:
         """Read all rows, sorted by method, head, split, seed, repeat and slice.
