@@ -1,4 +1,4 @@
-"""Features that need no training: what an encoder has to beat.
+"""Controls: features that need no training, which an encoder has to beat.
 
 Each is computed from the whole slices of an evaluation corpus, without labels. ``log1p(CP10K)``
 is ``log(1 + 10,000 * count / total)`` with the spot's library size over all genes of its source.
@@ -8,112 +8,107 @@ Letters: N spots of a slice, G genes, K neighbours, D features.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
-from scipy.spatial import cKDTree
+from scipy.sparse import csr_array
 
-from sttrain.embeddings import Embeddings, SliceEmbedding
-from sttrain.errors import BadInputError, BadUsageError, Problem
+from stbuild.corpus.digests import sha256_json
+from sttrain.embeddings import Embeddings
+from sttrain.errors import BadInputError, Problem
 from sttrain.evaluation import EvaluationSet
+from sttrain.methods import Family, pack
+from sttrain.neighbours import neighbour_mean, surroundings
+from sttrain.projection import principal_components
 
 if TYPE_CHECKING:
     from stbuild.corpus.samples import WholeSlice
+    from sttrain.projection import Table
 
-BASELINE_VERSION: Final = 1
-"""Raised when a baseline's definition changes, so that stored results are not taken for it."""
-EXAMPLES: Final = ("raw", "pca10", "pca50", "nbmean6-pca50", "nbmean18-pca50", "coords", "majority")
-"""Names that ``--help`` shows; the numbers are free."""
+BASELINE_VERSION: Final = 2
+"""Raised when a control's definition changes, so that stored results are not taken for it."""
+BANKSY_LAMBDA: Final = 0.8
+"""Share of the surroundings in a ``banksyK``: what BANKSY recommends for domains."""
 
-_GRAMMAR: Final = re.compile(
-    r"raw|coords|majority|nbmean(?P<only>[1-9]\d{0,2})"
-    r"|(?:nbmean(?P<k>[1-9]\d{0,2})-)?pca(?P<d>[1-9]\d{0,3})"
-)
 _TARGET: Final = 1e4
-_MARGIN: Final = 24
-"""Neighbours asked for beyond K, so that ties at the K-th distance are broken by rule."""
-_COVARIANCE_LIMIT: Final = 4096
-"""Up to so many genes, PCA goes through the exact G x G covariance."""
+
+Kind = Literal["majority", "coords", "coords-shuffled", "libsize", "raw", "nbmean", "banksy"]
+_KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """A baseline, as its name says."""
+class Control:
+    """A control, as its name says; a `sttrain.methods.Method`."""
 
     name: str
-    kind: str
-    """``expression``, ``coords`` or ``majority``."""
+    kind: Kind
     neighbours: int | None = None
-    """Physical neighbours that are averaged with the spot itself."""
+    """Physical neighbours: averaged with the spot itself (nbmean), or its surroundings (banksy)."""
     components: int | None = None
     """Principal components that are kept; none keeps the genes."""
+    centred: bool = False
+    """Whether each slice's mean is taken off first, so that donors and batches differ less."""
 
+    @property
+    def source(self) -> str:
+        """Kind of method in results."""
+        return "baseline"
 
-def parse_method(name: str) -> Method:
-    """Read the name of a baseline.
+    @property
+    def checkpoint(self) -> str | None:
+        """No weights."""
+        return None
 
-    ``raw`` is log1p(CP10K) of the gene set; ``pcaD`` its first D principal components;
-    ``nbmeanK`` the mean over a spot and its K nearest neighbours; ``nbmeanK-pcaD`` the principal
-    components of that; ``coords`` position and slice without any gene; ``majority`` no features.
-
-    Raises
-    ------
-    BadUsageError
-        Any other name; the nearest known one is suggested.
-    """
-    match = _GRAMMAR.fullmatch(name)
-    if match is None:
-        near = get_close_matches(name, EXAMPLES, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise BadUsageError(
-            Problem(
-                code="V03",
-                subject=f"method '{name}'",
-                where="--method",
-                what="no baseline of this name",
-                fix=f"{hint}baselines: {', '.join(EXAMPLES)} (the numbers are free); "
-                "vectors from a file are given as --embedding NAME=FILE.h5ad",
-            )
+    def identity(self, data: EvaluationSet) -> str:
+        """Return the digest of the corpus, the name and the version of its definition."""
+        return sha256_json(
+            {"corpus": data.corpus_id, "baseline": self.name, "version": BASELINE_VERSION}
         )
-    if name in ("coords", "majority"):
-        return Method(name=name, kind=name)
-    k, d = match["k"] or match["only"], match["d"]
-    return Method(
-        name=name,
-        kind="expression",
-        neighbours=int(k) if k else None,
-        components=int(d) if d else None,
-    )
 
+    def compute(self, data: EvaluationSet) -> Embeddings:
+        """Return the features of every spot of every slice.
 
-def compute_baseline(data: EvaluationSet, method: Method) -> Embeddings:
-    """Return the features of every spot of every slice.
+        Principal components are fitted once on all spots of the corpus, labelled or not. They see
+        the features of test spots, never a label.
 
-    Principal components are fitted once on all spots of the corpus, labelled or not. They see
-    the features of test spots, never a label.
+        Raises
+        ------
+        BadUsageError
+            More components than genes or spots.
+        """
+        parts: Mapping[str, NDArray[np.floating]]
+        if self.kind == "majority":
+            parts = {slug: np.zeros((w.meta.n_spots, 0)) for slug, w in data.slices.items()}
+        elif self.kind == "libsize":
+            parts = {slug: np.log1p(w.totals[:, None]) for slug, w in data.slices.items()}
+        elif self.kind in ("coords", "coords-shuffled"):
+            parts = _coordinates(data, shuffled=self.kind == "coords-shuffled")
+        else:
+            parts = self._expression(data)
+        made_by = {"method": self.name, "corpus_id": data.corpus_id}
+        return pack(data, {s: m.astype(np.float32) for s, m in parts.items()}, made_by)
 
-    Raises
-    ------
-    BadUsageError
-        More components than genes or spots.
-    """
-    if method.kind == "majority":
-        parts = {slug: np.zeros((w.meta.n_spots, 0), np.float32) for slug, w in data.slices.items()}
-    elif method.kind == "coords":
-        parts = _coordinates(data)
-    else:
-        parts = _expression_features(data, method)
-    return Embeddings(
-        slices={
-            slug: SliceEmbedding(barcodes=data.barcodes(slug), matrix=matrix)
-            for slug, matrix in parts.items()
-        },
-        provenance={"method": method.name, "corpus_id": data.corpus_id},
-    )
+    def _expression(self, data: EvaluationSet) -> "dict[str, NDArray[np.float32]]":
+        tables = {slug: self._table(data, whole) for slug, whole in data.slices.items()}
+        if self.kind == "banksy":
+            tables = _weigh(tables, data.genes.size)
+        if self.centred:
+            tables = {slug: _without_mean(table) for slug, table in tables.items()}
+        if self.components is not None:
+            return principal_components(tables, self.components, f"method '{self.name}'")
+        return {slug: _dense(table) for slug, table in tables.items()}
+
+    def _table(self, data: EvaluationSet, whole: "WholeSlice") -> "Table":
+        """Return the genes of one slice before projection: (N, G), or (N, 3 G) of a banksy."""
+        values = expression(whole, data.genes)
+        if self.neighbours is None:
+            return values
+        if self.kind == "nbmean":
+            return neighbour_mean(values, whole.xy, self.neighbours)
+        around = surroundings(values, whole.xy, self.neighbours)
+        return np.concatenate([_dense(values), *around], axis=1)
 
 
 def expression(whole: "WholeSlice", genes: NDArray[np.int32]) -> csr_array:
@@ -156,102 +151,131 @@ def expression(whole: "WholeSlice", genes: NDArray[np.int32]) -> csr_array:
     return csr_array(counts[:, genes])
 
 
-def nearest_neighbours(xy: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return every spot's K nearest spots by physical distance, the spot itself among them.
+def _dense(table: "Table") -> NDArray[np.float32]:
+    return np.asarray(table if isinstance(table, np.ndarray) else table.toarray(), np.float32)
 
-    Distances that agree to a millionth of the typical spacing tie; ties go to the spot that
-    comes first in grid order, so that the answer does not depend on the search tree.
 
-    Parameters
-    ----------
-    xy
-        (N, 2) positions in any one unit.
-    k
-        Neighbours beside the spot itself; all there are in a smaller slice.
+def _without_mean(table: "Table") -> NDArray[np.float32]:
+    wide = _dense(table)
+    return np.asarray(wide - wide.mean(axis=0, dtype=np.float64), np.float32)
 
-    Returns
-    -------
-    numpy.ndarray
-        (N, min(K + 1, N)) int64 indices, nearest first.
+
+def _weigh(tables: "Mapping[str, Table]", n_genes: int) -> "dict[str, Table]":
+    """Weigh own expression, neighbours' mean and gradient: 1 - L, 2/3 L, 1/3 L of the variance.
+
+    The shares are BANKSY's; unlike there a block is brought to one variance as a whole and its
+    genes keep their proportions, as z-scores of all genes would mostly add noise.
     """
-    n = xy.shape[0]
-    wanted = min(k + 1, n)
-    asked = min(wanted + _MARGIN, n)
-    # A list of ranks keeps the answer two-dimensional when only one neighbour is asked for.
-    answer = cKDTree(xy).query(xy, k=np.arange(1, asked + 1))
-    distances, found = np.asarray(answer[0], np.float64), np.asarray(answer[1], np.int64)
-    spacing = float(np.median(distances[:, 1])) if n > 1 else 1.0
-    rounded = np.round(distances / (spacing * 1e-6 or 1.0))
-    order = np.lexsort((found, rounded), axis=1)[:, :wanted]
-    return np.take_along_axis(found, order, axis=1)
+    shares = (1 - BANKSY_LAMBDA, BANKSY_LAMBDA * 2 / 3, BANKSY_LAMBDA / 3)
+    factors = np.ones(3 * n_genes, np.float32)
+    for number, share in enumerate(shares):
+        columns = np.s_[number * n_genes : (number + 1) * n_genes]
+        block = np.concatenate([_dense(table)[:, columns] for table in tables.values()])
+        variance = float(block.var(axis=0, dtype=np.float64).sum())
+        factors[columns] = np.sqrt(share / variance) if variance > 0 else 0.0
+    return {slug: _dense(table) * factors for slug, table in tables.items()}
 
 
-def neighbour_mean(values: csr_array, xy: NDArray[np.float64], k: int) -> csr_array:
-    """Return the mean over each spot and its K nearest neighbours, (N, G) float32."""
-    near = nearest_neighbours(xy, k)
-    n, width = near.shape
-    weights = np.full(near.size, 1.0 / width, np.float32)
-    starts = np.arange(0, near.size + 1, width)
-    average = csr_array((weights, near.ravel(), starts), shape=(n, n))
-    return csr_array(average @ values)
-
-
-def _expression_features(data: EvaluationSet, method: Method) -> dict[str, NDArray[np.float32]]:
-    tables: dict[str, csr_array] = {}
-    for slug, whole in data.slices.items():
-        values = expression(whole, data.genes)
-        if method.neighbours is not None:
-            values = neighbour_mean(values, whole.xy, method.neighbours)
-        tables[slug] = values
-    if method.components is None:
-        return {slug: values.toarray() for slug, values in tables.items()}
-    return _principal_components(tables, method)
-
-
-def _principal_components(
-    tables: Mapping[str, csr_array], method: Method
-) -> dict[str, NDArray[np.float32]]:
-    from sklearn.decomposition import PCA
-
-    stacked = vstack(list(tables.values()), format="csr").astype(np.float64)
-    n_spots, n_genes = stacked.shape
-    solver = "covariance_eigh" if n_genes <= _COVARIANCE_LIMIT else "arpack"
-    # An exact solver takes min(N, G) components; the iterative one has to leave one out.
-    limit = min(n_spots, n_genes) - (solver == "arpack")
-    components = method.components or 0
-    if components > limit:
-        raise BadUsageError(
-            Problem(
-                code="V06",
-                subject=f"method '{method.name}'",
-                what=f"{components} components of {n_spots:,} spots and {n_genes:,} genes",
-                fix=f"ask for at most {limit}, such as pca{min(10, limit)}",
-            )
-        )
-    scores = PCA(components, svd_solver=solver, random_state=0).fit_transform(stacked)
-    bounds = np.cumsum([0, *(table.shape[0] for table in tables.values())]).tolist()
-    return {
-        slug: np.ascontiguousarray(scores[start:stop], np.float32)
-        for slug, (start, stop) in zip(tables, pairwise(bounds), strict=True)
-    }
-
-
-def _coordinates(data: EvaluationSet) -> dict[str, NDArray[np.float32]]:
+def _coordinates(data: EvaluationSet, *, shuffled: bool) -> "dict[str, NDArray[np.float64]]":
     """Return (N, 2) positions in pitches, centred; with several slices, also which one it is.
 
     The slice stands as one column each, as large as the largest slice is wide, so that a nearest
-    neighbour is always of the same slice.
+    neighbour is always of the same slice. Shuffled, every spot has the position of another spot of
+    its slice: what is then still predicted comes from the slice alone.
     """
     centred: dict[str, NDArray[np.float64]] = {}
     for slug, whole in data.slices.items():
         pitch = whole.meta.pitch or 1.0
         centred[slug] = (whole.xy - whole.xy.mean(axis=0)) / pitch
+        if shuffled:
+            centred[slug] = centred[slug][_permutation(slug, whole.meta.n_spots)]
     if len(centred) == 1:
-        return {slug: xy.astype(np.float32) for slug, xy in centred.items()}
+        return centred
     reach = max(float(np.hypot(*(xy.max(axis=0) - xy.min(axis=0)))) for xy in centred.values())
-    parts: dict[str, NDArray[np.float32]] = {}
+    parts: dict[str, NDArray[np.float64]] = {}
     for number, (slug, xy) in enumerate(centred.items()):
         which = np.zeros((xy.shape[0], len(centred)))
         which[:, number] = reach
-        parts[slug] = np.concatenate([xy, which], axis=1).astype(np.float32)
+        parts[slug] = np.concatenate([xy, which], axis=1)
     return parts
+
+
+def _permutation(slug: str, n: int) -> NDArray[np.int64]:
+    """Return a permutation of n spots that depends on the slug alone, whatever NumPy's version."""
+    key = int.from_bytes(sha256(f"sttrain/coords-shuffled/v1\0{slug}".encode()).digest()[:16])
+    return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable")
+
+
+def _from_match(match: re.Match[str]) -> Control:
+    found = match.groupdict()
+    return Control(
+        name=match[0],
+        kind=_KINDS[found["kind"] or "raw"],
+        neighbours=int(found["k"]) if found.get("k") else None,
+        components=int(found["d"]) if found.get("d") else None,
+        centred=bool(found.get("centred")),
+    )
+
+
+_K: Final = r"(?P<k>[1-9]\d{0,2})"
+_D: Final = r"(?P<d>[1-9]\d{0,3})"
+_END: Final = r"(?P<centred>-centred)?"
+
+
+def _family(grammar: str, what: str, pattern: str, *examples: str) -> Family:
+    return Family(
+        grammar=grammar,
+        what=what,
+        examples=examples,
+        pattern=re.compile(pattern),
+        make=_from_match,
+    )
+
+
+FAMILIES: Final = (
+    _family("majority", "the most frequent training class", "(?P<kind>majority)", "majority"),
+    _family("coords", "position and slice, no gene", "(?P<kind>coords)", "coords"),
+    _family(
+        "coords-shuffled",
+        "positions of other spots of the slice: the slice alone",
+        "(?P<kind>coords-shuffled)",
+        "coords-shuffled",
+    ),
+    _family("libsize", "log1p of the library size, no gene", "(?P<kind>libsize)", "libsize"),
+    _family(
+        "raw[-centred]",
+        "log1p(CP10K) of the genes; centred: each slice's means taken off",
+        f"(?P<kind>raw){_END}",
+        "raw",
+        "raw-centred",
+    ),
+    _family(
+        "pcaD[-centred]",
+        "first D principal components of that",
+        f"(?P<kind>)pca{_D}{_END}",
+        "pca10",
+        "pca50",
+        "pca10-centred",
+        "pca50-centred",
+    ),
+    _family(
+        "nbmeanK[-pcaD][-centred]",
+        "mean of a spot and its K nearest; its principal components",
+        f"(?P<kind>nbmean){_K}(-pca{_D})?{_END}",
+        *(
+            f"nbmean{k}-pca{d}{end}"
+            for k in (6, 18, 36)
+            for d in (10, 50)
+            for end in ("", "-centred")
+        ),
+    ),
+    _family(
+        "banksyK[-pcaD][-centred]",
+        "own expression, mean of the K nearest and its gradient, weighed as BANKSY does",
+        f"(?P<kind>banksy){_K}(-pca{_D})?{_END}",
+        "banksy18-pca10",
+        "banksy18-pca50",
+        "banksy18-pca50-centred",
+    ),
+)
+"""Every control, from the simplest to the strongest; the numbers are free."""

@@ -1,16 +1,33 @@
-"""Where code is run from: the commit of the current directory's repository, if git answers.
+"""What code is run, and where from: versions of packages; the commit, if git answers.
 
 Never a path, a user, a host or a branch name: a commit id and whether anything was changed since.
 """
 
 import os
+import platform
 import re
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
+
+from stbuild.corpus.jsonio import dump_canonical
 
 _SECONDS: Final = 1.0
 """Patience with git; a run does not wait for a slow file system."""
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+def describe_versions(*packages: str) -> str:
+    """Return the versions of this package, Python and others that are installed, as JSON."""
+    from sttrain import __version__
+
+    found = {"sttrain": __version__, "python": platform.python_version()}
+    for name in ("numpy", "scipy", "scikit-learn", "torch", *packages):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return dump_canonical(found).decode()
 
 
 def git_state(seconds: float = _SECONDS) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """How predictions agree with labels; the rules for absent classes are fixed here.
 
 A class counts where it stands among the true labels that are scored. One that is never predicted
-scores 0; a predicted class that no scored spot has only costs the classes it was taken from.
+scores 0; a predicted class that no scored spot has only costs the classes it was taken from. Where
+all scored spots have one class the adjusted Rand index is undefined (it would be 1 or 0 by whether
+the predictions are constant) and is none, which averages leave out.
 """
 
 from dataclasses import dataclass, fields
@@ -16,8 +18,9 @@ class Scores:
     """Agreement of N predictions with N labels."""
 
     accuracy: float
-    ari_pred: float
-    """Adjusted Rand index of predicted and true classes: a classifier's, not a clustering's."""
+    ari_pred: float | None
+    """Adjusted Rand index of predicted and true classes: a classifier's, not a clustering's. None
+    where the labels are of one class."""
     macro_f1: float
     balanced_accuracy: float
     """Mean recall over the classes that occur."""
@@ -41,16 +44,44 @@ def score_predictions(truth: NDArray[np.int16], predicted: NDArray[np.int16]) ->
     ValueError
         Nothing to score, arrays of two lengths, or an unlabelled spot.
     """
-    from sklearn.metrics import adjusted_rand_score, f1_score, recall_score
-
     if not truth.size or truth.shape != predicted.shape or int(truth.min()) < 0:
         msg = f"{truth.shape} labels and {predicted.shape} predictions, labelled spots expected"
         raise ValueError(msg)
-    present = np.unique(truth)
-    options = {"labels": present, "average": "macro", "zero_division": 0.0}
+    # Rows are true classes, columns predicted ones; a class of either side has both.
+    classes, codes = np.unique(np.concatenate([truth, predicted]), return_inverse=True)
+    pairs = codes[: truth.size] * classes.size + codes[truth.size :]
+    table = np.bincount(pairs, minlength=classes.size**2).reshape(classes.size, classes.size)
+    n_true, n_predicted = table.sum(axis=1), table.sum(axis=0)
+    present = n_true > 0
+    right = np.diag(table)[present]
     return Scores(
         accuracy=float(np.mean(truth == predicted)),
-        ari_pred=float(adjusted_rand_score(truth, predicted)),
-        macro_f1=float(f1_score(truth, predicted, **options)),
-        balanced_accuracy=float(recall_score(truth, predicted, **options)),
+        ari_pred=adjusted_rand_index(table) if np.count_nonzero(present) > 1 else None,
+        # Never 0 / 0, as every class that is looked at has true spots.
+        macro_f1=float(np.mean(2 * right / (n_true + n_predicted)[present])),
+        balanced_accuracy=float(np.mean(right / n_true[present])),
+    )
+
+
+def adjusted_rand_index(table: NDArray[np.int64]) -> float:
+    """Return the adjusted Rand index of a contingency table (Hubert and Arabie 1985).
+
+    As scikit-learn computes it, but from the table, which is at hand: its checks of the inputs take
+    longer than all fits of the nearest neighbours.
+    """
+    n = int(table.sum())
+    same = sum(int(x) ** 2 for x in table.flat) - n
+    rows = sum(int(x) ** 2 for x in table.sum(axis=1)) - n
+    columns = sum(int(x) ** 2 for x in table.sum(axis=0)) - n
+    both_apart = n * (n - 1) - rows - columns + same
+    only_rows, only_columns = rows - same, columns - same
+    if only_rows == only_columns == 0:
+        return 1.0
+    return (
+        2.0
+        * (same * both_apart - only_rows * only_columns)
+        / (
+            (same + only_rows) * (only_rows + both_apart)
+            + (same + only_columns) * (only_columns + both_apart)
+        )
     )

@@ -1,16 +1,13 @@
 """Probes: fit heads on features under frozen splits and keep every score.
 
 One classifier is fitted over all labelled slices together and scored pooled and per slice. Work
-is cut into jobs, one per (method, head, split, seed); a job that is stored is not done again.
+is cut into jobs, one per (method, head, split, seed, repeat); a job that is stored is not done
+again, and jobs of one head and method are fitted in groups, which changes no score.
 """
 
-import platform
-import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -18,31 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.digests import sha256_json
-from stbuild.corpus.errors import merge_errors
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
-from sttrain.baselines import BASELINE_VERSION, Method, compute_baseline, parse_method
-from sttrain.embeddings import Embeddings, align_embeddings, read_embeddings, require_suffix
-from sttrain.errors import BadUsageError, ConflictError, Problem, StError
+from sttrain.candidates import EmbeddingFile, collect_methods, problem
+from sttrain.environment import describe_versions
+from sttrain.errors import ConflictError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set, stack_slices
-from sttrain.heads import Head, MajorityHead
+from sttrain.heads import FitTask, Fitted, Head, MajorityHead
+from sttrain.methods import Method
 from sttrain.metrics import score_predictions
 from sttrain.probe_config import ProbeConfig
 from sttrain.results import Predictions, ResultRow, ResultStore, create_store, write_spots
 from sttrain.splits import EvaluationSplit, Fold, read_split, require_usable
+from sttrain.threads import one_core_threads
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-_PACKAGES: Final = ("numpy", "scipy", "scikit-learn", "torch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingFile:
-    """An embedding to judge: its name in tables and its file."""
-
-    name: str
-    path: Path
-    key: str | None = None
-    """Name in ``obsm`` of an ``.h5ad``."""
+_REPEAT_STRIDE: Final = 1000
+"""Distance of the seeds of two repeats; splits have fewer seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +43,18 @@ class ProbeOutcome:
     """Fits of this run."""
     n_reused: int
     """Fits that were stored already."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Candidate:
-    """A method to judge; its features are made when they are needed."""
-
-    name: str
-    source: str
-    digest: str
-    checkpoint: str | None
-    is_majority: bool
-    features: Callable[[], Embeddings]
+    needless: tuple[str, ...] = ()
+    """Reductions that were left out, as the vectors have no more dimensions than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    candidate: _Candidate
+    method: Method
+    source_digest: str
     head: Head
     split: EvaluationSplit
     fold: Fold
+    repeat: int
     corpus_id: str
 
     @property
@@ -83,44 +63,30 @@ class _Job:
         return sha256_json(
             {
                 "corpus": self.corpus_id,
-                "source": self.candidate.digest,
-                "method": self.candidate.name,
+                "source": self.source_digest,
+                "method": self.method.name,
                 "head": self.head.settings(),
                 "split": [self.split.name, self.split.digest],
-                "seed": self.fold.seed,
+                "seed": [self.fold.seed, self.repeat],
             }
         )[:16]
 
-
-def parse_embedding(text: str) -> EmbeddingFile:
-    """Read ``NAME=FILE`` or ``NAME=FILE.h5ad:KEY``.
-
-    Raises
-    ------
-    BadUsageError
-        Another form, a name outside ``[a-z0-9-]``, the name of a baseline, a foreign suffix.
-    """
-    name, separator, place = text.partition("=")
-    stem, colon, key = place.rpartition(":")
-    file, wanted = (Path(stem), key) if colon and stem.endswith(".h5ad") else (Path(place), None)
-    if not separator or not place or not _NAME.fullmatch(name):
-        what = "NAME=FILE was expected, the name of lower-case letters, digits and hyphens"
-        raise BadUsageError(_problem("V15", text, what, "such as ours=emb.h5ad"))
-    try:
-        parse_method(name)
-    except BadUsageError:
-        require_suffix(file)
-        return EmbeddingFile(name=name, path=file, key=wanted)
-    what = f"'{name}' is the name of a baseline"
-    raise BadUsageError(_problem("V15", text, what, "give the embedding another name"))
+    def task(self, features: NDArray[np.float32]) -> FitTask:
+        """Return the fit, given the features of the spots of the split."""
+        return FitTask(
+            features=features,
+            labels=self.split.labels,
+            train=self.split.training_spots(self.fold),
+            seed=self.fold.seed + _REPEAT_STRIDE * self.repeat,
+        )
 
 
 def probe_corpus(
     root: Path,
     out: Path,
     *,
-    methods: Sequence[str],
-    embeddings: Sequence[EmbeddingFile],
+    methods: Sequence[str | Method],
+    embeddings: Sequence[EmbeddingFile] = (),
     config: ProbeConfig,
     workers: int = 1,
     replace: bool = False,
@@ -135,7 +101,7 @@ def probe_corpus(
     out
         Folder of results; made, or continued.
     methods
-        Names of baselines.
+        Names of the table of `sttrain.methods`, or objects of its protocol.
     embeddings
         Files of vectors.
     config
@@ -156,111 +122,47 @@ def probe_corpus(
     ConflictError
         `out` belongs to another corpus, or a name stands for other vectors there.
     """
-    parsed = _parse_all(methods, embeddings)
     data = read_evaluation_set(corpus := open_corpus(root))
     splits = [read_split(corpus, data, name, config.seeds) for name in dict.fromkeys(config.splits)]
     heads = config.make_heads()
     require_usable(splits, max(head.least for head in heads))
     slugs = sorted({slug for split in splits for slug in split.slugs})
-    candidates = [_baseline(data, method) for method in parsed]
-    candidates += _read_all(embeddings, data, slugs)
+    found, needless = collect_methods(
+        data, slugs, methods=methods, embeddings=embeddings, reduce=config.reduce
+    )
     store = create_store(out, data)
-    _settle_conflicts(store, candidates, replace=replace)
+    identities = {method.name: method.identity(data) for method in found}
+    _settle_conflicts(store, identities, replace=replace)
     write_spots(store, data, slugs)
     jobs = [
-        _Job(candidate=candidate, head=head, split=split, fold=fold, corpus_id=data.corpus_id)
-        for candidate in candidates
-        for split in splits
+        _Job(
+            method=method,
+            source_digest=identities[method.name],
+            head=head,
+            split=split,
+            fold=fold,
+            repeat=repeat,
+            corpus_id=data.corpus_id,
+        )
+        for method in found
         for head in heads
+        for split in splits
         for fold in split.folds
+        for repeat in range(config.held_out_seeds if fold.held_out and head.is_random else 1)
     ]
     finished = store.finished()
     missing = [job for job in jobs if job.digest not in finished]
     _run_jobs(missing, data, store, workers, progress)
-    rows = store.summarise()
-    return ProbeOutcome(rows=rows, n_computed=len(missing), n_reused=len(jobs) - len(missing))
-
-
-def _parse_all(methods: Sequence[str], embeddings: Sequence[EmbeddingFile]) -> list[Method]:
-    parsed, errors = [], []
-    for name in dict.fromkeys(methods):
-        try:
-            parsed.append(parse_method(name))
-        except BadUsageError as error:
-            errors.append(error)
-    if errors:
-        raise merge_errors(errors)
-    names = [embedding.name for embedding in embeddings]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        what = f"{', '.join(twice)} given more than once"
-        raise BadUsageError(_problem("V15", "--embedding", what, "give every file its own name"))
-    if not parsed and not names:
-        fix = "such as --method raw, or --embedding ours=emb.h5ad"
-        raise BadUsageError(_problem("V03", "probe", "nothing to judge", fix))
-    return parsed
-
-
-def _baseline(data: EvaluationSet, method: Method) -> _Candidate:
-    definition = {"corpus": data.corpus_id, "baseline": method.name, "version": BASELINE_VERSION}
-    return _Candidate(
-        name=method.name,
-        source="baseline",
-        digest=sha256_json(definition),
-        checkpoint=None,
-        is_majority=method.kind == "majority",
-        features=partial(compute_baseline, data, method),
+    return ProbeOutcome(
+        rows=store.summarise(),
+        n_computed=len(missing),
+        n_reused=len(jobs) - len(missing),
+        needless=tuple(needless),
     )
 
 
-def _read_all(
-    files: Iterable[EmbeddingFile], data: EvaluationSet, slugs: Sequence[str]
-) -> list[_Candidate]:
-    """Read and check every file; the problems of all of them are reported together."""
-    barcodes = {slug: data.barcodes(slug) for slug in slugs}
-    found: list[_Candidate] = []
-    errors: list[StError] = []
-    for file in files:
-        try:
-            vectors = read_embeddings(file.path, file.key)
-            aligned = align_embeddings(vectors, barcodes, f"'{file.name}' ({file.path.name})")
-            _require_same_corpus(file, aligned, data)
-        except StError as error:
-            errors.append(error)
-            continue
-        checkpoint = aligned.provenance.get("checkpoint")
-        found.append(
-            _Candidate(
-                name=file.name,
-                source="embedding",
-                digest=aligned.digest(),
-                checkpoint=str(checkpoint) if checkpoint else None,
-                is_majority=False,
-                features=partial(_same, aligned),
-            )
-        )
-    if errors:
-        raise merge_errors(errors)
-    return found
-
-
-def _same(embeddings: Embeddings) -> Embeddings:
-    return embeddings
-
-
-def _require_same_corpus(file: EmbeddingFile, vectors: Embeddings, data: EvaluationSet) -> None:
-    """Refuse vectors that say they were made from another corpus; foreign files say nothing."""
-    made_from = vectors.provenance.get("corpus_id")
-    if made_from is not None and made_from != data.corpus_id:
-        what = f"made from corpus {str(made_from)[:12]}, this one is {data.corpus_id[:12]}"
-        fix = "run `sttrain embed` on this corpus"
-        raise ConflictError(_problem("V10", f"embedding '{file.name}'", what, fix))
-
-
-def _settle_conflicts(
-    store: ResultStore, candidates: Sequence[_Candidate], *, replace: bool
-) -> None:
+def _settle_conflicts(store: ResultStore, digests: Mapping[str, str], *, replace: bool) -> None:
     """Refuse, or with `replace` remove, stored rows of a name that stood for other vectors."""
-    digests = {candidate.name: candidate.digest for candidate in candidates}
     stale = [r for r in store.rows() if digests.get(r.method, r.source_digest) != r.source_digest]
     if not stale:
         return
@@ -271,7 +173,7 @@ def _settle_conflicts(
     what = "the stored results of this name are of other vectors"
     raise ConflictError(
         *(
-            _problem("V16", f"method '{name}'", what, fix)
+            problem("V16", f"method '{name}'", what, fix)
             for name in sorted({r.method for r in stale})
         )
     )
@@ -284,62 +186,64 @@ def _run_jobs(
     workers: int,
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
-    """Run jobs method by method, so that the features of one method are in memory at a time."""
+    """Run jobs method by method: the features of one, and of the next, are in memory at a time."""
     done = 0
-    versions = _versions()
-    for name in dict.fromkeys(job.candidate.name for job in jobs):
-        mine = [job for job in jobs if job.candidate.name == name]
-        if progress:
-            progress(done, len(jobs), name)
-        vectors = mine[0].candidate.features()
-        matrices = {slug: part.matrix for slug, part in vectors.slices.items()}
-        stacks = {job.split.slugs: stack_slices(matrices, job.split.slugs) for job in mine}
-        tasks = [partial(_fit, job, stacks[job.split.slugs]) for job in mine]
-        for number, predicted in _in_threads(tasks, workers):
-            store.add(*_judge(mine[number], predicted, data, versions))
-            done += 1
+    versions = describe_versions()
+    by_method: dict[str, list[_Job]] = {}
+    for job in jobs:
+        by_method.setdefault(job.method.name, []).append(job)
+    waiting = list(by_method.values())
+    with one_core_threads(workers) as pool:
+        ahead = [pool.submit(_stacks, mine, data) for mine in waiting[:1]]
+        for number, mine in enumerate(waiting):
             if progress:
-                progress(done, len(jobs), name)
+                progress(done, len(jobs), mine[0].method.name)
+            stacks = ahead.pop().result()
+            ahead += [pool.submit(_stacks, them, data) for them in waiting[number + 1 : number + 2]]
+            for group, fitted in _as_fitted(pool, mine, stacks):
+                for job, said in zip(group, fitted, strict=True):
+                    store.add(*_judge(job, said, data, versions))
+                done += len(group)
+                if progress:
+                    progress(done, len(jobs), mine[0].method.name)
 
 
-def _in_threads(
-    tasks: Sequence[Callable[[], NDArray[np.int16]]], workers: int
-) -> Iterable[tuple[int, NDArray[np.int16]]]:
-    """Yield (number, result) as tasks finish, each on one thread: scores do not depend on it."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    def prepare() -> None:
-        # torch's own threads and those of BLAS and OpenMP libraries are counted per thread.
-        torch.set_num_threads(1)
-        threadpool_limits(1)
-
-    before = torch.get_num_threads()
-    with threadpool_limits(1):
-        try:
-            with ThreadPoolExecutor(max(1, workers), "probe", prepare) as pool:
-                numbers = {pool.submit(task): i for i, task in enumerate(tasks)}
-                try:
-                    for future in as_completed(numbers):
-                        yield numbers[future], future.result()
-                finally:
-                    pool.shutdown(wait=True, cancel_futures=True)
-        finally:
-            torch.set_num_threads(before)
+_Stacks = Mapping[tuple[str, ...], NDArray[np.float32]]
 
 
-def _fit(job: _Job, features: NDArray[np.float32]) -> NDArray[np.int16]:
-    head = MajorityHead() if job.candidate.is_majority else job.head
-    train = job.split.training_spots(job.fold)
-    return head.fit_predict(features, job.split.labels, train, job.fold.seed)
+def _stacks(jobs: Sequence[_Job], data: EvaluationSet) -> _Stacks:
+    """Return the features of one method, spots of the slices of each split below each other."""
+    vectors = jobs[0].method.compute(data)
+    matrices = {slug: part.matrix for slug, part in vectors.slices.items()}
+    wanted = dict.fromkeys(job.split.slugs for job in jobs)
+    return {slugs: stack_slices(matrices, slugs) for slugs in wanted}
+
+
+def _as_fitted(
+    pool: ThreadPoolExecutor, jobs: Sequence[_Job], stacks: _Stacks
+) -> Iterator[tuple[Sequence[_Job], list[Fitted]]]:
+    """Yield groups of jobs with what they say, as they end."""
+    running: dict[Future[list[Fitted]], Sequence[_Job]] = {}
+    for head in dict.fromkeys(job.head for job in jobs):
+        mine = [job for job in jobs if job.head == head]
+        tasks = [job.task(stacks[job.split.slugs]) for job in mine]
+        size = head.together(tasks)
+        featureless = tasks[0].features.shape[1] == 0
+        for start in range(0, len(mine), size):
+            chosen = np.s_[start : start + size]
+            fit = MajorityHead().fit if featureless else head.fit
+            running[pool.submit(fit, tasks[chosen])] = mine[chosen]
+    for future in as_completed(running):
+        yield running[future], future.result()
 
 
 def _judge(
-    job: _Job, predicted: NDArray[np.int16], data: EvaluationSet, versions: str
+    job: _Job, fitted: Fitted, data: EvaluationSet, versions: str
 ) -> tuple[list[ResultRow], list[Predictions]]:
     """Score a fit pooled and per slice; a slice without a judged spot has no row."""
-    split, test = job.split, job.fold.test
+    split, test, predicted = job.split, job.fold.test, fitted.predicted
     train = split.training_spots(job.fold)
+    known = np.unique(split.labels[train])
     inside = np.zeros(test.size, np.bool_)
     rows: list[ResultRow] = []
     predictions: list[Predictions] = []
@@ -353,41 +257,38 @@ def _judge(
             codes = job.fold.codes[here].tobytes().decode()
             predictions.append(Predictions(slice=slug, codes=codes, predicted=names))
         if chosen.any():
-            scores = score_predictions(split.labels[chosen], predicted[chosen])
+            truth = split.labels[chosen]
             rows.append(
                 ResultRow(
                     job=job.digest,
                     corpus=data.corpus,
                     corpus_id=data.corpus_id,
-                    method=job.candidate.name,
-                    source=job.candidate.source,
-                    source_digest=job.candidate.digest,
-                    checkpoint=job.candidate.checkpoint,
+                    method=job.method.name,
+                    source=job.method.source,
+                    source_digest=job.source_digest,
+                    checkpoint=job.method.checkpoint,
                     head=job.head.name,
-                    epochs=job.head.epochs,
+                    epochs=fitted.epochs,
+                    converged=fitted.converged,
                     split=split.name,
                     split_digest=split.digest,
                     transductive=split.transductive,
+                    held_out=job.fold.held_out,
                     seed=job.fold.seed,
+                    repeat=job.repeat,
                     slice=slug,
                     n_train=int(inside[train].sum()),
                     n_test=int(chosen.sum()),
-                    n_classes=int(np.unique(split.labels[train]).size),
-                    rare="; ".join(data.labels[code] for code in split.rare),
+                    n_classes=int(known.size),
+                    rare=_listed(data, split.rare),
+                    absent=_listed(data, np.setdiff1d(truth, known).tolist()),
                     settings=dump_canonical(job.head.settings()).decode(),
                     versions=versions,
-                    **asdict(scores),
+                    **asdict(score_predictions(truth, predicted[chosen])),
                 )
             )
     return rows, predictions
 
 
-def _versions() -> str:
-    from sttrain import __version__
-
-    found = {"sttrain": __version__, "python": platform.python_version()}
-    return dump_canonical(found | {name: version(name) for name in _PACKAGES}).decode()
-
-
-def _problem(code: str, subject: str, what: str, fix: str) -> Problem:
-    return Problem(code=code, subject=subject, what=what, fix=fix)
+def _listed(data: EvaluationSet, codes: Iterable[int]) -> str:
+    return "; ".join(data.labels[code] for code in codes)

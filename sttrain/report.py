@@ -20,8 +20,8 @@ from sttrain.results import (
     ResultStore,
     head_slug,
     open_store,
-    rows_csv,
 )
+from sttrain.rows import rows_csv
 
 MEAN_OF_SLICES: Final = "ari_slices"
 """Mean over slices of each slice's own ``ari_pred``."""
@@ -241,11 +241,14 @@ def _draw_maps(
             row.method: row
             for row in rows
             if (row.split, row.head, row.seed, row.slice) == (split, head, seed, st_slice)
+            and row.repeat == 0
         }
         panels: list[Panel] = []
         for method in (m for m in report.methods if m in chosen):
             found = _of_slice(store.predictions(chosen[method]), st_slice)
-            score = f"acc {chosen[method].accuracy:.3f}, ARI {chosen[method].ari_pred:.3f}"
+            ari = chosen[method].ari_pred
+            shown = "undefined" if ari is None else f"{ari:.3f}"
+            score = f"acc {chosen[method].accuracy:.3f}, ARI {shown}"
             panels.append(Panel(title=method, note=score, spots=found))
         name = f"map_{st_slice}_{split}_{head_slug(head)}_s{seed:03d}.png"
         if progress:
@@ -263,21 +266,26 @@ def _of_slice(found: Iterable[Predictions], slug: str) -> Predictions:
 def _values_by_seed(
     rows: Iterable[ResultRow],
 ) -> dict[tuple[str, Column], dict[int, float]]:
-    """Return, per method and column, the value of each seed."""
-    values: dict[tuple[str, Column], dict[int, float]] = {}
-    parts: dict[tuple[str, Column], dict[int, list[float]]] = {}
+    """Return, per method and column, the value of each seed: the mean over repeats (and slices).
+
+    Undefined scores are left out; so is a seed that has no other.
+    """
+    found: dict[tuple[str, Column], dict[int, list[float]]] = {}
     for row in rows:
-        if row.slice is None:
-            for metric in METRICS:
+        scores = (
+            {metric: getattr(row, metric) for metric in METRICS}
+            if row.slice is None
+            else {MEAN_OF_SLICES: row.ari_pred}
+        )
+        for metric, score in scores.items():
+            if score is not None:
                 column = Column(split=row.split, head=row.head, metric=metric)
-                values.setdefault((row.method, column), {})[row.seed] = getattr(row, metric)
-        else:
-            column = Column(split=row.split, head=row.head, metric=MEAN_OF_SLICES)
-            by_seed = parts.setdefault((row.method, column), {})
-            by_seed.setdefault(row.seed, []).append(row.ari_pred)
-    for key, by_seed in parts.items():
-        values[key] = {seed: fmean(scores) for seed, scores in by_seed.items()}
-    return values
+                by_seed = found.setdefault((row.method, column), {})
+                by_seed.setdefault(row.seed, []).append(score)
+    return {
+        key: {seed: fmean(scores) for seed, scores in by_seed.items()}
+        for key, by_seed in found.items()
+    }
 
 
 def _cell(values: Sequence[float]) -> Cell:
@@ -322,15 +330,20 @@ def _remarks(rows: Sequence[ResultRow], cells: Mapping[tuple[str, Column], Cell]
         yield "majority ignores the head; it stands under each for comparison."
     if rare := sorted({row.rare for row in rows if row.rare}):
         yield f"Too small to train on, but scored: {'; '.join(rare)}."
+    if undefined := sum(row.ari_pred is None for row in rows):
+        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
+    if stopped := sum(row.converged is False for row in rows):
+        yield f"The solver of the logistic head stopped at its limit in {stopped:,} rows."
 
 
 def _method_order(row: ResultRow) -> tuple[int, int, list[int], str]:
     """Order methods from the simplest control to the embeddings, untrained ones first."""
-    prefixes = ("majority", "coords", "raw", "pca", "nbmean")
+    prefixes = ("majority", "libsize", "coords", "raw", "pca", "nbmean", "banksy")
     numbers = [int(n) for n in "".join(c if c.isdigit() else " " for c in row.method).split()]
     if row.source == "embedding":
         return len(prefixes), int(row.method != "untrained"), [], row.method
-    place = next(i for i, prefix in enumerate(prefixes) if row.method.startswith(prefix))
+    known = (i for i, prefix in enumerate(prefixes) if row.method.startswith(prefix))
+    place = next(known, len(prefixes))
     return place, 0, numbers, row.method
 
 

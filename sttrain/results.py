@@ -5,23 +5,19 @@ the scores of a fit, ``predictions/`` its predictions, ``spots/`` where the spot
 ``results.parquet`` and ``results.csv`` are all rows together, written from the former.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.documents import Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
-from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem
+from sttrain.errors import BadInputError, ConflictError, Problem
 from sttrain.evaluation import EvaluationSet
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sttrain.rows import RowTable, read_table, to_parquet
 
 MARK: Final = "results.json"
 FORMAT: Final = "sttrain/results"
@@ -31,7 +27,7 @@ class ResultsDocument(Document):
     """``results.json``: the corpus that all results of a folder belong to."""
 
     format: Literal["sttrain/results"] = FORMAT
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     corpus: str
     corpus_id: Sha256
 
@@ -54,10 +50,18 @@ class ResultRow:
     head: str
     """Name in tables, with its numbers."""
     epochs: int | None
+    """Epochs that were trained."""
+    converged: bool | None
+    """Whether the solver ended before its limit of iterations, where there is one."""
     split: str
     split_digest: str
     transductive: bool
+    held_out: str | None
+    """Donor or pair that is judged, where a group is held out."""
     seed: int
+    """Seed of the split, or number of the group that is held out."""
+    repeat: int
+    """Number of the fit among those of the same seed that differ by their draws alone."""
     slice: str | None
     """Slug; none for the scores pooled over all slices."""
     n_train: int
@@ -66,22 +70,17 @@ class ResultRow:
     """Classes trained on."""
     rare: str
     """Classes too small to train on, separated by semicolons; they are scored."""
+    absent: str
+    """Classes that are scored here and that no training spot has, separated by semicolons."""
     accuracy: float
-    ari_pred: float
+    ari_pred: float | None
+    """None where the scored spots have one class: agreement of partitions is then undefined."""
     macro_f1: float
     balanced_accuracy: float
     settings: str
     """Settings of the head, JSON."""
     versions: str
     """Versions of the software, JSON."""
-
-
-_TYPES: Final[Mapping[str, str]] = {
-    **{field.name: "string" for field in fields(ResultRow)},
-    **dict.fromkeys(("epochs", "seed", "n_train", "n_test", "n_classes"), "int64"),
-    **dict.fromkeys(("accuracy", "ari_pred", "macro_f1", "balanced_accuracy"), "float64"),
-    "transductive": "bool_",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +111,20 @@ class ResultStore:
     root: Path
     document: ResultsDocument
 
+    @property
+    def jobs(self) -> RowTable[ResultRow]:
+        """The scores of all fits."""
+        return RowTable(self.root / "jobs", ResultRow, self.document.corpus_id)
+
     def finished(self) -> set[str]:
         """Return the digests of the jobs whose scores and predictions are stored."""
-        jobs, predictions = (
-            {path.stem.rpartition("_")[2] for path in (self.root / folder).glob("*.parquet")}
-            for folder in ("jobs", "predictions")
-        )
-        return jobs & predictions
+        predicted = {
+            path.stem.rpartition("_")[2] for path in (self.root / "predictions").glob("*.parquet")
+        }
+        return self.jobs.finished() & predicted
 
     def rows(self) -> list[ResultRow]:
-        """Read all rows, sorted by method, head, split, seed and slice.
+        """Read all rows, sorted by method, head, split, seed, repeat and slice.
 
         Raises
         ------
@@ -130,18 +133,12 @@ class ResultStore:
         IntegrityError
             A file that is damaged.
         """
-        found: list[ResultRow] = []
-        for path in sorted((self.root / "jobs").glob("*.parquet")):
-            table = _read_table(path, set(_TYPES))
-            found += [ResultRow(**values) for values in table.select(list(_TYPES)).to_pylist()]
-        others = {row.corpus_id for row in found} - {self.document.corpus_id}
-        if others:
-            what = f"rows of corpus {min(others)[:12]}, expected {self.document.corpus_id[:12]}"
-            fix = "keep the results of each corpus in a folder of its own"
-            raise BadInputError(_problem("V10", self.root, what, fix))
         return sorted(
-            found, key=lambda r: (r.method, r.head, r.split, r.seed, r.slice is not None, r.slice)
-        )
+            self.jobs.rows(),
+            key=lambda r: (
+                r.method, r.head, r.split, r.seed, r.repeat, r.slice is not None, r.slice or ""
+            ),
+        )  # fmt: skip
 
     def add(self, rows: Sequence[ResultRow], predictions: Sequence[Predictions]) -> None:
         """Store a fit: first its predictions, then its scores, which mean that it is done."""
@@ -159,14 +156,14 @@ class ResultStore:
                 ).dictionary_encode(),
             }
         )
-        write_durable(self.root / "predictions" / name, _to_parquet(spots))
-        write_durable(self.root / "jobs" / name, _to_parquet(_rows_table(rows)))
+        write_durable(self.root / "predictions" / f"{name}.parquet", to_parquet(spots))
+        self.jobs.add(name, rows)
 
     def remove(self, rows: Iterable[ResultRow]) -> None:
         """Delete the files of the jobs of some rows; scores first."""
         for name in sorted({job_file(row) for row in rows}):
             for folder in ("jobs", "predictions"):
-                (self.root / folder / name).unlink(missing_ok=True)
+                (self.root / folder / f"{name}.parquet").unlink(missing_ok=True)
 
     def predictions(self, row: ResultRow) -> list[Predictions]:
         """Read the predictions of the fit that a row belongs to.
@@ -176,8 +173,8 @@ class ResultStore:
         IntegrityError
             The file is missing or damaged.
         """
-        path = self.root / "predictions" / job_file(row)
-        table = _read_table(path, {"slice", "code", "predicted"})
+        path = self.root / "predictions" / f"{job_file(row)}.parquet"
+        table = read_table(path, {"slice", "code", "predicted"})
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         members: dict[str, list[int]] = {}
         for i, slug in enumerate(columns["slice"]):
@@ -200,7 +197,7 @@ class ResultStore:
             The file is missing or damaged.
         """
         columns = {"barcode", "x", "y", "label"}
-        table = _read_table(self.root / "spots" / f"{slug}.parquet", columns)
+        table = read_table(self.root / "spots" / f"{slug}.parquet", columns)
         return SpotTable(
             barcodes=tuple(table.column("barcode").to_pylist()),
             xy=np.stack([table.column(axis).to_numpy() for axis in "xy"], axis=1),
@@ -210,26 +207,24 @@ class ResultStore:
     def summarise(self) -> list[ResultRow]:
         """Write all rows together as ``results.parquet`` and ``results.csv`` and return them."""
         rows = self.rows()
-        tables = {
-            "results.parquet": _to_parquet(_rows_table(rows)),
-            "results.csv": rows_csv(asdict(row) for row in rows),
-        }
-        for name, content in tables.items():
-            path = self.root / name
-            if not path.is_file() or path.read_bytes() != content:
-                write_durable(path, content)
+        self.jobs.summarise(self.root / "results", rows)
         return rows
 
 
 def create_store(root: Path, data: EvaluationSet) -> ResultStore:
-    """Open the results of a corpus, or start them.
+    """Open the results of a corpus, or start them; see `open_or_create`."""
+    return open_or_create(root, data.corpus, data.corpus_id)
+
+
+def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
+    """Open the results of a corpus by its name and id, or start them.
 
     Raises
     ------
     ConflictError
         The folder holds results of another corpus, or something else.
     """
-    wanted = ResultsDocument(corpus=data.corpus, corpus_id=data.corpus_id)
+    wanted = ResultsDocument(corpus=corpus, corpus_id=corpus_id)
     mark = root / MARK
     if not mark.exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -280,65 +275,17 @@ def write_spots(store: ResultStore, data: EvaluationSet, slugs: Iterable[str]) -
                 "label": pa.array(data.label_names(slug), pa.string()),
             }
         )
-        write_durable(path, _to_parquet(table))
+        write_durable(path, to_parquet(table))
 
 
 def job_file(row: ResultRow) -> str:
-    """Return the file name of the job of a row: readable, and unique by its digest."""
-    return f"{row.method}_{head_slug(row.head)}_{row.split}_s{row.seed:03d}_{row.job}.parquet"
+    """Return the name of the files of a job, without suffix: readable, and unique by its digest."""
+    return f"{row.method}_{head_slug(row.head)}_{row.split}_s{row.seed:03d}_{row.job}"
 
 
 def head_slug(head: str) -> str:
     """Return a head's name as file names use it."""
     return "-".join("".join(c if c.isalnum() else " " for c in head.lower()).split())
-
-
-def rows_csv(rows: Iterable[Mapping[str, object]]) -> bytes:
-    """Return rows as CSV with a header, UTF-8, Unix line ends; nothing at all for no rows."""
-    listed = list(rows)
-    buffer = io.StringIO()
-    if listed:
-        writer = csv.DictWriter(buffer, list(listed[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(listed)
-    return buffer.getvalue().encode()
-
-
-def _rows_table(rows: Sequence[ResultRow]) -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.table(
-        {
-            name: pa.array([getattr(row, name) for row in rows], getattr(pa, kind)())
-            for name, kind in _TYPES.items()
-        }
-    )
-
-
-def _to_parquet(table: "pa.Table") -> bytes:
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _read_table(path: Path, columns: set[str]) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
-    except (pa.ArrowException, OSError) as error:
-        what = f"unreadable: {str(error)[:120]}"
-        raise IntegrityError(_problem("V20", path, what, _DAMAGED)) from error
-    if missing := columns - set(table.column_names):
-        what = f"columns missing: {', '.join(sorted(missing))}"
-        raise IntegrityError(_problem("V20", path, what, _DAMAGED))
-    return table
-
-
-_DAMAGED: Final = "remove the file and run the same `sttrain probe` command again"
 
 
 def _problem(code: str, path: Path, what: str, fix: str) -> Problem:

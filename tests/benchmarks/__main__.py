@@ -34,7 +34,8 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
             build += results[-1].rows()
         marginal += bench_build.marginal_rows(*results)
     say("loading")
-    from tests.benchmarks import bench_load  # late: what is loaded counts as a child's memory
+    # Late: what is loaded counts as a child's memory.
+    from tests.benchmarks import bench_load, bench_probe
 
     first = work / f"{files[0].stem}-{n_per_slice}"
     load = bench_load.measure_load(
@@ -71,6 +72,7 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
         *bench_load.HEAD,
         *bench_load.load_rows(load),
         "",
+        *bench_probe.probe_lines(repeats),
     ]
 
 

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 
+from tests.benchmarks.bench_probe import measure_probe
 from tests.benchmarks.measure import ROOT, Cost, middle, run
 from tests.benchmarks.naive import crop_patches, read_dense
 
@@ -31,3 +32,9 @@ def test_the_naive_builder_draws_genes_by_their_variance():
         chosen[positions] += 1
     often = np.argsort(-variance, kind="stable")[:100]
     assert chosen[often].mean() > 10 * chosen.mean() / 5
+
+
+def test_the_probe_benchmark_measures_all_three_ways():
+    speed = measure_probe(8, 1, n_spots=64, epochs=1, n_problems=2)
+    assert min(speed.sklearn, speed.single, speed.batched) > 0
+    assert speed.row().startswith("| 64 x 8 | 2 |")

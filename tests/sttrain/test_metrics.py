@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
+from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score, f1_score
 
 from sttrain.metrics import score_predictions
 
@@ -43,11 +43,14 @@ def test_a_predicted_class_outside_the_judged_spots_adds_no_class():
 def test_scores_equal_those_of_scikit_learn(pairs):
     truth, predicted = (codes(*values) for values in zip(*pairs, strict=True))
     scores = score_predictions(truth, predicted)
-    assert scores.ari_pred == pytest.approx(adjusted_rand_score(truth, predicted))
+    if len(set(truth.tolist())) > 1:
+        assert scores.ari_pred == pytest.approx(adjusted_rand_score(truth, predicted))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes outside the truth
         expected = balanced_accuracy_score(truth, predicted)
     assert scores.balanced_accuracy == pytest.approx(expected)
+    f1 = f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0.0)
+    assert scores.macro_f1 == pytest.approx(f1)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,10 @@ def test_scores_equal_those_of_scikit_learn(pairs):
 def test_nothing_meaningless_is_scored(truth, predicted):
     with pytest.raises(ValueError, match="labelled spots expected"):
         score_predictions(truth, predicted)
+
+
+@pytest.mark.parametrize("predicted", [codes(1, 1, 1), codes(1, 2, 1)], ids=["constant", "mixed"])
+def test_agreement_with_labels_of_one_class_is_undefined(predicted):
+    scores = score_predictions(codes(1, 1, 1), predicted)
+    assert scores.ari_pred is None
+    assert scores.balanced_accuracy == scores.accuracy

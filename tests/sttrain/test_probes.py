@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,17 +7,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from stbuild.corpus.split_documents import SplitAssignment
+from sttrain.candidates import EmbeddingFile, parse_embedding
 from sttrain.embeddings import Embeddings, SliceEmbedding, write_embeddings
 from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
 from sttrain.evaluation import read_evaluation_set
+from sttrain.methods import pack
 from sttrain.metrics import score_predictions
-from sttrain.probe_config import ProbeConfig
-from sttrain.probes import EmbeddingFile, parse_embedding, probe_corpus
+from sttrain.probe_config import HEADS, ProbeConfig
+from sttrain.probes import probe_corpus
 from sttrain.results import open_store
-from sttrain.splits import read_split
+from sttrain.splits import TRAIN, assemble_split, read_split
 from tests.corpora import write_corpus
 
-CONFIG = ProbeConfig(splits=("paper20@1",), seeds=2, mlp_epochs=2)
+CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_one_row_per_method_head_split_seed_and_slice(corpus, tmp_path):
     }
     assert len(outcome.rows) == len(found)
     assert outcome.n_computed == 8
-    row = next(r for r in outcome.rows if r.head == "MLP (2 epochs)")
+    row = next(r for r in outcome.rows if (r.method, r.head) == ("raw", "MLP (2 epochs)"))
     assert row.corpus_id == corpus.document.corpus_id
     assert row.epochs == 2
     assert json.loads(row.settings)["hidden"] == [512, 256, 128]
@@ -110,21 +114,25 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
     def refuse(*_arguments):
         raise AssertionError
 
-    monkeypatch.setattr("sttrain.probes.compute_baseline", refuse)
-    monkeypatch.setattr("sttrain.results.write_durable", refuse)
+    monkeypatch.setattr("sttrain.baselines.Control.compute", refuse)
+    monkeypatch.setattr("sttrain.rows.write_durable", refuse)
     third = run(corpus, tmp_path / "r", "raw", "coords")
     assert (third.n_computed, third.n_reused) == (0, 8)
 
 
 def test_an_interrupted_run_keeps_what_it_finished(corpus, tmp_path):
+    seen = []
+
     def stop(done, _total, _what):
-        if done == 3:
+        seen.append(done)
+        if done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(corpus, tmp_path / "r", "raw", progress=stop)
-    assert len(open_store(tmp_path / "r").finished()) == 3
-    assert run(corpus, tmp_path / "r", "raw").n_reused == 3
+    assert 0 < seen[-1] < 4
+    assert len(open_store(tmp_path / "r").finished()) == seen[-1]
+    assert run(corpus, tmp_path / "r", "raw").n_reused == seen[-1]
     assert stored_bytes(tmp_path / "r") == stored_bytes_of(corpus, tmp_path)
 
 
@@ -303,3 +311,125 @@ def test_a_damaged_row_file_is_named(corpus, tmp_path):
     store = open_store(tmp_path / "r")
     with pytest.raises(IntegrityError, match=r"unreadable.*remove the file"):
         store.rows()
+
+
+def hold_out(corpus, data, name, n_seeds):
+    """A split that holds out one slice after the other, in place of one of the corpus."""
+    document = corpus.evaluation_split("paper20@1")
+    assignments = [
+        SplitAssignment(
+            seed=i,
+            held_out=slug,
+            slices={s: "E" * len(b) if s == slug else "T" * len(b)
+                    for s, b in document.barcodes.items()},
+        )
+        for i, slug in enumerate(sorted(document.barcodes))
+    ]  # fmt: skip
+    assignments = [
+        a.model_copy(
+            update={
+                "slices": {
+                    slug: "".join(
+                        code if label >= 0 else "."
+                        for code, label in zip(codes, data.slices[slug].labels, strict=True)
+                    )
+                    for slug, codes in a.slices.items()
+                }
+            }
+        )
+        for a in assignments
+    ]
+    changed = document.model_copy(update={"task": "donor-out", "assignments": tuple(assignments)})
+    return assemble_split(changed, data, name=name, digest="d" * 64, n_seeds=n_seeds)
+
+
+def test_held_out_groups_are_fitted_several_times_where_a_head_draws(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("sttrain.probes.read_split", hold_out)
+    config = ProbeConfig(
+        splits=("donor-out@1",), heads=("knn", "mlp"), held_out_seeds=3, mlp_epochs=2
+    )
+    rows = [r for r in run(corpus, tmp_path / "r", "pca5", config=config).rows if not r.slice]
+    found = {(r.head, r.held_out, r.seed, r.repeat) for r in rows}
+    groups = [("toy0", 0), ("toy1", 1)]
+    assert found == {
+        *(("kNN (k=10)", *group, 0) for group in groups),
+        *(("MLP (2 epochs)", *group, repeat) for group in groups for repeat in range(3)),
+    }
+    assert len({r.job for r in rows}) == len(rows)
+
+
+def test_every_head_is_a_column_of_its_own(corpus, tmp_path):
+    config = ProbeConfig(splits=("paper20@1",), heads=HEADS, seeds=1, mlp_epochs=9, mlp_steps=9)
+    rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
+    pooled = {r.head: r for r in rows if r.slice is None}
+    assert set(pooled) == {
+        "kNN (k=10)", "kNN (k=10, per dimension)", "logistic", "logistic (per dimension)",
+        "MLP (9 epochs, at most 9 steps)", "MLP (9 epochs, at most 9 steps, per dimension)",
+    }  # fmt: skip
+    mlp = pooled["MLP (9 epochs, at most 9 steps)"]
+    assert mlp.epochs == 9 // -(-mlp.n_train // 32)
+    assert pooled["logistic"].converged is True
+    assert json.loads(pooled["logistic (per dimension)"].settings)["scaling"] == "each"
+
+
+def test_fits_that_are_added_later_do_not_depend_on_what_was_stored(corpus, tmp_path):
+    """Groups of networks are then other ones."""
+    config = CONFIG.model_copy(update={"seeds": 3, "heads": ("mlp",)})
+    whole = run(corpus, tmp_path / "whole", "pca5", config=config).rows
+    run(corpus, tmp_path / "r", "pca5", config=config.model_copy(update={"seeds": 1}))
+    assert run(corpus, tmp_path / "r", "pca5", config=config).rows == whole
+
+
+def test_embeddings_are_judged_by_their_components_too(corpus, tmp_path):
+    data = read_evaluation_set(corpus)
+    rng = np.random.default_rng(0)
+    slices = {
+        slug: SliceEmbedding(
+            barcodes=data.barcodes(slug),
+            matrix=rng.normal(size=(whole.meta.n_spots, 12)).astype(np.float32),
+        )
+        for slug, whole in data.slices.items()
+    }
+    write_embeddings(tmp_path / "e.parquet", Embeddings(slices=slices, provenance={}))
+    file = EmbeddingFile(name="ours", path=tmp_path / "e.parquet")
+    config = CONFIG.model_copy(update={"heads": ("knn",), "reduce": (3, 50)})
+    outcome = run(corpus, tmp_path / "r", "raw", embeddings=[file], config=config)
+    assert {r.method for r in outcome.rows} == {"raw", "ours", "ours-pca3"}
+    assert outcome.needless == ("ours-pca50",)
+    assert {r.source for r in outcome.rows if r.method == "ours-pca3"} == {"embedding"}
+    again = EmbeddingFile(name="ours-pca3", path=tmp_path / "e.parquet")
+    with pytest.raises(BadUsageError, match="ours-pca3 given more than once"):
+        run(corpus, tmp_path / "r2", embeddings=[file, again], config=config)
+
+
+def test_an_object_of_the_protocol_is_judged_like_a_name(corpus, tmp_path):
+    class Ones:
+        name, source, checkpoint = "ones", "embedding", "c" * 64
+
+        def identity(self, data):
+            return "ones" + data.corpus_id
+
+        def compute(self, data):
+            parts = {s: np.ones((w.meta.n_spots, 2), np.float32) for s, w in data.slices.items()}
+            return pack(data, parts, {})
+
+    config = CONFIG.model_copy(update={"heads": ("logistic",)})
+    rows = run(corpus, tmp_path / "r", Ones(), "majority", config=config).rows
+    scores = {name: {r.accuracy for r in rows if r.method == name and not r.slice}
+              for name in ("ones", "majority")}  # fmt: skip
+    assert scores["ones"] == scores["majority"]
+    assert {r.checkpoint for r in rows if r.method == "ones"} == {"c" * 64}
+
+
+def test_classes_that_no_training_spot_has_are_named(corpus, tmp_path, monkeypatch):
+    def without_first(corpus, data, name, n_seeds):
+        split = hold_out(corpus, data, name, 1)
+        codes = split.folds[0].codes.copy()
+        codes[(codes == TRAIN) & (split.labels == 0)] = ord("b")
+        return replace(split, folds=(replace(split.folds[0], codes=codes),))
+
+    monkeypatch.setattr("sttrain.probes.read_split", without_first)
+    config = ProbeConfig(splits=("donor-out@1",), heads=("knn",))
+    rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
+    assert {r.absent for r in rows} == {read_evaluation_set(corpus).labels[0]}
+    assert {r.n_classes for r in rows} == {2}

@@ -19,8 +19,9 @@ from tests.corpora import write_corpus
 
 ROW = ResultRow(
     job="j", corpus="tiny", corpus_id="a" * 64, method="raw", source="baseline",
-    source_digest="d", checkpoint=None, head="kNN (k=10)", epochs=None, split="paper20@1",
-    split_digest="s", transductive=True, seed=0, slice=None, n_train=10, n_test=40, n_classes=3,
+    source_digest="d", checkpoint=None, head="kNN (k=10)", epochs=None, converged=None,
+    split="paper20@1", split_digest="s", transductive=True, held_out=None, seed=0, repeat=0,
+    slice=None, absent="", n_train=10, n_test=40, n_classes=3,
     rare="", accuracy=0.5, ari_pred=0.2, macro_f1=0.4, balanced_accuracy=0.45, settings="{}",
     versions="{}",
 )  # fmt: skip
@@ -39,6 +40,19 @@ def test_cells_are_mean_and_sample_deviation_over_seeds():
     assert cell.sd == pytest.approx(stdev([0.5, 0.6, 0.9]))
     assert cell.n_seeds == 3
     assert format_cell(cell) == "0.667 ± 0.208"
+
+
+def test_repeats_of_a_seed_count_as_one_and_undefined_scores_as_none():
+    rows = [
+        replace(ROW, seed=0, repeat=0, accuracy=0.2),
+        replace(ROW, seed=0, repeat=1, accuracy=0.4),
+        replace(ROW, seed=1, accuracy=0.9, ari_pred=None),
+    ]
+    report = build_report(rows, metrics=["accuracy", "ari_pred"])
+    assert report.cells["raw", KNN].mean == pytest.approx(0.6)
+    assert report.cells["raw", KNN].n_seeds == 2
+    assert report.cells["raw", replace(KNN, metric="ari_pred")].n_seeds == 1
+    assert any("undefined" in remark for remark in report.remarks)
 
 
 def test_one_seed_has_no_deviation():

@@ -1,0 +1,167 @@
+"""Rows of one kind as small Parquet files, one a job, and all of them together as one table.
+
+A row is a frozen dataclass of strings, integers, numbers and truth values, any of them possibly
+none; it names its ``job`` (digest of all that decides it) and its ``corpus_id``.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
+
+from stbuild.corpus.durable import write_durable
+from sttrain.errors import BadInputError, IntegrityError, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ARROW: Final = {str: "string", int: "int64", float: "float64", bool: "bool_"}
+DAMAGED: Final = "remove the file and run the same command again"
+
+
+class AnyRow(Protocol):
+    """What every row has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def job(self) -> str:
+        """Digest of all that decides it."""
+        ...
+
+    @property
+    def corpus_id(self) -> str:
+        """Corpus that it belongs to."""
+        ...
+
+
+Row = TypeVar("Row", bound=AnyRow)
+
+
+@dataclass(frozen=True)
+class RowTable(Generic[Row]):
+    """A folder of rows of one kind."""
+
+    root: Path
+    kind: type[Row]
+    corpus_id: str
+    """The only corpus whose rows may stand there."""
+
+    def finished(self) -> set[str]:
+        """Return the digests of the jobs that are stored."""
+        return {path.stem.rpartition("_")[2] for path in self.root.glob("*.parquet")}
+
+    def rows(self) -> list[Row]:
+        """Read all rows, in the order of their files and within them.
+
+        Raises
+        ------
+        BadInputError
+            Rows of another corpus among them.
+        IntegrityError
+            A file that is damaged.
+        """
+        columns = list(_types(self.kind))
+        found: list[Row] = []
+        for path in sorted(self.root.glob("*.parquet")):
+            table = read_table(path, set(columns))
+            found += [self.kind(**values) for values in table.select(columns).to_pylist()]
+        others = {row.corpus_id for row in found} - {self.corpus_id}
+        if others:
+            what = f"rows of corpus {min(others)[:12]}, expected {self.corpus_id[:12]}"
+            fix = "keep the results of each corpus in a folder of its own"
+            raise BadInputError(_problem("V10", self.root, what, fix))
+        return found
+
+    def add(self, name: str, rows: Sequence[Row]) -> None:
+        """Store the rows of one job under a file name that ends in ``_<job>``."""
+        write_durable(self.root / f"{name}.parquet", to_parquet(self._table(rows)))
+
+    def summarise(self, path: Path, rows: Sequence[Row]) -> None:
+        """Write rows together as Parquet and as CSV, beside each other; same bytes stay."""
+        contents = {
+            path.with_suffix(".parquet"): to_parquet(self._table(rows)),
+            path.with_suffix(".csv"): rows_csv(asdict(row) for row in rows),
+        }
+        for file, content in contents.items():
+            if not file.is_file() or file.read_bytes() != content:
+                write_durable(file, content)
+
+    def _table(self, rows: Sequence[Row]) -> "pa.Table":
+        import pyarrow as pa
+
+        return pa.table(
+            {
+                name: pa.array([getattr(row, name) for row in rows], getattr(pa, kind)())
+                for name, kind in _types(self.kind).items()
+            }
+        )
+
+
+def _types(kind: type[AnyRow]) -> dict[str, str]:
+    """Return the Arrow type of every field of a row."""
+    hints = get_type_hints(kind)
+    found: dict[str, str] = {}
+    for field in fields(kind):
+        choices = set(get_args(hints[field.name]) or (hints[field.name],)) - {NoneType}
+        found[field.name] = _ARROW[choices.pop()]
+    return found
+
+
+def rows_csv(rows: Iterable[Mapping[str, object]]) -> bytes:
+    """Return rows as CSV with a header, UTF-8, Unix line ends; nothing at all for no rows."""
+    listed = list(rows)
+    buffer = io.StringIO()
+    if listed:
+        writer = csv.DictWriter(buffer, list(listed[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(listed)
+    return buffer.getvalue().encode()
+
+
+def to_parquet(table: "pa.Table") -> bytes:
+    """Return a table as the bytes of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_table(path: Path, columns: set[str]) -> Any:  # noqa: ANN401 - pyarrow ships no types
+    """Read a Parquet file that has to hold some columns.
+
+    Raises
+    ------
+    IntegrityError
+        It is missing, damaged, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+    except (pa.ArrowException, OSError) as error:
+        what = f"unreadable: {str(error)[:120]}"
+        raise IntegrityError(_problem("V20", path, what, DAMAGED)) from error
+    if missing := columns - set(table.column_names):
+        what = f"columns missing: {', '.join(sorted(missing))}"
+        raise IntegrityError(_problem("V20", path, what, DAMAGED))
+    return table
+
+
+def _problem(code: str, path: Path, what: str, fix: str) -> Problem:
+    return Problem(code=code, subject=f"results '{path.name}'", where=str(path), what=what, fix=fix)
