@@ -59,7 +59,8 @@ def _given(config: type[Document], flags: dict[str, Any]) -> dict[str, Any]:
     "embeddings",
     multiple=True,
     metavar="NAME=FILE",
-    help="Vectors to judge, .h5ad (obsm X_sttrain, or FILE.h5ad:KEY) or .parquet. Repeatable.",
+    help="Vectors to judge: .h5ad (obsm X_sttrain, or FILE.h5ad:KEY), .parquet, or .npy with "
+    "FILE.barcodes.txt. Repeatable.",
 )
 @click.option("--split", "splits", multiple=True, help=_help(ProbeConfig, "splits"))
 @click.option(
