@@ -9,6 +9,7 @@ the weights before the first step; the untrained encoder of every comparison.
 The weights and their JSON are all that an encoder needs elsewhere.
 """
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,6 +351,14 @@ def drop_old(run: Path, keep: int) -> None:
     for name in [n for n in list_checkpoints(run) if n != INITIAL][keep:]:
         for suffix in ("json", OPTIMIZER, EMA, WEIGHTS):
             (run / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
+
+
+def load_foreign(raw: bytes) -> object:
+    """Return what another program stored with ``torch.save``: tensors and containers, no code.
+
+    Nothing of it is to be believed. A hostile stream may raise any exception.
+    """
+    return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)  # noqa: TID251
 
 
 def _store(path: Path, raw: bytes) -> StoredFile:

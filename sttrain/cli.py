@@ -9,23 +9,24 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
 
 from stbuild.corpus.console import run_program
 from stbuild.corpus.documents import read_config
 from sttrain import __version__
+from sttrain.adapters.command import embed_published_command
+from sttrain.cli_release import release
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.loggers import DEFAULT_LOGGERS
+from sttrain.options import Command, shared_options
 from sttrain.probe_config import ProbeConfig
 from sttrain.progress import show_progress, show_training
 from sttrain.report import ALL_METRICS, REFERENCES, SHOWN
 
 if TYPE_CHECKING:
     from sttrain.results import ResultRow
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 click.rich_click.TEXT_MARKUP = "rich"
 
@@ -34,17 +35,6 @@ click.rich_click.TEXT_MARKUP = "rich"
 @click.version_option(__version__)
 def cli() -> None:
     """Pretrain on a corpus of spatial-transcriptomics patches and judge what was learnt."""
-
-
-def _shared_options(command: Command) -> Command:
-    """Add the options that every command has."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
-        click.option("--json", "as_json", is_flag=True, help="Print results as JSON."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks."),
-    ):
-        command = option(command)
-    return command
 
 
 # --- fit ------------------------------------------------------------------------------------
@@ -106,7 +96,7 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("offline", bool)
 @_fit_option("logger", str)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it would cost.")
-@_shared_options
+@shared_options
 def fit(
     corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
@@ -199,7 +189,7 @@ _EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
     show_default=True,
     help="Where the encoder runs.",
 )
-@_shared_options
+@shared_options
 def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     """Write one vector per measured spot of CORPUS, from the encoder of CHECKPOINT.
 
@@ -233,47 +223,6 @@ def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
 
 
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of the release; the same release there is left alone, another is refused.",
-)
-@click.option("--checkpoint", help="Checkpoint, such as step-00000400. \\[default: the newest]")
-@click.option("--ema", "kind", flag_value="ema", help="The running means of the weights.")
-@click.option("--initial", "kind", flag_value="initial", help="The weights before the first step.")
-@click.option("--licence", help="Licence of the weights, an SPDX expression such as CC-BY-4.0.")
-@click.option("--title", help="Heading of the model card. \\[default: made of the corpus's name]")
-@click.option(
-    "--corpus",
-    type=click.Path(path_type=Path),
-    help="The training corpus; the card then tells species, tissues, platforms and licences.",
-)
-@_shared_options
-def release(run: Path, output: Path, **flags: Any) -> None:
-    """Write the weights of RUN as a folder that stands alone: safetensors, config, genes, card.
-
-    The layout is that of the Hugging Face Hub: hf upload OWNER/NAME FOLDER.
-
-    Example: sttrain release run/ -o released/ --corpus train/ --licence CC-BY-4.0
-    """
-    from sttrain.release import write_release
-
-    outcome = write_release(
-        run,
-        output,
-        kind=flags["kind"] or "trained",
-        **{name: flags[name] for name in ("checkpoint", "licence", "title", "corpus")},
-        say=lambda line: click.echo(line, err=True),
-    )
-    found = {"output": str(output), "written": outcome.written}
-    found |= {"release_id": outcome.document.release_id}
-    click.echo(json.dumps(found, sort_keys=True) if flags["as_json"] else str(outcome))
-
-
-@cli.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -293,7 +242,8 @@ def release(run: Path, output: Path, **flags: Any) -> None:
     "embeddings",
     multiple=True,
     metavar="NAME=FILE",
-    help="Vectors to judge, .h5ad (obsm X_sttrain, or FILE.h5ad:KEY) or .parquet. Repeatable.",
+    help="Vectors to judge: .h5ad (obsm X_sttrain, or FILE.h5ad:KEY), .parquet, or .npy with "
+    "FILE.barcodes.txt. Repeatable.",
 )
 @click.option("--split", "splits", multiple=True, help=_probe_help("splits"))
 @click.option(
@@ -316,7 +266,7 @@ def release(run: Path, output: Path, **flags: Any) -> None:
     show_default=True,
     help="Fits at the same time; scores do not depend on it.",
 )
-@_shared_options
+@shared_options
 def probe(
     corpus: Path,
     output: Path,
@@ -329,20 +279,25 @@ def probe(
     Example: sttrain probe eval/ --method raw --method nbmean6-pca50 --embedding ours=ours.h5ad
     --split block20@1 --head knn --head mlp --mlp-epochs 50 -j 2 -o results/
     """
+    from sttrain.external import record_provenance
     from sttrain.probes import parse_embedding, probe_corpus
 
+    files = [parse_embedding(text) for text in embeddings]
     given = {n: flags[n] for n in ProbeConfig.model_fields if flags[n] not in (None, ())}
     with show_progress("probe", quiet=flags["quiet"]) as progress:
         outcome = probe_corpus(
             corpus,
             output,
             methods=methods,
-            embeddings=[parse_embedding(text) for text in embeddings],
+            embeddings=files,
             config=read_config(ProbeConfig, given, "command line"),
             workers=flags["jobs"],
             replace=flags["replace"],
             progress=progress,
         )
+    remarks = record_provenance(output, files)
+    for remark in () if flags["quiet"] else remarks:
+        click.echo(remark, err=True)
     made = {"computed": outcome.n_computed, "reused": outcome.n_reused, "output": str(output)}
     _print_report(outcome.rows, flags, made)
 
@@ -376,7 +331,7 @@ def probe(
 @click.option("--slice", "st_slice", help="Slice of the maps. \\[default: the most labelled one]")
 @click.option("--seed", type=int, help="Seed of the maps. \\[default: the first]")
 @click.option("--no-maps", is_flag=True, help="No pictures; matplotlib is not needed.")
-@_shared_options
+@shared_options
 def report(results: Path, output: Path | None, **flags: Any) -> None:
     """Show what `sttrain probe` stored in RESULTS: table, paired differences, domain maps.
 
@@ -425,6 +380,10 @@ def _print_report(
     for name, value in made.items():
         shown = "\n  ".join(["", *value]) if isinstance(value, list) else f" {value}"
         console.print(f"{name}:{shown}", markup=False)
+
+
+for command in (embed_published_command, release):
+    cli.add_command(command)
 
 
 def main() -> NoReturn:

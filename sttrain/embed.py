@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from stbuild.corpus.reader import open_corpus
 from sttrain.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
-from sttrain.evaluation import decode_barcodes, read_patch, require_evaluation, require_sound
+from sttrain.evaluation import (
+    decode_barcodes,
+    name_labels,
+    read_patch,
+    require_evaluation,
+    require_sound,
+)
 from sttrain.members import spread_to_members
 
 if TYPE_CHECKING:
@@ -117,9 +123,7 @@ def embed_checkpoint(
     IntegrityError
         A damaged checkpoint or corpus.
     """
-    require_suffix(out)
-    import torch
-
+    require_suffix(out, written=True)
     from sttrain.checkpoint import load_encoder
 
     corpus = open_corpus(root)
@@ -129,8 +133,7 @@ def embed_checkpoint(
         what = f"layer {layer}; the encoder has 0 to {info.model.layers}"
         fix = "leave --layer out for the encoder's output"
         raise BadUsageError(Problem(code="V21", subject="--layer", what=what, fix=fix))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     outcome = embed_corpus(
         corpus,
         model.to(device),
@@ -146,6 +149,15 @@ def embed_checkpoint(
         outcome = replace(outcome, embeddings=spread)
     write_embeddings(out, outcome.embeddings)
     return outcome
+
+
+def choose_device(name: str) -> str:
+    """Return a torch device by its name; ``auto`` is a GPU where there is one."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def gene_rows(corpus: "Corpus", known: tuple[str, ...]) -> NDArray[np.int32]:
@@ -245,7 +257,9 @@ def embed_corpus(
             matrix, seen = sums.means()
             coverage.append(_coverage(whole, seen, len(mine)))
             slices[slug] = SliceEmbedding(
-                barcodes=sums.barcodes, matrix=matrix, labels=_labels(corpus, whole)
+                barcodes=sums.barcodes,
+                matrix=matrix,
+                labels=name_labels(whole, corpus.document.labels),
             )
     made_from = {
         **provenance,
@@ -358,11 +372,6 @@ def _coverage(whole: "WholeSlice", seen: NDArray[np.int64], n_windows: int) -> C
         mean=float(seen.mean()),
         most=int(seen.max()),
     )
-
-
-def _labels(corpus: "Corpus", whole: "WholeSlice") -> tuple[str | None, ...]:
-    names = corpus.document.labels
-    return tuple(names[code] if code >= 0 else None for code in whole.labels.tolist())
 
 
 def _damaged(patch: "Patch", what: str) -> IntegrityError:

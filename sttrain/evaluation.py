@@ -4,7 +4,7 @@ Everything that a baseline or a probe needs stands here, once, in memory; patche
 except one per slice and gene draw, to learn its genes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,12 @@ class EvaluationSet:
 
     def label_names(self, slug: str) -> tuple[str | None, ...]:
         """Return the label of every spot of a slice, none where it has none."""
-        return tuple(self.labels[code] if code >= 0 else None for code in self.slices[slug].labels)
+        return name_labels(self.slices[slug], self.labels)
+
+
+def name_labels(whole: WholeSlice, names: Sequence[str]) -> tuple[str | None, ...]:
+    """Return the label of every spot of a slice, none where it has none."""
+    return tuple(names[code] if code >= 0 else None for code in whole.labels.tolist())
 
 
 def decode_barcodes(whole: WholeSlice) -> tuple[str, ...]:
