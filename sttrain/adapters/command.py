@@ -21,7 +21,8 @@ from sttrain.progress import show_progress
 def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
     """Make the flag of one field of :class:`PublishedConfig`."""
     field = PublishedConfig.model_fields[name]
-    text = f"{field.description} \\[default: {field.default}]"
+    text = field.description or ""
+    text += "" if field.default is None else f" \\[default: {field.default}]"
     return click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=text)
 
 
@@ -46,6 +47,7 @@ def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_config_option("seed", int)
 @_config_option("max_length", int)
 @_config_option("min_mapped", float)
+@_config_option("epochs", int)
 @click.option(
     "--per-member",
     is_flag=True,

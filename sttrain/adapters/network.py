@@ -115,9 +115,10 @@ class PostNormLayer(nn.Module):
 
         def split(x: Tensor, part: int) -> Tensor:
             rows = slice(part * D, (part + 1) * D)
+            B, T, _ = x.shape
             projected = nn.functional.linear(x, weight[rows], bias[rows])
             # (B, T, D) -> (B, H, T, D / H)
-            return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            return projected.view(B, T, attention.num_heads, -1).transpose(1, 2)
 
         mixed = scaled_dot_product_attention(
             split(queries, 0), split(tokens, 1), split(tokens, 2), real[:, None, None]

@@ -35,7 +35,10 @@ class PublishedConfig(Document):
     max_length: int = Field(1200, ge=2, le=100_000)
     """Most tokens of a spot with <cls>; a random part of more is kept (scGPT, scGPT-spatial)."""
     min_mapped: float = Field(0.5, ge=0, le=1)
-    """Least share of the corpus's genes that the model has to know."""
+    """Least share of the corpus's genes that the model has to know (scGPT, scGPT-spatial)."""
+    epochs: int | None = Field(None, ge=1, le=100_000)
+    """Epochs of a method that is trained on the slices; its authors' number without it
+    (STAGATE 1000, Novae at most 20)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,22 @@ METHODS: Final[Mapping[str, PublishedMethod]] = {
             weights="required",
             extra=None,
             licence="MIT",
+        ),
+        PublishedMethod(
+            name="stagate",
+            summary="STAGATE, trained on each slice by itself",
+            module="sttrain.adapters.stagate",
+            weights="none",
+            extra="stagate",
+            licence="MIT",
+        ),
+        PublishedMethod(
+            name="novae",
+            summary="Novae, zero-shot with --weights, else trained on the slices together",
+            module="sttrain.adapters.novae",
+            weights="optional",
+            extra="novae",
+            licence="BSD-3-Clause",
         ),
     )
 }
