@@ -18,7 +18,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GROUPS: dict[str, click.Group] = {"stbuild": stbuild, "sttrain": sttrain}
 TEXTS = {
     "README.md": README,
-    "sample/demo.sh": (ROOT / "sample/demo.sh").read_text(encoding="utf-8"),
+    **{
+        name: (ROOT / name).read_text(encoding="utf-8")
+        for name in ("sample/demo.sh", "manifests/methods/README.md")
+    },
 }
 
 

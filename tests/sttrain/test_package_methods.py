@@ -84,8 +84,8 @@ def test_what_a_package_asserts_is_an_error_of_the_input():
         raise AssertionError("Too few genes")
 
 
-def run_twice(name, corpus, tmp_path, **config):
-    """The vectors of two processes, with other hash seeds."""
+def run_twice(name, corpus, home, tmp_path, **config):
+    """The digests of two processes with other hash seeds, which leave nothing else behind."""
     digests = []
     for seed in ("1", "2"):
         out = tmp_path / f"{seed}.h5ad"
@@ -93,7 +93,7 @@ def run_twice(name, corpus, tmp_path, **config):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "sttrain", "embed-published", name, corpus.root,
              "-o", out, "--json", "--device", "cpu", *flags],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path),
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path), "HOME": str(home),
                  "OMP_NUM_THREADS": "1", "PATH": ""},
             capture_output=True, text=True, check=True, cwd=tmp_path,
         )  # fmt: skip
@@ -118,15 +118,19 @@ def test_stagate_gives_30_numbers_a_spot_and_says_how(corpus, tmp_path):
 
 @needs_stagate
 @pytest.mark.slow
-def test_stagate_is_the_same_in_every_process(corpus, tmp_path):
-    first, second = run_twice("stagate", corpus, tmp_path, epochs=2)
+def test_stagate_is_the_same_in_every_process(corpus, tmp_path, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    first, second = run_twice("stagate", corpus, home, tmp_path, epochs=2)
     assert first == second
 
 
 @needs_novae
 @pytest.mark.slow
-def test_novae_trained_on_the_slices_is_the_same_in_every_process(corpus, tmp_path):
-    first, second = run_twice("novae", corpus, tmp_path, epochs=1)
+def test_novae_trained_on_the_slices_is_the_same_in_every_process(
+    corpus, tmp_path, tmp_path_factory
+):
+    home = tmp_path_factory.mktemp("home")
+    first, second = run_twice("novae", corpus, home, tmp_path, epochs=1)
     assert first == second
 
 
