@@ -14,7 +14,13 @@ from sttrain.adapters.published import (
     describe_vectors,
     embed_published,
 )
-from sttrain.options import Command, shared_options
+from sttrain.options import (
+    Command,
+    device_option,
+    per_member_option,
+    shared_options,
+    vectors_option,
+)
 from sttrain.progress import show_progress
 
 
@@ -29,13 +35,7 @@ def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @click.command("embed-published")
 @click.argument("method", metavar="METHOD")
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="File of the vectors: .h5ad (obsm X_sttrain) or .parquet.",
-)
+@vectors_option
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="Folder as the model's authors publish it."
 )
@@ -48,11 +48,7 @@ def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_config_option("max_length", int)
 @_config_option("min_mapped", float)
 @_config_option("epochs", int)
-@click.option(
-    "--per-member",
-    is_flag=True,
-    help="One row per spot or cell of the source, where several share a site (layout bin).",
-)
+@per_member_option
 @click.option(
     "--batch",
     type=click.IntRange(1),
@@ -60,13 +56,7 @@ def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
     show_default=True,
     help="Spots that are worked on together; it decides no vector.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the model runs.",
-)
+@device_option
 @shared_options
 def embed_published_command(method: str, corpus: Path, output: Path, **flags: Any) -> None:
     """Write one vector per measured spot of CORPUS, from the published model METHOD.
