@@ -18,6 +18,7 @@ from stbuild.leakage.documents import LeakageReport
 from stbuild.manifests import ManifestDocument, SampleRow
 from stbuild.store import Inventory
 from sttrain.config import RunConfig
+from sttrain.external import Sidecar
 from sttrain.release_document import ReleaseDocument
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
@@ -36,6 +37,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "shard-config": ShardConfig,
     "run-config": RunConfig,
     "released-model": ReleaseDocument,
+    "embedding-sidecar": Sidecar,
 }
 
 
