@@ -249,7 +249,8 @@ def test_help_shows_an_example_and_the_defaults():
     assert "Example: sttrain embed-published" in flat
     for name, field in PublishedConfig.model_fields.items():
         assert f"--{name.replace('_', '-')}" in flat
-        assert f"[default: {field.default}]" in flat
+        shown = "none" if field.default is None else field.default
+        assert f"[default: {shown}]" in flat
 
 
 def test_memory_is_that_of_a_batch_and_not_of_the_slice(tmp_path, plain):
