@@ -133,6 +133,13 @@ def test_a_spot_has_the_same_tokens_in_any_order_and_company():
         assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize(("n", "kept"), [(10, 10), (11, 11), (12, 11), (13, 11)])
+def test_a_spot_never_has_more_tokens_than_allowed(n, kept):
+    genes, _ = tokenize_spot(np.arange(n), np.ones(n, np.float32), "AAAC-1", seed=0, max_length=12)
+    assert genes.size == kept  # and <cls>
+    assert len(set(genes.tolist())) == kept
+
+
 def test_the_seed_decides(corpus, plain):
     digests = {embed_scgpt(corpus, ask(plain, seed=seed)).digest() for seed in (0, 0, 1)}
     assert len(digests) == 2
