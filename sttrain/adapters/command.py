@@ -27,8 +27,8 @@ from sttrain.progress import show_progress
 def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
     """Make the flag of one field of :class:`PublishedConfig`."""
     field = PublishedConfig.model_fields[name]
-    text = field.description or ""
-    text += "" if field.default is None else f" \\[default: {field.default}]"
+    default = "none" if field.default is None else field.default
+    text = f"{field.description} \\[default: {default}]"
     return click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=text)
 
 

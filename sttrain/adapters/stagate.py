@@ -6,7 +6,7 @@ ranked by the variance of those values, where the tutorial takes scanpy's ``seur
 Letters: N spots, G genes.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,10 @@ from sttrain.embeddings import Embeddings, SliceEmbedding
 from sttrain.evaluation import decode_barcodes, name_labels
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from stbuild.corpus.reader import Corpus
+    from stbuild.corpus.samples import WholeSlice
 
 EPOCHS: Final = 1000
 """Of the package's default."""
@@ -44,39 +47,43 @@ def embed_stagate(corpus: "Corpus", request: Request) -> Embeddings:
     facts: dict[str, dict[str, float]] = {}
     wholes = sound_slices(corpus)
     for number, whole in enumerate(wholes):
+        slug = whole.meta.slice
         if request.progress:
-            request.progress(number, len(wholes), whole.meta.slice)
-        genes = variable_genes(expression(whole, whole.genes), N_GENES)
-        table = annotate(
-            whole,
-            expression(whole, whole.genes[genes]),
-            [corpus.genes[i] for i in whole.genes[genes].tolist()],
-            1 / slice_pitch(whole),
-        )
+            request.progress(number, len(wholes), slug)
+        table = _prepare(corpus, whole)
         with foreign_seed(), foreign_checks("stagate"):
-            package.Cal_Spatial_Net(table, rad_cutoff=REACH, model="Radius", verbose=False)
-            package.train_STAGATE(
-                table,
-                n_epochs=epochs,
-                random_seed=request.config.seed % 2**32,
-                device=request.device,
-                verbose=False,
-            )
-        slices[whole.meta.slice] = SliceEmbedding(
+            _train(package, table, request, epochs)
+        slices[slug] = SliceEmbedding(
             barcodes=decode_barcodes(whole),
             matrix=np.ascontiguousarray(table.obsm["STAGATE"], np.float32),
             labels=name_labels(whole, corpus.document.labels),
         )
-        edges = len(table.uns["Spatial_Net"])
-        facts[whole.meta.slice] = {
-            "genes": int(genes.size),
-            "neighbours_mean": round(edges / whole.meta.n_spots, 3),
-        }
+        neighbours = len(table.uns["Spatial_Net"]) / whole.meta.n_spots
+        facts[slug] = {"genes": table.n_vars, "neighbours_mean": round(neighbours, 3)}
     packages = ("numpy", "torch", "torch-geometric", "stagate-modern")
     made_from = describe_origin(
         corpus, "stagate", packages, seed=request.config.seed, epochs=epochs, slices=facts
     )
     return Embeddings(slices=slices, provenance=made_from)
+
+
+def _prepare(corpus: "Corpus", whole: "WholeSlice") -> "AnnData":
+    """Return a slice over its most variable genes, positions in pitches."""
+    genes = whole.genes[variable_genes(expression(whole, whole.genes), N_GENES)]
+    names = [corpus.genes[i] for i in genes.tolist()]
+    return annotate(whole, expression(whole, genes), names, 1 / slice_pitch(whole))
+
+
+def _train(package: Any, table: "AnnData", request: Request, epochs: int) -> None:  # noqa: ANN401
+    """Put ``STAGATE`` into a table."""
+    package.Cal_Spatial_Net(table, rad_cutoff=REACH, model="Radius", verbose=False)
+    package.train_STAGATE(
+        table,
+        n_epochs=epochs,
+        random_seed=request.config.seed % 2**32,
+        device=request.device,
+        verbose=False,
+    )
 
 
 def variable_genes(values: csr_array, n: int) -> NDArray[np.int64]:

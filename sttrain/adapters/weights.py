@@ -7,14 +7,12 @@
 
 import csv
 import io
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
@@ -24,8 +22,8 @@ from stbuild.corpus.documents import document_problems
 from stbuild.corpus.errors import merge_errors
 from stbuild.corpus.jsonio import load_strict
 from sttrain.adapters.network import CellDecoder, CellEncoder
-from sttrain.checkpoint import load_foreign
-from sttrain.errors import BadInputError, IntegrityError, Problem, StError
+from sttrain.adapters.state_dicts import refuse, unpack_tensors
+from sttrain.errors import BadInputError, IntegrityError, StError
 from sttrain.released import find_misfits
 
 WEIGHTS: Final = "best_model.pt"
@@ -123,7 +121,7 @@ def read_weights_folder(folder: Path, *, spatial: bool) -> ScgptWeights:
     _require_tokens(folder / VOCABULARY, vocabulary, arguments.pad_token)
     means = _read_means(folder / MEANS, V) if spatial else None
     raw = _read(folder / WEIGHTS, _MAX_WEIGHTS)
-    tensors = _rename(folder / WEIGHTS, _unpack(folder / WEIGHTS, raw))
+    tensors = unpack_tensors(folder / WEIGHTS, raw)
     extra = {name: value for name, value in tensors.items() if name.startswith(IGNORED)}
     own = {name: value for name, value in tensors.items() if name not in extra}
     return ScgptWeights(
@@ -159,17 +157,6 @@ def read_cell_decoder(weights: ScgptWeights) -> CellDecoder:
         raise refuse(path, *(f"mvc_decoder: {text}" for text in problems), fix=fix)
     decoder.load_state_dict(given, assign=True)
     return decoder.eval().requires_grad_(requires_grad=False)
-
-
-def refuse(
-    path: Path, *problems: str, fix: str = "get the folder again from its authors"
-) -> BadInputError:
-    """Make the error of a folder or of one of its files."""
-    subject = f"published weights '{path.name}'"
-    return BadInputError(
-        *(Problem(code="V30", subject=subject, where=str(path), what=what, fix=fix)
-          for what in problems)
-    )  # fmt: skip
 
 
 def _all_of(*readers: Callable[[], Any]) -> list[Any]:
@@ -250,56 +237,6 @@ def _read_means(path: Path, V: int) -> NDArray[np.float64]:
             raise refuse(path, f"{what}; rows 0 to {V - 1:,} once each, means above 0 expected")
         means[row] = mean
     return means
-
-
-def _unpack(path: Path, raw: bytes) -> Mapping[str, Tensor]:
-    """Return the tensors of a checkpoint; what would run code is refused unseen."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            packed = any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist())
-    except (zipfile.BadZipFile, ValueError) as error:
-        fix = "get it again; a file of torch before 1.6 has to be saved anew"
-        raise refuse(path, f"no archive of torch.save: {error}", fix=fix) from error
-    if packed:
-        raise refuse(path, "its members are compressed, which torch.save never does")
-    try:
-        found = load_foreign(raw)
-    except Exception as error:  # a hostile file can make torch raise anything
-        what = "it holds more than tensors, or is damaged; nothing of it was run: "
-        raise refuse(path, what + " ".join(str(error).split())[:300]) from error
-    if not isinstance(found, Mapping) or not _are_tensors(found):
-        what = "no plain state dict of dense floating-point tensors by name"
-        raise refuse(path, what, fix="give the state dict itself, as torch.save stored it")
-    return found
-
-
-def _are_tensors(found: Mapping[Any, Any]) -> bool:
-    """Tell whether all values are tensors that hold as many numbers as they claim to."""
-    return all(
-        isinstance(name, str)
-        and isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.is_floating_point()
-        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-        for name, value in found.items()
-    )
-
-
-def _rename(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors the names of torch's attention, whichever attention they were trained with.
-
-    ``self_attn.Wqkv.weight`` (flash attention), ``self_attn._impl.Wqkv.weight`` (later versions)
-    and ``self_attn.in_proj_weight`` are the same: the rows of q, k and v below each other.
-    """
-    renamed: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        new = name
-        if name.startswith("transformer_encoder."):
-            new = name.replace(".self_attn._impl.", ".self_attn.").replace(".Wqkv.", ".in_proj_")
-        if new in renamed:
-            raise refuse(path, f"'{name}' stands there under two names")
-        renamed[new] = value
-    return renamed
 
 
 def _fill(

@@ -127,15 +127,21 @@ def test_problems_of_both_documents_come_together(folder):
     [
         ({"G1": 0}, "rows 0 to 52 once each"),
         ({"G1": 99}, "rows 0 to 52 once each"),
-        ({"G1": True}, "rows 0 to 52 once each"),
         ({"G1": "1"}, "rows 0 to 52 once each"),
         ({"NEW": 53}, "a gene table of 53 rows, vocab.json has 54 tokens"),
     ],
-    ids=["twice", "beyond", "bool", "text", "larger"],
+    ids=["twice", "beyond", "text", "larger"],
 )
 def test_vocabularies_that_do_not_fit(folder, change, said):
     (folder / "vocab.json").write_text(json.dumps(make_vocabulary(GENES) | change))
     assert said in refusal(folder)
+
+
+def test_a_truth_value_is_no_row(folder):
+    vocabulary = {gene: row or False for gene, row in make_vocabulary(GENES).items()}
+    assert False in vocabulary.values()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    assert "rows 0 to 52 once each" in refusal(folder)
 
 
 def test_a_vocabulary_without_cls(folder):

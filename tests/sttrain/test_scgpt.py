@@ -133,6 +133,13 @@ def test_a_spot_has_the_same_tokens_in_any_order_and_company():
         assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize(("n", "kept"), [(10, 10), (11, 11), (12, 11), (13, 11)])
+def test_a_spot_never_has_more_tokens_than_allowed(n, kept):
+    genes, _ = tokenize_spot(np.arange(n), np.ones(n, np.float32), "AAAC-1", seed=0, max_length=12)
+    assert genes.size == kept  # and <cls>
+    assert len(set(genes.tolist())) == kept
+
+
 def test_the_seed_decides(corpus, plain):
     digests = {embed_scgpt(corpus, ask(plain, seed=seed)).digest() for seed in (0, 0, 1)}
     assert len(digests) == 2
@@ -249,7 +256,8 @@ def test_help_shows_an_example_and_the_defaults():
     assert "Example: sttrain embed-published" in flat
     for name, field in PublishedConfig.model_fields.items():
         assert f"--{name.replace('_', '-')}" in flat
-        assert f"[default: {field.default}]" in flat
+        shown = "none" if field.default is None else field.default
+        assert f"[default: {shown}]" in flat
 
 
 def test_memory_is_that_of_a_batch_and_not_of_the_slice(tmp_path, plain):
