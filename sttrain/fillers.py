@@ -20,7 +20,6 @@ from sttrain.regions import Region
 
 if TYPE_CHECKING:
     from stbuild.corpus.reader import Corpus
-    from sttrain.checkpoint import EncoderInfo
     from sttrain.model import MaskedAutoencoder
 
 NEIGHBOURS: Final = 16
@@ -118,19 +117,20 @@ class PatchFiller:
 
     name: str
     model: "MaskedAutoencoder"
-    info: "EncoderInfo"
+    digest: str
+    """Of the weights."""
     rows: NDArray[np.int32]
     """Row in the model's gene table of each gene of the corpus's vocabulary."""
 
     @property
     def identity(self) -> str:
         """Digest of the weights."""
-        return self.info.digest
+        return self.digest
 
     @property
     def checkpoint(self) -> str | None:
         """Digest of the weights."""
-        return self.info.digest
+        return self.digest
 
     def fill(self, region: Region) -> NDArray[np.float64]:
         """Return (n, M) values; sites that are not measured are not tokens, as everywhere."""
@@ -198,7 +198,7 @@ def load_filler(
         fix = "give a checkpoint of one of these objectives"
         raise BadUsageError(Problem(code="V21", subject=f"model '{name}'", what=what, fix=fix))
     rows = gene_rows(corpus, info.genes)
-    return MODEL_FILLERS[objective](name=name, model=model, info=info, rows=rows)
+    return MODEL_FILLERS[objective](name=name, model=model, digest=info.digest, rows=rows)
 
 
 MODEL_FILLERS: Final[Mapping[str, Callable[..., Filler]]] = {"patch": PatchFiller}

@@ -181,7 +181,8 @@ def require_usable(splits: Sequence[EvaluationSplit], least: int) -> None:
                 faults.setdefault(fault, []).append(fold.seed)
         for (code, what), seeds in faults.items():
             listed = ", ".join(map(str, seeds[:10]))
-            fix = "leave this split out, or label more spots"
+            few = "give a smaller --k, " if code == "V12" else ""
+            fix = f"{few}leave this split out, or label more spots"
             problems.append(_problem(code, split.name, f"{what} (seeds {listed})", fix))
     if problems:
         raise BadInputError(*problems)

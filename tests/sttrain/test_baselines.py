@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
-from sttrain.baselines import expression
+from sttrain.baselines import Control, expression
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.methods import NAME, Reduced, families, find_method, find_methods
 from sttrain.neighbours import nearest_among, nearest_neighbours, neighbour_mean, surroundings
@@ -35,6 +35,7 @@ def dense_expression(whole):
 )
 def test_find_method_reads_every_form(name, kind, neighbours, components):
     method = find_method(name)
+    assert isinstance(method, Control)
     assert (method.kind, method.neighbours, method.components) == (kind, neighbours, components)
     assert method.name == name
     assert method.centred == name.endswith("-centred")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sttrain.errors import BadInputError
-from sttrain.fillers import INTERPOLATIONS, NEIGHBOURS, PatchFiller
+from sttrain.fillers import INTERPOLATIONS, NEIGHBOURS, Filler, PatchFiller
 from sttrain.model import Hidden, MaskedAutoencoder, normalise
 from sttrain.regions import RegionSource
 from tests.sttrain.judged import TINY, make_whole
@@ -121,8 +121,9 @@ def test_nothing_of_the_hidden_spots_reaches_genes_or_fillers(number):
     assert not np.array_equal(region.values_of(region.hidden), again.values_of(region.hidden))
     np.testing.assert_array_equal(region.genes, again.genes)
     model = MaskedAutoencoder(TINY, 8, torch.Generator().manual_seed(0)).eval()
-    patch = PatchFiller(name="p", model=model, info=None, rows=np.arange(8, dtype=np.int32))
-    for filler in (*INTERPOLATIONS.values(), patch):
+    patch = PatchFiller(name="p", model=model, digest="d", rows=np.arange(8, dtype=np.int32))
+    fillers: list[Filler] = [*INTERPOLATIONS.values(), patch]
+    for filler in fillers:
         np.testing.assert_allclose(
             filler.fill(region), filler.fill(again), rtol=1e-9, err_msg=filler.name
         )
@@ -156,10 +157,11 @@ def test_a_model_is_asked_as_in_training(window):
     region = draw(source, window=window)
     model = MaskedAutoencoder(TINY, 11, torch.Generator().manual_seed(0)).eval()
     rows = np.arange(3, 11, dtype=np.int32)
-    filler = PatchFiller(name="p", model=model, info=None, rows=rows)
+    filler = PatchFiller(name="p", model=model, digest="d", rows=rows)
     P, M = window, region.genes.size
     counts, totals = np.zeros((M, P, P), np.int64), np.zeros((P, P), np.int64)
-    hidden, place = np.zeros((P, P), bool), {}
+    hidden = np.zeros((P, P), bool)
+    place: dict[int, int] = {}
     all_counts = dense(source.whole)
     for spot in np.flatnonzero(region.hidden | region.shown):
         r = source.whole.rows[spot] - region.corner[0]
