@@ -18,7 +18,13 @@ from sttrain import __version__
 from sttrain.cli_judge import cluster, probe, reconstruct, report
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.loggers import DEFAULT_LOGGERS
-from sttrain.options import Command, shared_options
+from sttrain.options import (
+    Command,
+    device_option,
+    per_member_option,
+    shared_options,
+    vectors_option,
+)
 from sttrain.progress import show_progress, show_training
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -139,23 +145,13 @@ _EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
 @cli.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="File of the vectors: .h5ad (obsm X_sttrain) or .parquet.",
-)
+@vectors_option
 @click.option(
     "--untrained",
     is_flag=True,
     help="Use the run's weights before its first step: the control of every table.",
 )
-@click.option(
-    "--per-member",
-    is_flag=True,
-    help="One row per spot or cell of the source, where several share a site (layout bin).",
-)
+@per_member_option
 @click.option(
     "--layer",
     type=click.IntRange(0),
@@ -168,13 +164,7 @@ _EMBED_FLAGS = ("untrained", "per_member", "batch", "layer", "device")
     show_default=True,
     help="Patches that are encoded together.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the encoder runs.",
-)
+@device_option
 @shared_options
 def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     """Write one vector per measured spot of CORPUS, from the encoder of CHECKPOINT.

@@ -1,11 +1,32 @@
-"""Options that several commands share."""
+"""Options that several commands of ``sttrain`` have."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+vectors_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File of the vectors: .h5ad (obsm X_sttrain) or .parquet.",
+)
+per_member_option = click.option(
+    "--per-member",
+    is_flag=True,
+    help="One row per spot or cell of the source, where several share a site (layout bin).",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the model runs.",
+)
 
 
 def shared_options(command: Command) -> Command:
