@@ -93,7 +93,7 @@ def neighbour_mean(region: Region) -> NDArray[np.float64]:
 
 
 def inverse_distance(region: Region) -> NDArray[np.float64]:
-    """Return the mean over the window's shown spots, weighed by 1 / distance^2 (Shepard 1968)."""
+    """Return the mean over the window's shown spots, weighed by 1 / distance^2."""
     xy = region.whole.xy
     apart = xy[region.hidden][:, None, :] - xy[region.shown][None, :, :]
     # Two spots at one position: the weight is large instead of infinite.

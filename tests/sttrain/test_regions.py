@@ -185,8 +185,11 @@ def test_a_model_is_asked_as_in_training(window):
     np.testing.assert_allclose(filler.fill(region), expected, rtol=1e-5)
 
 
-class AllSites(torch.nn.Module):
+class AllSites(MaskedAutoencoder):
     """Answers for every observed site: the value is the site's number."""
+
+    def __init__(self):
+        super().__init__(TINY, 8, torch.Generator().manual_seed(0))
 
     def forward(self, sites, hidden):
         index = torch.arange(sites.observed.shape[1])[None]
@@ -216,7 +219,7 @@ def test_only_objectives_that_know_of_hidden_sites_fill_regions(objective, tmp_p
         genes=corpus.genes, digest="d", pretext=SimpleNamespace(objective=objective, counts=True)
     )
     monkeypatch.setattr("sttrain.checkpoint.load_encoder", lambda *_, **__: (AllSites(), info))
-    load = partial(load_filler, tmp_path, corpus, "x", initial=False, say=str)
+    load = partial(load_filler, tmp_path, corpus, "x", initial=False, say=print)
     if objective == "spot":
         with pytest.raises(BadUsageError, match="trained on 'spot'; regions are filled by patch"):
             load()
