@@ -38,23 +38,21 @@ def _given(config: type[Document], flags: dict[str, Any]) -> dict[str, Any]:
     return {n: flags[n] for n in config.model_fields if flags.get(n) not in (None, ())}
 
 
-@click.command()
-@click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
+_results_option = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     required=True,
     help="Folder of results; an existing one of this corpus is continued.",
 )
-@click.option(
+_methods_option = click.option(
     "--method",
     "methods",
     multiple=True,
     help="Control: majority, coords, coords-shuffled, libsize, raw, pcaD, nbmeanK-pcaD, "
     "banksyK-pcaD; with -centred, slices are centred first. Repeatable.",
 )
-@click.option(
+_embeddings_option = click.option(
     "--embedding",
     "embeddings",
     multiple=True,
@@ -62,6 +60,21 @@ def _given(config: type[Document], flags: dict[str, Any]) -> dict[str, Any]:
     help="Vectors to judge: .h5ad (obsm X_sttrain, or FILE.h5ad:KEY), .parquet, or .npy with "
     "FILE.barcodes.txt. Repeatable.",
 )
+_jobs_option = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Fits at the same time; scores do not depend on it.",
+)
+
+
+@click.command()
+@click.argument("corpus", type=click.Path(path_type=Path))
+@_results_option
+@_methods_option
+@_embeddings_option
 @click.option("--split", "splits", multiple=True, help=_help(ProbeConfig, "splits"))
 @click.option(
     "--head", "heads", multiple=True, type=click.Choice(HEADS), help=_help(ProbeConfig, "heads")
@@ -78,14 +91,7 @@ def _given(config: type[Document], flags: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     help="Drop stored results of an embedding whose vectors have changed.",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Fits at the same time; scores do not depend on it.",
-)
+@_jobs_option
 @shared_options
 def probe(
     corpus: Path,
@@ -126,23 +132,9 @@ def probe(
 
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of results; an existing one of this corpus is continued.",
-)
-@click.option(
-    "--method", "methods", multiple=True, help="Control, as in sttrain probe. Repeatable."
-)
-@click.option(
-    "--embedding",
-    "embeddings",
-    multiple=True,
-    metavar="NAME=FILE",
-    help="Vectors to judge, as in sttrain probe. Repeatable.",
-)
+@_results_option
+@_methods_option
+@_embeddings_option
 @click.option(
     "--algorithm",
     "algorithms",
@@ -159,14 +151,7 @@ def probe(
 )
 @click.option("--seeds", type=int, help=_help(ClusterConfig, "seeds"))
 @click.option("--dims", type=int, help=_help(ClusterConfig, "dims"))
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Runs at the same time; scores do not depend on it.",
-)
+@_jobs_option
 @shared_options
 def cluster(
     corpus: Path,
@@ -208,13 +193,7 @@ def cluster(
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("corpus", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of results; an existing one of this corpus is continued.",
-)
+@_results_option
 @click.option("--name", default="ours", show_default=True, help="Name of CHECKPOINT in tables.")
 @click.option("--untrained", is_flag=True, help="Judge the run's first weights too, as untrained.")
 @click.option(

@@ -22,13 +22,13 @@ from stbuild.corpus.reader import open_corpus
 from sttrain.candidates import EmbeddingFile, collect_methods, problem
 from sttrain.clustering import Algorithm, Domains, abnormal_spots, chaos, find_domains
 from sttrain.environment import describe_versions
-from sttrain.errors import BadInputError, BadUsageError, ConflictError
+from sttrain.errors import BadInputError, BadUsageError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.methods import Method
 from sttrain.probe_config import ClusterConfig, Number
 from sttrain.projection import principal_components
 from sttrain.results import ResultStore, create_store, write_spots
-from sttrain.rows import RowTable, to_parquet
+from sttrain.rows import RowTable, require_same_sources, to_parquet
 from sttrain.threads import one_core_threads
 
 _VERSION: Final = 1
@@ -144,7 +144,7 @@ def cluster_corpus(
     store = create_store(out, data)
     identities = {method.name: method.identity(data) for method in found}
     table = cluster_table(store)
-    _require_same_vectors(table.rows(), identities)
+    require_same_sources(table.rows(), identities)
     write_spots(store, data, slugs)
     jobs = [
         _Job(method=method, source_digest=identities[method.name], algorithm=algorithm,
@@ -201,14 +201,6 @@ def _require_installed(algorithms: Sequence[str]) -> None:
         fix = "pip install 'stcorpus[cluster]', or choose --algorithm kmeans --algorithm gmm"
         what = f"{' and '.join(missing)} not installed"
         raise PlatformError(problem("E009", "algorithm 'leiden'", what, fix))
-
-
-def _require_same_vectors(rows: Sequence[ClusterRow], digests: Mapping[str, str]) -> None:
-    stale = {r.method for r in rows if digests.get(r.method, r.source_digest) != r.source_digest}
-    if stale:
-        fix = "choose another name or another -o folder"
-        what = "the stored domains of this name are of other vectors"
-        raise ConflictError(*(problem("V16", f"method '{n}'", what, fix) for n in sorted(stale)))
 
 
 def _vectors(

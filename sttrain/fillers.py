@@ -20,11 +20,12 @@ from sttrain.regions import Region
 
 if TYPE_CHECKING:
     from stbuild.corpus.reader import Corpus
-    from sttrain.checkpoint import EncoderInfo
     from sttrain.model import MaskedAutoencoder
 
 NEIGHBOURS: Final = 16
 """Spots of the neighbour mean (the paper's multi-spot objective looks at as many)."""
+FILLING: Final = ("patch", "multispot")
+"""Objectives whose models know something of a site of which nothing is shown."""
 FILLER_VERSION: Final = 1
 """Raised when the definition of a control changes, so that stored rows are not taken for it."""
 
@@ -92,7 +93,7 @@ def neighbour_mean(region: Region) -> NDArray[np.float64]:
 
 
 def inverse_distance(region: Region) -> NDArray[np.float64]:
-    """Return the mean over the window's shown spots, weighed by 1 / distance^2 (Shepard 1968)."""
+    """Return the mean over the window's shown spots, weighed by 1 / distance^2."""
     xy = region.whole.xy
     apart = xy[region.hidden][:, None, :] - xy[region.shown][None, :, :]
     # Two spots at one position: the weight is large instead of infinite.
@@ -113,24 +114,31 @@ INTERPOLATIONS: Final[Mapping[str, Interpolation]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchFiller:
-    """A masked autoencoder: the square's sites are hidden from it, as in training (Eq. 8)."""
+class ModelFiller:
+    """A model that is shown the window; the square's sites are hidden from it, as in training.
+
+    Patches: the masked autoencoder (Eq. 8). Neighbourhoods: the mean of the shown neighbours'
+    embeddings, decoded (Eq. 3).
+    """
 
     name: str
     model: "MaskedAutoencoder"
-    info: "EncoderInfo"
+    digest: str
+    """Of the weights."""
     rows: NDArray[np.int32]
     """Row in the model's gene table of each gene of the corpus's vocabulary."""
+    rates: bool = False
+    """Whether it predicts the log of the rate per 10,000 molecules instead of log1p(CP10K)."""
 
     @property
     def identity(self) -> str:
         """Digest of the weights."""
-        return self.info.digest
+        return self.digest
 
     @property
     def checkpoint(self) -> str | None:
         """Digest of the weights."""
-        return self.info.digest
+        return self.digest
 
     def fill(self, region: Region) -> NDArray[np.float64]:
         """Return (n, M) values; sites that are not measured are not tokens, as everywhere."""
@@ -146,9 +154,10 @@ class PatchFiller:
         )
         with torch.inference_mode():
             found = self.model(sites, Hidden(sites=torch.from_numpy(hidden.ravel())[None]))
-        # (1, M, T) -> (n, M); sites come row by row, as spots do
-        values = found.values[0][:, found.valid[0]].T
-        return np.asarray(values.double().numpy())
+        # Some models answer for every site. Sites come row by row, as spots do: (1, M, T) -> (n, M)
+        wanted = found.valid[0] & torch.from_numpy(hidden.ravel())[found.index[0]]
+        values = np.asarray(found.values[0][:, wanted].T.double().numpy())
+        return np.log1p(np.exp(values)) if self.rates else values
 
 
 def _as_patch(
@@ -184,22 +193,24 @@ def load_filler(
     BadInputError
         No checkpoint; genes of the corpus that the model does not know.
     BadUsageError
-        A model that was trained on another objective than patches: it fills no regions.
+        A model of an objective that knows nothing of hidden sites.
     IntegrityError
         A damaged checkpoint.
     """
     from sttrain.checkpoint import load_encoder
 
     model, info = load_encoder(checkpoint, initial=initial, say=say)
-    # Checkpoints from before there were other objectives do not name theirs.
-    objective = getattr(getattr(info, "pretext", None), "objective", "patch")
-    if objective not in MODEL_FILLERS:
-        what = f"trained on '{objective}'; regions are filled by {', '.join(MODEL_FILLERS)}"
+    # Models that name no pretext task were trained on patches and squared errors.
+    pretext = getattr(info, "pretext", None)
+    objective = getattr(pretext, "objective", "patch")
+    if objective not in FILLING:
+        what = f"trained on '{objective}'; regions are filled by {' and '.join(FILLING)} models"
         fix = "give a checkpoint of one of these objectives"
         raise BadUsageError(Problem(code="V21", subject=f"model '{name}'", what=what, fix=fix))
-    rows = gene_rows(corpus, info.genes)
-    return MODEL_FILLERS[objective](name=name, model=model, info=info, rows=rows)
-
-
-MODEL_FILLERS: Final[Mapping[str, Callable[..., Filler]]] = {"patch": PatchFiller}
-"""How a model fills regions, by the objective that it was trained on."""
+    return ModelFiller(
+        name=name,
+        model=model,
+        digest=info.digest,
+        rows=gene_rows(corpus, info.genes),
+        rates=bool(getattr(pretext, "counts", False)),
+    )

@@ -33,10 +33,11 @@ class ProbeConfig(Document):
     """Classifiers: nearest neighbours, logistic regression, the paper's network. Features have one
     common scale, or with -each one of their own."""
     seeds: int | None = Field(None, ge=1)
-    """Use the first so many seeds of every split; all of them without it."""
+    """Use the first so many seeds of every split; all of them without it. Donors and pairs that are
+    held out are always all judged."""
     held_out_seeds: int = Field(1, ge=1, le=100)
     """Fits with seeds of their own for every donor or pair that is held out, where a head draws."""
-    reduce: tuple[int, ...] = ()
+    reduce: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = ()
     """Judge every embedding also by its first so many principal components, fitted without
     labels."""
     k: int = Field(10, ge=1, le=1000)

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
-from sttrain.candidates import EmbeddingFile, collect_methods, problem
+from sttrain.candidates import EmbeddingFile, collect_methods
 from sttrain.environment import describe_versions
-from sttrain.errors import ConflictError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set, stack_slices
 from sttrain.heads import FitTask, Fitted, Head, MajorityHead
 from sttrain.methods import Method
 from sttrain.metrics import score_predictions
 from sttrain.probe_config import ProbeConfig
 from sttrain.results import Predictions, ResultRow, ResultStore, create_store, write_spots
+from sttrain.rows import of_other_sources, require_same_sources
 from sttrain.splits import EvaluationSplit, Fold, read_split, require_usable
 from sttrain.threads import one_core_threads
 
@@ -163,20 +163,11 @@ def probe_corpus(
 
 def _settle_conflicts(store: ResultStore, digests: Mapping[str, str], *, replace: bool) -> None:
     """Refuse, or with `replace` remove, stored rows of a name that stood for other vectors."""
-    stale = [r for r in store.rows() if digests.get(r.method, r.source_digest) != r.source_digest]
-    if not stale:
-        return
+    rows = store.rows()
     if replace:
-        store.remove(stale)
-        return
-    fix = "choose another name, another -o folder, or --replace to drop the stored results"
-    what = "the stored results of this name are of other vectors"
-    raise ConflictError(
-        *(
-            problem("V16", f"method '{name}'", what, fix)
-            for name in sorted({r.method for r in stale})
-        )
-    )
+        store.remove(of_other_sources(rows, digests))
+    else:
+        require_same_sources(rows, digests)
 
 
 def _run_jobs(

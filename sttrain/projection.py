@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _EXACT_LIMIT: Final = 4096
 """Up to so many spots or columns the components come from an exact symmetric eigenproblem."""
 _CHUNK: Final = 1024
-"""Columns that are held in float64 at a time."""
+"""Spots or columns that are held in float64 at a time."""
 
 
 def principal_components(
@@ -90,18 +90,23 @@ def _exact_scores(stacked: NDArray[np.float32], n_components: int) -> NDArray[np
     mean = stacked.mean(axis=0, dtype=np.float64)
     by_columns = n_columns <= n_spots
     size = n_columns if by_columns else n_spots
+    product = np.zeros((size, size))
     if by_columns:
-        centred = stacked - mean
-        product = centred.T @ centred
+        for start in range(0, n_spots, _CHUNK):
+            part = stacked[start : start + _CHUNK] - mean
+            product += part.T @ part
     else:
-        product = np.zeros((size, size))
         for start in range(0, n_columns, _CHUNK):
             part = stacked[:, start : start + _CHUNK] - mean[start : start + _CHUNK]
             product += part @ part.T
     values, vectors = eigh(product, subset_by_index=(size - n_components, size - 1))
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if by_columns:
-        return np.asarray((centred @ vectors) * _signs(vectors))
+        scores = [
+            (stacked[start : start + _CHUNK] - mean) @ vectors
+            for start in range(0, n_spots, _CHUNK)
+        ]
+        return np.asarray(np.concatenate(scores) * _signs(vectors))
     loadings = np.concatenate(
         [
             (stacked[:, start : start + _CHUNK] - mean[start : start + _CHUNK]).T @ vectors

@@ -4,7 +4,7 @@ All methods meet the same regions; a job is one (method, slice, window, size) wi
 repetition, and a job that is stored is not done again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.candidates import problem
 from sttrain.environment import describe_versions
-from sttrain.errors import BadInputError, BadUsageError, ConflictError
+from sttrain.errors import BadInputError, BadUsageError
 from sttrain.evaluation import require_sound
 from sttrain.fillers import INTERPOLATIONS, Filler, load_filler
 from sttrain.methods import NAME
@@ -24,7 +24,7 @@ from sttrain.probe_config import ReconstructConfig
 from sttrain.reconstruction import score_region
 from sttrain.regions import RegionSource
 from sttrain.results import ResultStore, open_or_create
-from sttrain.rows import RowTable
+from sttrain.rows import RowTable, require_same_sources
 from sttrain.threads import one_core_threads
 
 _VERSION: Final = 1
@@ -162,7 +162,7 @@ def reconstruct_corpus(
     fillers = _fillers(corpus, models, controls, say)
     store = open_or_create(out, corpus.document.name, corpus.document.corpus_id)
     table = region_table(store)
-    _require_same_models(table.rows(), fillers)
+    require_same_sources(table.rows(), {f.name: f.identity for f in fillers})
     jobs = [
         _Job(filler=filler, slug=slug, window=window, size=size, config=config,
              corpus_id=corpus.document.corpus_id)
@@ -303,12 +303,3 @@ def _fillers(
         load_filler(model.path, corpus, model.name, initial=model.initial, say=say)
         for model in models
     ]
-
-
-def _require_same_models(rows: Sequence[RegionRow], fillers: Sequence[Filler]) -> None:
-    digests: Mapping[str, str] = {filler.name: filler.identity for filler in fillers}
-    stale = {r.method for r in rows if digests.get(r.method, r.source_digest) != r.source_digest}
-    if stale:
-        fix = "choose another name or another -o folder"
-        what = "the stored rows of this name are of another model"
-        raise ConflictError(*(problem("V16", f"method '{n}'", what, fix) for n in sorted(stale)))

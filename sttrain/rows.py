@@ -23,7 +23,7 @@ from typing import (
 )
 
 from stbuild.corpus.durable import write_durable
-from sttrain.errors import BadInputError, IntegrityError, Problem
+from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,6 +108,52 @@ class RowTable(Generic[Row]):
                 name: pa.array([getattr(row, name) for row in rows], getattr(pa, kind)())
                 for name, kind in _types(self.kind).items()
             }
+        )
+
+
+class MethodRow(Protocol):
+    """A row that says whose it is."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        ...
+
+    @property
+    def source_digest(self) -> str:
+        """Digest of what decides its answers: vectors, weights, a definition."""
+        ...
+
+
+Judged = TypeVar("Judged", bound=MethodRow)
+
+
+def of_other_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> list[Judged]:
+    """Return the rows whose name now stands for something else."""
+    return [r for r in rows if digests.get(r.method, r.source_digest) != r.source_digest]
+
+
+def require_same_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> None:
+    """Refuse stored rows whose name now stands for other vectors or weights.
+
+    Parameters
+    ----------
+    rows
+        What is stored.
+    digests
+        Of the methods that are to be judged, by name; other names are left alone.
+
+    Raises
+    ------
+    ConflictError
+        All such names at once.
+    """
+    stale = sorted({row.method for row in of_other_sources(rows, digests)})
+    if stale:
+        what = "the stored results of this name are of other vectors or weights"
+        fix = "choose another name, another -o folder, or remove the stored results (--replace)"
+        raise ConflictError(
+            *(Problem(code="V16", subject=f"method '{name}'", what=what, fix=fix) for name in stale)
         )
 
 

@@ -94,7 +94,7 @@ def read_split(
     name
         ``task@version``, such as ``block20@1``.
     n_seeds
-        The first so many seeds; all where it is none.
+        The first so many seeds; all where it is none, and of groups that are held out always all.
 
     Raises
     ------
@@ -108,6 +108,8 @@ def read_split(
         raise _unknown_split(name, known, corpus.document.name)
     document = corpus.evaluation_split(name)
     have = len(document.assignments)
+    if any(assignment.held_out for assignment in document.assignments):
+        n_seeds = None
     if n_seeds is not None and n_seeds > have:
         what = f"{n_seeds} seeds asked for, the split holds {have}"
         raise BadUsageError(_problem("V14", name, what, f"give --seeds {have} or fewer"))
@@ -181,7 +183,8 @@ def require_usable(splits: Sequence[EvaluationSplit], least: int) -> None:
                 faults.setdefault(fault, []).append(fold.seed)
         for (code, what), seeds in faults.items():
             listed = ", ".join(map(str, seeds[:10]))
-            fix = "leave this split out, or label more spots"
+            few = "give a smaller --k, " if code == "V12" else ""
+            fix = f"{few}leave this split out, or label more spots"
             problems.append(_problem(code, split.name, f"{what} (seeds {listed})", fix))
     if problems:
         raise BadInputError(*problems)

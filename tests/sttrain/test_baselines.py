@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
-from sttrain.baselines import expression
+from sttrain.baselines import Control, expression
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.methods import NAME, Reduced, families, find_method, find_methods
 from sttrain.neighbours import nearest_among, nearest_neighbours, neighbour_mean, surroundings
@@ -35,6 +35,7 @@ def dense_expression(whole):
 )
 def test_find_method_reads_every_form(name, kind, neighbours, components):
     method = find_method(name)
+    assert isinstance(method, Control)
     assert (method.kind, method.neighbours, method.components) == (kind, neighbours, components)
     assert method.name == name
     assert method.centred == name.endswith("-centred")
@@ -264,8 +265,10 @@ def test_banksy_weighs_its_three_blocks_by_their_variance():
     np.testing.assert_allclose(shares, [0.2, 0.8 * 2 / 3, 0.8 / 3], rtol=1e-4)
 
 
+@pytest.mark.parametrize("chunk", [1024, 7])
 @pytest.mark.parametrize("shape", [(40, 12), (12, 40)], ids=["more_spots", "more_columns"])
-def test_components_are_those_of_the_singular_value_decomposition(shape):
+def test_components_are_those_of_the_singular_value_decomposition(shape, chunk, monkeypatch):
+    monkeypatch.setattr("sttrain.projection._CHUNK", chunk)
     table = np.random.default_rng(3).normal(size=shape).astype(np.float32)
     found = principal_components({"a": table[:5], "b": table[5:]}, 4, "x")
     centred = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)

@@ -70,7 +70,7 @@ def test_results_of_another_corpus_or_of_other_vectors_are_refused(corpus, tmp_p
     store = open_store(tmp_path / "r")
     row = next(iter(cluster_table(store).rows()))
     cluster_table(store).add("x_y", [replace(row, source_digest="other")])
-    with pytest.raises(ConflictError, match="the stored domains of this name are of other"):
+    with pytest.raises(ConflictError, match="the stored results of this name are of other"):
         run(corpus, tmp_path / "r", "pca3")
 
 

@@ -21,7 +21,7 @@ def call(*arguments):
     return result
 
 
-@pytest.mark.parametrize("command", ["embed", "probe", "report"])
+@pytest.mark.parametrize("command", ["embed", "probe", "cluster", "reconstruct", "report"])
 def test_help_shows_an_example(command):
     assert f"Example: sttrain {command}" in call(command, "--help").stdout
 

@@ -115,7 +115,7 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path):
 def test_another_model_under_a_stored_name_is_refused(corpus, tmp_path):
     root = write_run(tmp_path / "run", corpus)
     run(corpus, tmp_path / "r", ModelFile(name="ours", path=root))
-    with pytest.raises(ConflictError, match="'ours': the stored rows of this name are of another"):
+    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
         run(corpus, tmp_path / "r", ModelFile(name="ours", path=root, initial=True))
 
 

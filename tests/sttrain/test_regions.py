@@ -1,4 +1,6 @@
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from sttrain.errors import BadInputError
-from sttrain.fillers import INTERPOLATIONS, NEIGHBOURS, PatchFiller
-from sttrain.model import Hidden, MaskedAutoencoder, normalise
+from sttrain.errors import BadInputError, BadUsageError
+from sttrain.fillers import INTERPOLATIONS, NEIGHBOURS, Filler, ModelFiller, load_filler
+from sttrain.model import Hidden, MaskedAutoencoder, Reconstruction, normalise
 from sttrain.regions import RegionSource
+from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY, make_whole
 
 
@@ -121,8 +124,9 @@ def test_nothing_of_the_hidden_spots_reaches_genes_or_fillers(number):
     assert not np.array_equal(region.values_of(region.hidden), again.values_of(region.hidden))
     np.testing.assert_array_equal(region.genes, again.genes)
     model = MaskedAutoencoder(TINY, 8, torch.Generator().manual_seed(0)).eval()
-    patch = PatchFiller(name="p", model=model, info=None, rows=np.arange(8, dtype=np.int32))
-    for filler in (*INTERPOLATIONS.values(), patch):
+    patch = ModelFiller(name="p", model=model, digest="d", rows=np.arange(8, dtype=np.int32))
+    fillers: list[Filler] = [*INTERPOLATIONS.values(), patch]
+    for filler in fillers:
         np.testing.assert_allclose(
             filler.fill(region), filler.fill(again), rtol=1e-9, err_msg=filler.name
         )
@@ -156,10 +160,11 @@ def test_a_model_is_asked_as_in_training(window):
     region = draw(source, window=window)
     model = MaskedAutoencoder(TINY, 11, torch.Generator().manual_seed(0)).eval()
     rows = np.arange(3, 11, dtype=np.int32)
-    filler = PatchFiller(name="p", model=model, info=None, rows=rows)
+    filler = ModelFiller(name="p", model=model, digest="d", rows=rows)
     P, M = window, region.genes.size
     counts, totals = np.zeros((M, P, P), np.int64), np.zeros((P, P), np.int64)
-    hidden, place = np.zeros((P, P), bool), {}
+    hidden = np.zeros((P, P), bool)
+    place: dict[int, int] = {}
     all_counts = dense(source.whole)
     for spot in np.flatnonzero(region.hidden | region.shown):
         r = source.whole.rows[spot] - region.corner[0]
@@ -178,3 +183,47 @@ def test_a_model_is_asked_as_in_training(window):
     for i, site in enumerate(found.index[0].tolist()):
         expected[place[site]] = found.values[0, :, i].numpy()
     np.testing.assert_allclose(filler.fill(region), expected, rtol=1e-5)
+
+
+class AllSites(MaskedAutoencoder):
+    """Answers for every observed site: the value is the site's number."""
+
+    def __init__(self):
+        super().__init__(TINY, 8, torch.Generator().manual_seed(0))
+
+    def forward(self, sites, hidden):
+        index = torch.arange(sites.observed.shape[1])[None]
+        values = index[:, None, :].expand(-1, sites.genes.shape[1], -1).float()
+        return Reconstruction(values=values, index=index, valid=sites.observed)
+
+
+@pytest.mark.parametrize("rates", [False, True])
+def test_models_may_answer_for_all_sites_and_in_rates(rates):
+    source = make_source()
+    region = draw(source)
+    filler = ModelFiller(
+        name="p", model=AllSites(), digest="d", rows=np.arange(8, dtype=np.int32), rates=rates
+    )
+    rows = source.whole.rows[region.hidden] - region.corner[0]
+    cols = source.whole.cols[region.hidden] - region.corner[1]
+    expected = (rows * 8 + cols).astype(np.float64)
+    found = filler.fill(region)[:, 0]
+    np.testing.assert_allclose(np.expm1(found) if rates else found,
+                               np.exp(expected) if rates else expected, rtol=1e-6)  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", ["patch", "multispot", "spot"])
+def test_only_objectives_that_know_of_hidden_sites_fill_regions(objective, tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "c", kind="cover", n_slices=1, rows=10, cols=10)
+    info = SimpleNamespace(
+        genes=corpus.genes, digest="d", pretext=SimpleNamespace(objective=objective, counts=True)
+    )
+    monkeypatch.setattr("sttrain.checkpoint.load_encoder", lambda *_, **__: (AllSites(), info))
+    load = partial(load_filler, tmp_path, corpus, "x", initial=False, say=print)
+    if objective == "spot":
+        with pytest.raises(BadUsageError, match="trained on 'spot'; regions are filled by patch"):
+            load()
+    else:
+        filler = load()
+        assert isinstance(filler, ModelFiller)
+        assert filler.rates

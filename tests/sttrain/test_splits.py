@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 
@@ -117,3 +120,16 @@ def test_a_held_out_group_is_judged_where_its_classes_are_known():
     assert not fold.test[:144][labels == 2].any()
     assert bool(fold.test[:144][labels != 2].all())
     assert bool(fold.train[144:].all())
+
+
+@pytest.mark.parametrize("n_seeds", [1, 1000])
+def test_groups_that_are_held_out_are_all_judged_whatever_the_seeds(eval_corpus, n_seeds):
+    data = make_set(make_whole("one"), make_whole("two"))
+    drawn = make_document(data, n_seeds=2).assignments
+    groups = tuple(a.model_copy(update={"held_out": f"donor{a.seed}"}) for a in drawn)
+    corpus = MagicMock(wraps=eval_corpus)
+    corpus.evaluation_splits.return_value = ("donor-out@1",)
+    corpus.evaluation_split.return_value = make_document(data, assignments=groups)
+    corpus.document.files = [SimpleNamespace(path="splits/donor-out@1.json", sha256="d" * 64)]
+    folds = read_split(corpus, data, "donor-out@1", n_seeds).folds
+    assert [fold.held_out for fold in folds] == ["donor0", "donor1"]
