@@ -139,6 +139,8 @@ def _no_lattice(record: SliceRecord, st_slice: Slice, sites: Sites | None) -> St
         what += f" (confidence {sites.measures['confidence']:.2f}; {sites.evidence})"
     fix = "say --layout and --pitch"
     if points is not None and len(points):
+        if twins := len(points) - np.unique(points, axis=0).shape[0]:
+            what += f"; {twins:,} spots lie exactly on another one, as after rounding to float32"
         side = suggest_side(points)
         row, col = bin_positions(points, side)
         shape = (int(row.max()) + 1, int(col.max()) + 1)

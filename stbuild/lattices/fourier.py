@@ -33,6 +33,8 @@ _LEAST_SINE: Final = 0.3
 _FEWEST_CELLS, _MOST_CELLS = 0.05, 10.0
 """Sites per squared nearest-neighbour distance beyond which a lattice is none of the points."""
 _NEIGHBOURS: Final = 8
+_ASKED: Final = 500
+"""Points whose neighbours are looked at."""
 _FARTHEST_STEP: Final = 2.5
 """Longest step between neighbours, in nearest-neighbour distances."""
 _STEP_SPREAD: Final = 0.2
@@ -120,8 +122,9 @@ def _grow(
 def _two_steps(xy: NDArray[np.float64], spacing: float) -> NDArray[np.float64] | None:
     """Return the waves of the two commonest short steps between neighbours, (2, 2)."""
     k = min(_NEIGHBOURS + 1, len(xy))
-    which = np.asarray(cKDTree(xy).query(xy, k=k)[1])[:, 1:]
-    steps = (xy[which] - xy[:, None]).reshape(-1, 2)
+    some = xy[np.lexsort(xy.T)][:: max(1, len(xy) // _ASKED)]
+    which = np.asarray(cKDTree(xy).query(some, k=k)[1])[:, 1:]
+    steps = (xy[which] - some[:, None]).reshape(-1, 2)
     steps = steps[np.hypot(steps[:, 0], steps[:, 1]) < _FARTHEST_STEP * spacing]
     steps = np.concatenate([steps, -steps])
     if not len(steps):

@@ -37,8 +37,12 @@ def rank_axis(values: NDArray[np.float64], max_gap: int, gaps: str) -> Ranked:
     steps = np.diff(distinct)
     if not steps.size:
         return Ranked(position.astype(np.int64), 0, 0)
-    sizes, times = np.unique(np.round(steps, 9), return_counts=True)
-    pitch = float(sizes[int(times.argmax())]) if times.max() > 1 else float(np.median(steps))
+    # Steps are compared to nine digits of the largest: an absolute limit would make tiny ones zero.
+    _, first, times = np.unique(
+        np.round(steps / steps.max(), 9), return_index=True, return_counts=True
+    )
+    common = int(times.argmax())
+    pitch = float(steps[first[common]]) if times[common] > 1 else float(np.median(steps))
     missing = np.maximum(np.rint(steps / pitch).astype(np.int64) - 1, 0)
     wide = steps > max_gap * pitch * (1 + 1e-9)
     added = np.where(wide, MAX_WINDOW if gaps == "cut" else missing, 0)
