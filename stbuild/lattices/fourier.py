@@ -79,13 +79,12 @@ def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Iterator[
         return
     centre, half = _densest(xy, spacing)
     near = xy[np.abs(xy - centre).max(axis=1) <= half]
-    for guess in (
-        lambda: _two_peaks(near - centre, spacing, half, band),
-        lambda: _two_steps(near, spacing),
-    ):
-        K = guess()
-        if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
-            yield found
+    K = _two_peaks(near - centre, spacing, half, band)
+    if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
+        yield found
+    K = _two_steps(near, spacing)
+    if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
+        yield found
 
 
 def _grow(
@@ -130,7 +129,7 @@ def _two_steps(xy: NDArray[np.float64], spacing: float) -> NDArray[np.float64] |
     if not len(steps):
         return None
     tree = cKDTree(steps)
-    votes = tree.query_ball_point(steps, _STEP_SPREAD * spacing, return_length=True)
+    votes = np.atleast_1d(tree.query_ball_point(steps, _STEP_SPREAD * spacing, return_length=True))
     clusters: list[NDArray[np.float64]] = []
     for i in np.lexsort((steps[:, 1], steps[:, 0], -votes)).tolist():
         if votes[i] < votes.max() / 3 or len(clusters) == 2 * _NEIGHBOURS:

@@ -150,6 +150,7 @@ def test_columns_say_their_unit_whatever_their_case(tmp_path, pair, unit):
         **dict(zip(pair, xy.T, strict=True))
     )
     read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
     assert np.array_equal(read.xy, xy)
     assert read.unit == unit
 
@@ -159,7 +160,9 @@ def test_obsm_may_call_the_positions_otherwise(tmp_path, key):
     data = make_anndata(Spec(seed=3, rows=8, cols=8))
     xy = data.obsm.pop("spatial")
     data.obsm[key] = xy
-    assert np.array_equal(read_here(record_of(write(data, tmp_path)), PLAIN).xy, xy)
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
 
 
 def test_without_coordinates_the_message_lists_what_is_there(tmp_path):
@@ -174,7 +177,9 @@ def test_one_plane_of_three_dimensions_is_flat_and_several_are_refused(tmp_path)
     data = make_anndata(Spec(seed=3, rows=8, cols=8))
     xy = data.obsm["spatial"]
     data.obsm["spatial"] = np.column_stack([xy, np.full(len(xy), 4.5)])
-    assert np.array_equal(read_here(record_of(write(data, tmp_path)), PLAIN).xy, xy)
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
     data.obsm["spatial"][0, 2] = 9
     with pytest.raises(BadInputError, match=r"B047.*of several planes each is a slice"):
         read_here(record_of(write(data, tmp_path)), PLAIN)
