@@ -124,9 +124,8 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
         f"{format_size(summary['shard_bytes'])} of shards; about {summary['seconds']:,.0f} s of "
         f"one core, {format_size(summary['memory_bytes'])} a worker"
     )
-    screen.result(
-        {"slices": [p.as_row() for p in plans], **summary}, [_plan_table(plans), *evidence, line]
-    )
+    value = summary | {"n_slices": len(tasks), "slices": [p.as_row() for p in plans]}
+    screen.result(value, [_plan_table(plans), *evidence, line])
     if flags["report"] is not None:
         from stbuild.qc import write_qc
 

@@ -62,6 +62,7 @@ class _Ids:
         self.ids: list[str | None] = list(ids)
         self.reason: list[str | None] = [None] * len(ids)
         self.renamed = [False] * len(ids)
+        self.known_by: Counter[str] = Counter()
 
     def drop(self, i: int, reason: str) -> None:
         self.ids[i], self.reason[i] = None, reason
@@ -69,6 +70,10 @@ class _Ids:
     def rename(self, i: int, name: str) -> None:
         self.renamed[i] = self.renamed[i] or self.ids[i] != name
         self.ids[i] = name
+
+    def learn(self, i: int, name: str, whence: str) -> None:
+        self.rename(i, name)
+        self.known_by[whence] += 1
 
     def each(self) -> list[tuple[int, str]]:
         return [(i, name) for i, name in enumerate(self.ids) if name is not None]
@@ -135,7 +140,7 @@ def _unmangle(names: _Ids, other: Sequence[str] | None, table: GeneTable | None)
         if name not in known:
             fitting = [candidate for candidate in unmangled(name) if candidate in known]
             if fitting:
-                names.rename(i, fitting[0])
+                names.learn(i, fitting[0], "undoing what R made of symbols")
 
 
 def _translate(
@@ -154,9 +159,10 @@ def _translate(
             continue
         own = [] if other is None else pairs_of([name], [other[i]])
         targets = [pair[0] if wanted == "ensembl" else pair[1] for pair in own]
+        whence = "pairs of id and name in the source itself" if targets else "the gene table"
         targets = targets or list(known.get(strip_version(name), ()))
         if len(targets) == 1:
-            names.rename(i, targets[0])
+            names.learn(i, targets[0], whence)
         else:
             names.drop(i, "dropped_ambiguous" if targets else "dropped_unmapped")
 
@@ -215,6 +221,10 @@ def _finish(
         molecules={why: int(molecules[rows].sum()) for why, rows in happened.items()},
     )
     notices = _notices(ids, facts, happened, report, config, subject)
+    notices += [
+        Notice(code="B071", subject=subject, what=f"{n:,} genes renamed by {whence}")
+        for whence, n in sorted(names.known_by.items())
+    ]
     return GeneMapping(genes=genes, column=column, report=report, notices=tuple(notices))
 
 

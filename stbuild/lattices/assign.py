@@ -21,7 +21,7 @@ from stbuild.lattices.gate import (
     SMALL_GRID,
     measure_filling,
 )
-from stbuild.lattices.lattice import Lattice, Sites
+from stbuild.lattices.lattice import Lattice, Sites, step_along_rows
 from stbuild.lattices.ranks import rank_axis, scale_axis
 from stbuild.lattices.snap import LEAST_CONFIDENCE, finite_rows, snap_positions
 from stbuild.slices import Slice, SliceRecord
@@ -139,6 +139,8 @@ def _no_lattice(record: SliceRecord, st_slice: Slice, sites: Sites | None) -> St
         what += f" (confidence {sites.measures['confidence']:.2f}; {sites.evidence})"
     fix = "say --layout and --pitch"
     if points is not None and len(points):
+        if twins := len(points) - np.unique(points, axis=0).shape[0]:
+            what += f"; {twins:,} spots lie exactly on another one, as after rounding to float32"
         side = suggest_side(points)
         row, col = bin_positions(points, side)
         shape = (int(row.max()) + 1, int(col.max()) + 1)
@@ -321,25 +323,9 @@ def _finish(
         measures=measures,
     )
     if lattice.pitch is None and xy is not None:
-        lattice = replace(lattice, pitch=_step_along_rows(row, col, placed, xy))
+        lattice = replace(lattice, pitch=step_along_rows(row, col, placed & finite_rows(xy), xy))
     measures["occupancy"] = lattice.occupancy
     return lattice
-
-
-def _step_along_rows(
-    row: NDArray[np.int64],
-    col: NDArray[np.int64],
-    placed: NDArray[np.bool_],
-    xy: NDArray[np.float64],
-) -> float | None:
-    """Return the median distance of spots that are neighbours along a grid row."""
-    order = np.flatnonzero(placed & finite_rows(xy))
-    order = order[np.lexsort((col[order], row[order]))]
-    beside = (np.diff(row[order]) == 0) & (np.diff(col[order]) == 1)
-    if not beside.any():
-        return None
-    steps = np.diff(xy[order], axis=0)[beside]
-    return float(np.median(np.hypot(steps[:, 0], steps[:, 1])))
 
 
 def _check_shared(

@@ -30,7 +30,11 @@ _COMPARABLE: Final = 0.45
 """Peaks of at least this share of the highest count as first order, if they are short."""
 _LEAST_SINE: Final = 0.3
 """Of the angle between two waves or steps that count as independent."""
+_FEWEST_CELLS, _MOST_CELLS = 0.05, 10.0
+"""Sites per squared nearest-neighbour distance beyond which a lattice is none of the points."""
 _NEIGHBOURS: Final = 8
+_ASKED: Final = 500
+"""Points whose neighbours are looked at."""
 _FARTHEST_STEP: Final = 2.5
 """Longest step between neighbours, in nearest-neighbour distances."""
 _STEP_SPREAD: Final = 0.2
@@ -75,13 +79,12 @@ def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Iterator[
         return
     centre, half = _densest(xy, spacing)
     near = xy[np.abs(xy - centre).max(axis=1) <= half]
-    for guess in (
-        lambda: _two_peaks(near - centre, spacing, half, band),
-        lambda: _two_steps(near, spacing),
-    ):
-        K = guess()
-        if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
-            yield found
+    K = _two_peaks(near - centre, spacing, half, band)
+    if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
+        yield found
+    K = _two_steps(near, spacing)
+    if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
+        yield found
 
 
 def _grow(
@@ -109,32 +112,35 @@ def _grow(
         reach *= 1.6
     waves = np.exp(2j * np.pi * (shifted @ K.T + phi))
     amplitude = float(np.abs(waves.mean(axis=0)).min())
-    lengths = np.hypot(K[:, 0], K[:, 1])
-    independent = abs(float(np.linalg.det(K))) > _LEAST_SINE * float(lengths.prod())
-    return Waves(K=K, phi=phi - K @ centre, amplitude=amplitude) if independent else None
+    # In a strip of two rows waves may drift towards each other: then the cell grows without end.
+    cells = abs(float(np.linalg.det(K))) * spacing**2
+    sound = bool(np.isfinite(K).all()) and _FEWEST_CELLS < cells < _MOST_CELLS
+    return Waves(K=K, phi=phi - K @ centre, amplitude=amplitude) if sound else None
 
 
 def _two_steps(xy: NDArray[np.float64], spacing: float) -> NDArray[np.float64] | None:
     """Return the waves of the two commonest short steps between neighbours, (2, 2)."""
     k = min(_NEIGHBOURS + 1, len(xy))
-    which = np.asarray(cKDTree(xy).query(xy, k=k)[1])[:, 1:]
-    steps = (xy[which] - xy[:, None]).reshape(-1, 2)
+    some = xy[np.lexsort(xy.T)][:: max(1, len(xy) // _ASKED)]
+    which = np.asarray(cKDTree(xy).query(some, k=k)[1])[:, 1:]
+    steps = (xy[which] - some[:, None]).reshape(-1, 2)
     steps = steps[np.hypot(steps[:, 0], steps[:, 1]) < _FARTHEST_STEP * spacing]
     steps = np.concatenate([steps, -steps])
     if not len(steps):
         return None
     tree = cKDTree(steps)
-    votes = tree.query_ball_point(steps, _STEP_SPREAD * spacing, return_length=True)
-    order = np.lexsort((steps[:, 1], steps[:, 0], -votes))
-    found: list[NDArray[np.float64]] = []
-    for i in order[: np.count_nonzero(votes >= votes.max() / 4)].tolist():
-        step = steps[tree.query_ball_point(steps[i], _STEP_SPREAD * spacing)].mean(axis=0)
-        apart = [abs(_sine(step, other)) > _LEAST_SINE for other in found]
-        if all(apart):
-            found.append(step)
-        if len(found) == 2:
-            basis: NDArray[np.float64] = np.stack(found)
-            return np.asarray(np.linalg.inv(basis).T, np.float64)
+    votes = np.atleast_1d(tree.query_ball_point(steps, _STEP_SPREAD * spacing, return_length=True))
+    clusters: list[NDArray[np.float64]] = []
+    for i in np.lexsort((steps[:, 1], steps[:, 0], -votes)).tolist():
+        if votes[i] < votes.max() / 3 or len(clusters) == 2 * _NEIGHBOURS:
+            break
+        if all(np.hypot(*(steps[i] - other)) > _STEP_SPREAD * spacing for other in clusters):
+            near = tree.query_ball_point(steps[i], _STEP_SPREAD * spacing)
+            clusters.append(np.asarray(steps[near].mean(axis=0), np.float64))
+    clusters.sort(key=lambda step: (round(float(np.hypot(*step)) / spacing, 3), *step))
+    for other in clusters[1:]:
+        if abs(_sine(clusters[0], other)) > _LEAST_SINE:
+            return np.asarray(np.linalg.inv(np.stack([clusters[0], other])).T, np.float64)
     return None
 
 

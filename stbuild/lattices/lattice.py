@@ -52,3 +52,19 @@ class Sites:
     """(N,) whether a spot has a site."""
     evidence: str
     measures: dict[str, float]
+
+
+def step_along_rows(
+    row: NDArray[np.int64],
+    col: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    xy: NDArray[np.float64],
+) -> float | None:
+    """Return the median distance of known spots that are neighbours along a grid row, or None."""
+    order = np.flatnonzero(known)
+    order = order[np.lexsort((col[order], row[order]))]
+    beside = (np.diff(row[order]) == 0) & (np.diff(col[order]) == 1)
+    if not beside.any():
+        return None
+    steps = np.diff(xy[order], axis=0)[beside]
+    return float(np.median(np.hypot(steps[:, 0], steps[:, 1])))

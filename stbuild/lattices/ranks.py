@@ -37,14 +37,18 @@ def rank_axis(values: NDArray[np.float64], max_gap: int, gaps: str) -> Ranked:
     steps = np.diff(distinct)
     if not steps.size:
         return Ranked(position.astype(np.int64), 0, 0)
-    sizes, times = np.unique(np.round(steps, 9), return_counts=True)
-    pitch = float(sizes[int(times.argmax())]) if times.max() > 1 else float(np.median(steps))
+    # Compared to nine digits of the largest: an absolute limit would make all tiny steps zero.
+    sizes, first, times = np.unique(
+        np.round(steps / steps.max(), 9), return_index=True, return_counts=True
+    )
+    common = int(times.argmax())
+    pitch = float(steps[first[common]]) if times[common] > 1 else float(np.median(steps))
+    if sizes[common] == 0 or times[common] < 0.25 * steps.size:
+        # Steps have no common size: there is no lattice line to be missing.
+        return Ranked(position.astype(np.int64), 0, 0)
     missing = np.maximum(np.rint(steps / pitch).astype(np.int64) - 1, 0)
     wide = steps > max_gap * pitch * (1 + 1e-9)
     added = np.where(wide, MAX_WINDOW if gaps == "cut" else missing, 0)
-    if float(times.max()) < 0.25 * steps.size:
-        # Steps have no common size: there is no lattice line to be missing.
-        added = np.zeros_like(added)
     shift = np.concatenate([np.zeros(1, np.int64), np.cumsum(added)])
     rank = (np.arange(distinct.size) + shift)[position]
     return Ranked(rank.astype(np.int64), int(added.sum()), int(missing[~wide].sum()))

@@ -71,7 +71,7 @@ def _index_spots(xy: NDArray[np.float64], known: NDArray[np.bool_], waves: Waves
     # Rows are the sides of the primitive cell.
     basis: NDArray[np.float64] = np.linalg.inv(waves.K).T.astype(np.float64)
     origin = -basis.T @ waves.phi
-    basis = _reduce(basis)
+    basis = reduce_basis(basis)
     kind = _kind(basis)
     axes, combine = _orient(basis, kind)
     index = _nearest_sites(points - origin, axes)
@@ -111,7 +111,7 @@ def finite_rows(xy: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.isfinite(xy[:, 0]) & np.isfinite(xy[:, 1])
 
 
-def _reduce(basis: NDArray[np.float64]) -> NDArray[np.float64]:
+def reduce_basis(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Gauss-reduced basis: the two shortest sides, 60 to 90 degrees apart."""
     a, b = basis
     while True:

@@ -70,8 +70,8 @@ def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
     Raises
     ------
     SourceFaultError
-        B053: a bin size that is not whole. B058: no rows. B022, B033: not the columns that a GEM file has. B028 to B031: counts that
-        are none. B004: cut off or damaged.
+        B053: a bin size that is not whole. B058: no rows. B022, B033: not the columns that a GEM
+        file has. B028 to B031: counts that are none. B004: cut off or damaged.
     """
     head = _read_head(path)
     if head is None:

@@ -133,3 +133,89 @@ def test_fractional_array_coordinates_are_positions_in_lattice_steps(tmp_path):
     assert read.xy is not None
     assert np.allclose(read.xy[:, 1], data.obs["array_row"])
     assert np.allclose(read.xy[:, 0], data.obs["array_col"])
+
+
+@pytest.mark.parametrize(
+    ("pair", "unit"),
+    [
+        (("pixel_x", "pixel_y"), "pixel"),
+        (("CenterX_global_px", "CenterY_global_px"), "pixel"),
+        (("x_centroid", "y_centroid"), "um"),
+    ],
+)
+def test_columns_say_their_unit_whatever_their_case(tmp_path, pair, unit):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    xy = data.obsm.pop("spatial")
+    data.obs = data.obs.drop(columns=["array_row", "array_col"]).assign(
+        **dict(zip(pair, xy.T, strict=True))
+    )
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+    assert read.unit == unit
+
+
+@pytest.mark.parametrize("key", ["Spatial", "X_spatial", "spatial_coords", "coordinates"])
+def test_obsm_may_call_the_positions_otherwise(tmp_path, key):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    xy = data.obsm.pop("spatial")
+    data.obsm[key] = xy
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+
+
+def test_without_coordinates_the_message_lists_what_is_there(tmp_path):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    data.obsm["X_umap"] = data.obsm.pop("spatial")
+    del data.obs["array_row"], data.obs["array_col"]
+    with pytest.raises(BadInputError, match=r"B046.*obs has 'in_tissue'.*'X_umap'.*--positions"):
+        read_here(record_of(write(data, tmp_path)), PLAIN)
+
+
+def test_one_plane_of_three_dimensions_is_flat_and_several_are_refused(tmp_path):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    xy = data.obsm["spatial"]
+    data.obsm["spatial"] = np.column_stack([xy, np.full(len(xy), 4.5)])
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+    data.obsm["spatial"][0, 2] = 9
+    with pytest.raises(BadInputError, match=r"B047.*of several planes each is a slice"):
+        read_here(record_of(write(data, tmp_path)), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("marks", "n_off"),
+    [(["True", "False"], True), ([1.0, np.nan], True), (["1", "0"], True), ([1, 2], None)],
+    ids=["words", "nan", "text", "two"],
+)
+def test_marks_of_the_tissue_are_zero_or_one_however_written(tmp_path, marks, n_off):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    data.obs["in_tissue"] = [marks[i % 2] for i in range(data.n_obs)]
+    path = write(data, tmp_path)
+    if n_off is None:
+        with pytest.raises(BadInputError, match=r"B047.*neither 0 nor 1 \(first: '2'"):
+            read_here(record_of(path), PLAIN)
+        return
+    assert read_here(record_of(path), PLAIN).ledger["spots_off_tissue"] == data.n_obs // 2
+
+
+def test_parts_of_one_section_are_no_sections_on_top_of_each_other(tmp_path):
+    """Their bounding boxes overlap; their spots never come closer than a step."""
+    data = make_anndata(Spec(seed=3, rows=12, cols=12))
+    inner = (np.abs(data.obs["array_row"] - 6) < 3) & (np.abs(data.obs["array_col"] - 12) < 6)
+    data.obs["sample"] = np.where(inner, "core", "rim")
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert "B056" in codes(read)
+    assert len(read.barcodes) == data.n_obs
+
+
+def test_sections_of_a_cellxgene_file_can_be_split(tmp_path):
+    data = two_sections(30.0)
+    data.uns["spatial"] = {"is_single": False}
+    data.raw = data.copy()
+    data.X = data.X.astype(np.float32) * 0.5
+    record = record_of(write(data, tmp_path), split_by="section", part="L2")
+    mine = data.raw[data.obs["section"] == "L2"]
+    assert int(read_here(record, PLAIN).counts.sum()) == int(mine.X.sum())

@@ -47,7 +47,10 @@ def test_every_config_field_is_an_option_without_a_default_of_its_own(command, m
 
 def test_the_whole_way_from_files_to_a_verified_corpus(slice_files, tmp_path):
     out, _ = run("plan", *slice_files, "--label", "label", "--json")
-    assert json.loads(out)["genes_common"] == 36
+    planned = json.loads(out)
+    assert planned["genes_common"] == 36
+    assert [row["slug"] for row in planned["slices"]] == ["alpha", "beta", "gamma"]
+    assert [row["kind"] for row in planned["slices"]] == ["hex", "square", "hex"]
     grids, train = tmp_path / "grids", tmp_path / "train"
     out, _ = run("compact", *slice_files, "-o", grids, "--label", "label")
     assert "3 grids" in out

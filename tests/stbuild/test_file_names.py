@@ -186,6 +186,7 @@ def test_xenium_is_found_wherever_the_user_points(where, tmp_path):
     assert detect_format(path) == "imaging"
     read = read_here(record_of(path), PLAIN)
     assert (read.counts.toarray() == dense).all()
+    assert read.xy is not None
     assert np.allclose(read.xy, frame[["x_centroid", "y_centroid"]])
 
 
@@ -221,6 +222,7 @@ def test_a_named_table_places_any_source(source, head, tmp_path):
     table = table[list(columns)].set_axis(HEADS[head], axis=1).sample(frac=1, random_state=1)
     table.to_csv(tmp_path / "places.csv", index=False)
     read = read_here(record_of(path, positions=str(tmp_path / "places.csv")), PLAIN)
+    assert read.xy is not None
     assert np.allclose(read.xy, PIXELS[:n, ::-1])
     assert (read.array_row is None) == (head != "spaceranger")
     assert "places.csv" in {file.name for file in read.sources}

@@ -129,6 +129,18 @@ def test_the_sources_own_pairs_come_first():
     assert found.genes == (ENSG[20], ENSG[21])
 
 
+def test_who_knew_the_other_id_is_said():
+    ids, other = ["GAPDH", "ACTB", "HLA.A"], [ENSG[20], "ACTB", "HLA-A"]
+    found = mapped(ids, other=other, table=TABLE, gene_ids="ensembl", unmangle=True)
+    said = [notice.what for notice in found.notices if "renamed" in notice.what]
+    assert said == [
+        "1 genes renamed by pairs of id and name in the source itself",
+        "2 genes renamed by the gene table",
+        "1 genes renamed by undoing what R made of symbols",
+    ]
+    assert not [n for n in mapped(ids).notices if "renamed" in n.what]
+
+
 def test_too_little_mapped_is_refused_with_the_share():
     with pytest.raises(SourceFaultError, match="only 10% of the molecules have ensembl ids"):
         mapped(["GAPDH", "X1", "X2"], [10, 50, 40], table=TABLE, gene_ids="ensembl")

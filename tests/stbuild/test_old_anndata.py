@@ -74,9 +74,8 @@ def write_06(path, data, *, raw=False):
             rows[name] = values
         file["obs"] = rows
         genes = data.var_names.to_numpy().astype("S")
-        file["raw.var" if raw else "var"] = np.array(
-            [(g,) for g in genes], [("index", genes.dtype)]
-        )
+        names = np.array([(gene,) for gene in genes], [("index", genes.dtype)])
+        file["raw.var" if raw else "var"] = names
         if raw:
             file["X"] = np.asarray(data.X.todense()) * 0.3
             file["var"] = file["raw.var"][:]

@@ -97,18 +97,42 @@ def test_a_million_sites_stay_a_small_picture():
     assert histogram(totals, "n").startswith("<figure><svg")
 
 
-def test_a_browser_sorts_the_table_and_says_nothing(page, tmp_path):
+TRY = """
+<script>
+const heads = document.querySelectorAll("#slices thead th"), spots = 6;
+const read = () => [...document.querySelectorAll("#slices tbody tr")]
+  .map((row) => row.cells[spots].textContent).join(" ");
+heads[spots].click();
+document.body.dataset.up = read();
+heads[spots].click();
+document.body.dataset.down = read();
+const wide = document.querySelector(".wide");
+document.body.dataset.fits = wide.scrollWidth <= wide.clientWidth;
+document.body.dataset.drawn = [...document.images].every((image) => image.naturalWidth > 0);
+</script>
+"""
+"""What a person would do and see, written into the page by itself."""
+
+
+def test_a_browser_shows_all_and_sorts_the_table(page, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium on this machine: the page is not tried in a browser")
+    tried = tmp_path / "tried.html"
+    tried.write_text(page.read_text("utf-8").replace("</body>", f"{TRY}</body>"), "utf-8")
     done = subprocess.run(
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", "--dump-dom",
-            page.as_uri(),
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
+            "--window-size=1300,900", "--dump-dom", tried.as_uri(),
         ],
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-    assert 'class="sortable"' in done.stdout
+    found = dict(re.findall(r'data-(up|down|fits|drawn)="([^"]*)"', done.stdout))
+    numbers = [[int(n.replace(",", "")) for n in found[k].split()] for k in ("up", "down")]
+    assert numbers[0] == sorted(numbers[0])
+    assert numbers[1] == numbers[0][::-1]
+    assert len(numbers[0]) == 3
+    assert (found["fits"], found["drawn"]) == ("true", "true")
     assert "CONSOLE" not in done.stderr
     assert "Refused to" not in done.stderr

@@ -3,7 +3,10 @@
 import anndata
 import numpy as np
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
+from stbuild.lattices import snap
 from stbuild.lattices.snap import LEAST_CONFIDENCE, snap_positions
 from tests.lattice_points import KINDS, holes, jitter, share_recovered, sites, turn
 
@@ -108,3 +111,53 @@ def test_real_full_visium_layouts_fill_their_windows(sample, shared_data):
     fill = window_fill(occupied, 16)
     in_tissue = fill[occupied[8 : 8 + fill.shape[0], 8 : 8 + fill.shape[1]]]
     assert np.mean(in_tissue) / 256 >= 0.9
+
+
+@st.composite
+def lattices(draw):
+    """Draw points of a lattice of any kind: turned, mirrored, jittered, few or in strips."""
+    kind = draw(st.sampled_from(KINDS))
+    rows, cols = draw(st.sampled_from([(7, 9), (9, 6), (3, 40), (30, 4), (2, 60), (25, 24)]))
+    radius = draw(st.sampled_from([0.0, 0.1, 0.2]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    row, col, xy = sites(kind, rows, cols)
+    kept = rng.random(row.size) < 0.95
+    degrees = draw(st.floats(0, 360, allow_subnormal=False))
+    points = turn(jitter(xy, radius, rng), degrees, mirrored=draw(st.booleans()))[kept]
+    points = draw(st.sampled_from([points, points / 137, np.rint(points), np.float32(points)]))
+    return kind, np.asarray(points, np.float64), (row[kept], col[kept])
+
+
+@settings(max_examples=60)
+@given(lattices())
+def test_a_lattice_is_recognised_whole_or_not_at_all(drawn):
+    """Few spots and thin strips may be too little to tell, but nothing is ever placed wrongly."""
+    kind, points, true = drawn
+    found = snap_positions(points)
+    if found is None or found.measures["confidence"] < LEAST_CONFIDENCE:
+        assert len(points) < 150
+        event("refused")
+        return
+    assert found.kind == kind
+    assert found.placed.all()
+    assert share_recovered((found.row, found.col), true) == 1
+
+
+def test_a_basis_at_sixty_degrees_is_reduced_in_finite_time():
+    """Rounding made two equally short sides take turns for ever, in one of 300 hexagons."""
+    hexagon = np.asarray([[1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+    for degrees in np.linspace(0, 360, 2000):
+        found = snap.reduce_basis(turn(hexagon, degrees) - [5000, -300])
+        assert np.isfinite(found).all()
+
+
+def test_a_given_pitch_decides_between_a_lattice_and_its_pairs():
+    """Every site is a pair of spots: the step between twins is shorter than the pitch."""
+    rng = np.random.default_rng(3)
+    row, col, xy = sites("square", 14, 14)
+    twins = jitter(np.repeat(xy, 2, axis=0), 0.12, rng)
+    told = snap_positions(turn(twins, 9), 137.0)
+    assert told is not None
+    assert told.measures["pitch"] == pytest.approx(137, rel=0.01)
+    at = (np.repeat(row, 2), np.repeat(col, 2))
+    assert share_recovered((told.row, told.col), at) == 1

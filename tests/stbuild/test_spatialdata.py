@@ -142,3 +142,33 @@ def test_shapes_that_the_package_wrote_give_their_centroids(tmp_path):
         assert np.allclose(raw.xy, np.asarray(corners)[rows] + shift)
         kinds = {file.relative_to(tmp_path / "s.zarr").parts[:2] for file in raw.files}
         assert kinds == {("tables", "table"), ("shapes", part)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("element", ["scaled", "two_systems", "labels"])
+def test_elements_of_other_kinds_give_their_centroids(element, tmp_path):
+    """Positions are those of the ``global`` system where there is one."""
+    sd = pytest.importorskip("spatialdata", reason="the extra spatialdata is not installed")
+    geopandas, shapely = pytest.importorskip("geopandas"), pytest.importorskip("shapely")
+    ways = sd.transformations
+    data = make_table(["A"], places=False)
+    corners = np.asarray([(10 * (i % 9), 20 * (i // 9)) for i in range(76)], float)
+    half = ways.Scale([0.5, 0.5], axes=("x", "y"))
+    systems = {"scaled": {"global": half}, "two_systems": {"b": half, "a": ways.Identity()}}
+    if element == "labels":
+        image = np.zeros((200, 100), np.int32)
+        for i, (x, y) in enumerate(corners.astype(int)):
+            image[y : y + 3, x : x + 3] = i + 100
+        elements = {"labels": {"A": sd.models.Labels2DModel.parse(image, dims=("y", "x"))}}
+    else:
+        points = [shapely.Point(*corner) for corner in corners]
+        frame = geopandas.GeoDataFrame(
+            {"radius": np.ones(76)}, geometry=points, index=np.arange(76) + 100
+        )
+        parse = sd.models.ShapesModel.parse
+        elements = {"shapes": {"A": parse(frame, transformations=systems[element])}}
+    sd.SpatialData(**elements, tables={"table": data}).write(tmp_path / "s.zarr")
+    read = read_here(record_of(tmp_path / "s.zarr"), PLAIN)
+    scale, shift = {"scaled": (0.5, 0), "labels": (1, 1.5)}.get(element, (1, 0))
+    assert read.xy is not None
+    assert np.allclose(read.xy, corners * scale + shift)

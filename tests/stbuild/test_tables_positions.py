@@ -333,3 +333,45 @@ def test_cosmx_cells(tmp_path):
     assert raw.in_tissue.tolist() == [False, True, True, True]
     assert raw.ledger["spots_without_position"] == 1
     assert raw.ledger["molecules_of_other_types"] == 14
+
+
+def write_cosmx(folder, *, atomx):
+    """Write 90 cells of 3 fields at random, as AtoMx or its forerunner does; return positions."""
+    rng = np.random.default_rng(3)
+    fov, cell = np.repeat([1, 2, 3], 30), np.tile(np.arange(1, 31), 3)
+    xy = rng.random((90, 2)) * 5000
+    both = [[f, c, 1 + i % 3, i % 2] for i, (f, c) in enumerate(zip(fov, cell, strict=True))]
+    write_rows(folder / "R_exprMat_file.csv", [["fov", "cell_ID", "GAPDH", "ACTB"], *both])
+    head = ["fov", "cell_ID", "Area", "CenterX_global_px", "CenterY_global_px"]
+    rows = [[f, c, 99, *p] for f, c, p in zip(fov, cell, xy.tolist(), strict=True)]
+    if atomx:
+        head = ["cell_id", *head, "cell"]
+        rows = [[f"c_1_{r[0]}_{r[1]}", *r, f"c_1_{r[0]}_{r[1]}"] for r in rows]
+    write_rows(folder / "R_metadata_file.csv", [head, *rows])
+    return xy
+
+
+@pytest.mark.parametrize("atomx", [False, True], ids=["first", "atomx"])
+def test_field_and_number_of_a_cell_are_no_array_coordinates(atomx, tmp_path):
+    """As coordinates they would fill a grid of fields x cells, and nobody would notice."""
+    xy = write_cosmx(tmp_path, atomx=atomx)
+    raw = read(tmp_path)
+    assert raw.array is None
+    assert raw.xy is not None
+    assert np.allclose(raw.xy, xy)
+    assert "B051" in {notice.code for notice in raw.notices}
+
+
+def test_numbers_about_cells_beside_their_counts_are_passed_over(tmp_path):
+    """MERSCOPE writes embeddings beside cell_by_gene.csv."""
+    write_counts(tmp_path / "cell_by_gene.csv", spots=BARCODES, dialect=Dialect(delimiter=","))
+    for name, head in (
+        ("cell_metadata", ["EntityID", "center_x", "center_y"]),
+        ("cell_numeric_categories", ["EntityID", "umap_X", "umap_Y"]),
+    ):
+        rows = [[barcode, i * 10.5, i * 3.5] for i, barcode in enumerate(BARCODES)]
+        write_rows(tmp_path / f"{name}.csv", [head, *rows])
+    raw = read(tmp_path)
+    assert (raw.counts.toarray() == COUNTS).all()
+    said = [str(notice) for notice in raw.notices if notice.code == "B025"]
+    assert "cell_numeric_categories.csv beside it" in said[0]

@@ -284,6 +284,12 @@ def in_layer(file: h5py.File) -> None:
     replaced("X/data", data)(file)
 
 
+def in_two_layers(file: h5py.File) -> None:
+    """Leave the user two layers to choose from."""
+    in_layer(file)
+    put_matrix(file["layers"], "spliced", Slice().counts)
+
+
 def in_raw(file: h5py.File) -> None:
     group = file.create_group("raw")
     put_matrix(group, "X", Slice().counts)
@@ -407,6 +413,7 @@ CASES = [
     Case("no_X", "B023", "no counts in X; matrices present: none", edited(removed("X"))),
     Case("no_such_layer", "B023", "present: X", good(), arguments=("--layer", "counts")),
     Case("logs_in_X_counts_in_layer", "B030", "layer counts", edited(in_layer)),
+    Case("two_layers_of_counts", "B030", "'counts', 'spliced' looks", edited(in_two_layers)),
     Case("logs_in_X_counts_in_raw", "B030", "layer raw", edited(in_raw)),
     Case("nan_in_X", "B028", "NaN or infinite", good(counts=counts(put((3, 4), np.nan)))),
     Case("inf_in_X", "B028", "NaN or infinite", good(counts=counts(put((3, 4), np.inf)))),
