@@ -1,6 +1,7 @@
 """A corpus behind a URL is the corpus itself, whatever its server does; or an error in words."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def server():
 
 
 @pytest.fixture
-def url(server, local) -> str:
+def url(server: Server, local: Corpus) -> str:
     return server.host_folder(local.root)
 
 
@@ -305,7 +306,7 @@ def test_a_cache_of_less_than_a_sample(local, url, tmp_path):
     assert same(batches(remote), batches(local))
 
 
-def wait_until(true, seconds=10.0) -> bool:
+def wait_until(true: Callable[[], bool], seconds=10.0) -> bool:
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.01)
@@ -333,7 +334,7 @@ def test_reading_ahead_has_an_end(server, url, tmp_path, small_pieces):
     assert 8 < got <= 20 + 3
     next(stream)
     assert wait_until(lambda: shards_asked(server) > got), "and goes on when a batch is taken"
-    stream.close()
+    del stream
 
 
 def test_reading_ahead_leaves_faults_to_the_reader(server, url, tmp_path):
@@ -344,7 +345,7 @@ def test_reading_ahead_leaves_faults_to_the_reader(server, url, tmp_path):
     source = PatchSource(open_remote(url, tmp_path), "train", group=1)
     order = source.order(2, 5)
     stream = PatchStream(source, order).batches(StreamState(), 1)
-    taken = []
+    taken = list[int]()
     with pytest.raises(IntegrityError, match="no such file"):
         taken.extend(batch.step for batch in stream)
     shard_of = source.index.shard[np.concatenate([order.global_batch(0, i) for i in range(30)])]

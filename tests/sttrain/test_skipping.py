@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def copy(tmp_path, whole) -> Corpus:
     return open_corpus(tmp_path / "copy")
 
 
-def events(run: Path) -> list[dict]:
+def events(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == "skipped"]
 
@@ -108,7 +109,7 @@ def test_refused_by_default(copy, tmp_path):
 
 
 def test_a_run_goes_on_and_tells(copy, tmp_path):
-    bad, said = damage(copy, BAD), []
+    bad, said = damage(copy, BAD), list[str]()
     summary = fit(copy.root, tmp_path / "run", CONFIG, SKIP, say=said.append)
     assert summary.steps_now == 12
     assert summary.skipped == 3 * len(bad), "in each of three epochs"
