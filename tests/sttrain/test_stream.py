@@ -178,6 +178,11 @@ def test_a_shard_cut_while_it_is_read(copy, workers):
         list(batches)
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -187,7 +192,7 @@ def test_a_shard_cut_while_it_is_read(copy, workers):
         pytest.param(lambda p: p.write_bytes(lzma.compress(p.read_bytes())), "bytes", id="xz"),
         pytest.param(lambda p: p.write_bytes(b""), "bytes", id="empty"),
         pytest.param(lambda p: (p.unlink(), p.mkdir()), "missing, or not", id="folder"),
-        pytest.param(lambda p: (p.unlink(), os.mkfifo(p)), "missing, or not", id="pipe"),
+        pytest.param(pipe, "missing, or not", id="pipe"),
         pytest.param(lambda p: p.write_bytes(2 * p.read_bytes()), "bytes", id="concatenated"),
         pytest.param(lambda p: (p.rename(p.with_suffix(".x")), p.symlink_to(p.with_suffix(".x"))),
                      "missing, or not", id="symbolic_link"),
