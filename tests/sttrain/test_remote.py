@@ -232,12 +232,16 @@ def test_a_changed_index_is_refused(server, url, tmp_path, way):
     assert not any(asked.path.endswith(".tar") for asked in server.asked)
 
 
-def test_an_index_in_the_cache_is_checked_again(url, tmp_path):
+def test_an_index_that_rots_in_the_cache_is_got_again(local, server, url, tmp_path):
     batches(open_remote(url, tmp_path))
     (index,) = tmp_path.rglob("train.parquet")
     raw = bytearray(index.read_bytes())
     raw[300] ^= 1
     index.write_bytes(raw)
+    assert same(batches(open_remote(url, tmp_path)), batches(local))
+    assert server.times("corpus/index/train.parquet") == 2
+    index.write_bytes(raw)
+    server.files["/corpus/index/train.parquet"].ways = ["wrong"]
     with pytest.raises(IntegrityError, match="SHA-256"):
         batches(open_remote(url, tmp_path))
 
@@ -390,6 +394,25 @@ def test_a_run_over_a_url_is_the_run_over_the_folder(local, server, url, tmp_pat
     assert weights(tmp_path / "url") == weights(tmp_path / "folder")
     assert fit(url, tmp_path / "url", config, options).steps_now == 0
     assert all(asked.path.startswith("/corpus/") for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    ("order", "gb", "words"),
+    [
+        ("random", 1.0, None),
+        ("random", 1e-4, "give --order block, or raise --cache-gb"),
+        ("block", 2e-4, None),
+        ("block", 1e-4, "lower --group, or raise --cache-gb"),
+    ],
+)
+def test_a_cache_that_is_too_small_is_told(url, tmp_path, order, gb, words):
+    said: list[str] = []
+    options = OPTIONS.model_copy(update={"cache": tmp_path / "cache", "cache_gb": gb})
+    config = CONFIG.model_copy(update={"order": order, "group": 2, "epochs": 1})
+    fit(url, tmp_path / "run", config, options, say=said.append)
+    told = [text for text in said if "--cache-gb" in text]
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
 
 
 def test_the_command_plans_over_a_url(url, tmp_path, monkeypatch):
