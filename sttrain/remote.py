@@ -69,6 +69,19 @@ class RemoteCorpus(Corpus):
             self._fetch(path)
             return read(path)
 
+    def shard_file(self, shard: ShardEntry) -> Path:
+        """Refuse: no shard is at hand as a file.
+
+        Raises
+        ------
+        BadInputError
+            Always.
+        """
+        fix = "get the corpus to this machine first, and give its folder"
+        what = "this needs shards as files, and they are behind a URL"
+        where = self.folder.where(shard.path)
+        raise BadInputError(Problem(code="L23", subject="corpus", where=where, what=what, fix=fix))
+
     def shards(self, entries: Sequence[ShardEntry]) -> "RemoteShards":
         """Return the shards of a split, as they are read over the network."""
         from sttrain.pieces import RemoteShards

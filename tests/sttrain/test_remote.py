@@ -105,6 +105,12 @@ def test_whole_slices(local, url, tmp_path):
     assert [w.content() for w in expected] == [w.content() for w in found]
 
 
+def test_what_needs_files_is_refused_in_words(url, tmp_path):
+    remote = open_remote(url, tmp_path)
+    with pytest.raises(BadInputError, match="shards as files, and they are behind a URL"):
+        remote.shard_file(remote.document.shards[0])
+
+
 @pytest.mark.parametrize(
     "way",
     ["status:500", "status:503", "busy:0", "drop", "garbage", "cut:0", "cut:3000", "stall:100",
