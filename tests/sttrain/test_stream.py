@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stbuild.corpus import index_cache
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_patch
 from stbuild.corpus.tar import BLOCK, pack_sample, unpack_sample
@@ -115,6 +116,16 @@ def test_ranks_share_the_global_batches(corpus, n_ranks):
                         itertools.chain(*(p.keys for p in parts)), strict=True))  # fmt: skip
         assert tuple(keys[row] for row in sorted(keys)) == whole.keys
         assert {part.total for part in parts} == {len(whole.keys)}
+
+
+@pytest.mark.parametrize("group", [None, 2])
+def test_a_mapped_index_gives_the_same_batches(corpus, tmp_path, monkeypatch, group):
+    plain = PatchSource(corpus, "train", group=group)
+    monkeypatch.setattr(index_cache, "MAPPED_ROWS", 0)
+    mapped = PatchSource(corpus, "train", group=group, cache=tmp_path)
+    assert list(tmp_path.rglob("*.columns"))
+    found = (list(PatchStream(s, s.order(4, 3)).batches(StreamState(), 2)) for s in (plain, mapped))
+    assert all(same(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_every_patch_once_an_epoch(corpus):
