@@ -16,8 +16,9 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from fsspec.implementations.http import HTTPFileSystem  # type: ignore[import-untyped]
 
+from stbuild.corpus.transient import TransientError
 from stbuild.corpus.urls import refuse_redirect
-from sttrain.transport import Patience, RefusedError, TransientError
+from sttrain.transport import Patience, RefusedError
 
 _BLOCK: Final = 1 << 16
 _LONGEST_WAIT: Final = 60.0

@@ -5,11 +5,12 @@ so that runs and ranks share what they have got, whatever URL it came from. What
 believed as little as what a server sends: every sample is checked against the index whenever it is
 read, and a piece that turns out to be wrong is got once more.
 
-The cache is bounded; pieces that were not used for longest go first. That decides what is read
-twice, and nothing else.
+The cache is bounded; pieces that this process did not use go first, then those that it used longest
+ago. That decides what is read twice, and nothing else.
 """
 
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,13 +23,14 @@ import numpy as np
 from filelock import FileLock
 
 from stbuild.corpus.documents import ShardEntry
-from stbuild.corpus.durable import guard_disk, partial_name
+from stbuild.corpus.durable import guard_disk
 from sttrain.errors import StError
 from sttrain.shards import Places
 from sttrain.transport import RemoteFolder
 
 PIECE: Final = 8 * 2**20
 """Bytes of a piece; the last one of a shard has fewer."""
+_PIECE_NAME: Final = re.compile(r"([0-9a-f]{64})-[0-9]+-([0-9]{6,})")
 _JOBS: Final = 4
 """Pieces that are got at a time, ahead of their use."""
 _FIX: Final = "free space, or name another folder with --cache or less of it with --cache-gb"
@@ -48,10 +50,12 @@ class PieceCache:
     def __init__(self, root: Path, most: int) -> None:
         self.root, self.most = root, most
         self._lock = threading.Lock()
+        self._used: dict[tuple[str, int], None] = {}
+        """Pieces that this process used, the latest last."""
 
     def place(self, sha256: str, piece: int) -> Path:
         """Return where a piece stands, or would."""
-        return self.root / "shards" / sha256 / f"{PIECE}-{piece:06d}"
+        return self.root / "shards" / f"{sha256}-{PIECE}-{piece:06d}"
 
     def find(self, sha256: str, piece: int, size: int) -> int | None:
         """Return an open file of a piece; None where there is none of that size."""
@@ -61,8 +65,7 @@ class PieceCache:
         except OSError:
             return None
         if os.fstat(handle).st_size == size:
-            with suppress(OSError):
-                os.utime(handle)  # used just now
+            self._touch(sha256, piece)
             return handle
         os.close(handle)
         return None
@@ -81,8 +84,14 @@ class PieceCache:
         """
         place = self.place(sha256, piece)
         guard_disk(place, lambda: _write(place, raw), _FIX)
+        self._touch(sha256, piece)
         with self._lock:
-            self._shrink(place)
+            self._shrink((sha256, piece))
+
+    def _touch(self, sha256: str, piece: int) -> None:
+        with self._lock:
+            self._used.pop((sha256, piece), None)
+            self._used[sha256, piece] = None
 
     def drop(self, sha256: str, piece: int) -> None:
         """Forget a piece."""
@@ -104,42 +113,43 @@ class PieceCache:
 
     def size(self) -> int:
         """Return the bytes of all pieces."""
-        return sum(size for _, size, _ in self._pieces())
+        return sum(self._pieces().values())
 
-    def _pieces(self) -> list[tuple[int, int, Path]]:
-        """Return (time of last use, bytes, path) of all pieces."""
-        found = []
-        for path in sorted((self.root / "shards").glob(f"*/{PIECE}-*")):
-            with suppress(FileNotFoundError):  # another process drops pieces too
-                state = path.stat()
-                found.append((state.st_mtime_ns, state.st_size, path))
-        return found
+    def _pieces(self) -> dict[tuple[str, int], int]:
+        """Return the bytes of every piece; those that this process did not use come first."""
+        found = {}
+        for path in sorted((self.root / "shards").glob(f"*-{PIECE}-*")):
+            name = _PIECE_NAME.fullmatch(path.name)
+            if name is not None:
+                with suppress(FileNotFoundError):  # another process drops pieces too
+                    found[name[1], int(name[2])] = path.stat().st_size
+        foreign = {key: size for key, size in found.items() if key not in self._used}
+        return foreign | {key: found[key] for key in self._used if key in found}
 
-    def _shrink(self, kept: Path) -> None:
-        pieces = sorted(self._pieces())
-        total = sum(size for _, size, _ in pieces)
-        for _, size, path in pieces:
+    def _shrink(self, kept: tuple[str, int]) -> None:
+        pieces = self._pieces()
+        total = sum(pieces.values())
+        for key, size in pieces.items():
             if total <= self.most:
                 return
-            if path != kept:
-                with suppress(OSError):
-                    path.unlink()
-                    total -= size
-                    path.parent.rmdir()
+            if key != kept:
+                self.drop(*key)
+                self._used.pop(key, None)
+                total -= size
 
 
 def _write(place: Path, raw: bytes) -> None:
-    """Write a piece; it appears whole or not at all. What a power cut takes is got again."""
+    """Write a piece; it appears whole or not at all. What a power cut takes is got again.
+
+    Whoever writes it holds it alone, so the name on the way needs to be no other every time: what
+    a kill leaves behind is written over.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = partial_name(place)
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(raw)
-        temporary.replace(place)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    temporary = place.with_name(f"{place.name}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+        file.write(raw)
+    temporary.replace(place)
 
 
 class RemoteShards:

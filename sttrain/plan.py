@@ -133,8 +133,8 @@ def plan_run(
         raise _no_patches(corpus, config.split)
     cache = options.cache or default_cache("train")
     observed = open_index(corpus, config.split, cache).observed
-    sizes = [shard.n_samples for shard in document.shards_of(config.split)]
-    order = choose_order(sizes, batch=config.batch, seed=config.seed, group=config.grouping)
+    held = [shard.n_samples for shard in document.shards_of(config.split)]
+    order = choose_order(held, batch=config.batch, seed=config.seed, group=config.grouping)
     device = choose_device(options.device)
     precision: Precision = (
         "bf16" if choose_precision(config.precision, device) == "bf16" else "fp32"

@@ -6,10 +6,10 @@ format allows, joined to the URL and to a folder of the cache; a document with a
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from stbuild.corpus import names
 from stbuild.corpus.cache import default_cache
@@ -23,6 +23,8 @@ from sttrain.errors import BadInputError, IntegrityError, Problem
 if TYPE_CHECKING:
     from sttrain.pieces import PieceCache, RemoteShards
     from sttrain.transport import Patience, RemoteFolder
+
+Content = TypeVar("Content")
 
 _BLOCK: Final = 8 * 2**20
 """Bytes of a table that are asked for at a time."""
@@ -50,13 +52,35 @@ class RemoteCorpus(Corpus):
         RemoteError
             It cannot be had.
         """
-        self._fetch(path)
-        return super().file(path)
+        return self._healed(path, super().file)
 
     def open_file(self, path: str) -> IO[bytes]:
         """Open a table that is too large to hold; otherwise as :meth:`file`."""
-        self._fetch(path)
-        return super().open_file(path)
+        return self._healed(path, super().open_file)
+
+    def _healed(self, path: str, read: Callable[[str], Content]) -> Content:
+        """Read a file; what stood in the cache and has rotted there is got once more."""
+        if self._fetch(path):
+            return read(path)
+        try:
+            return read(path)
+        except IntegrityError:
+            (self.root / path).unlink(missing_ok=True)
+            self._fetch(path)
+            return read(path)
+
+    def shard_file(self, shard: ShardEntry) -> Path:
+        """Refuse: no shard is at hand as a file.
+
+        Raises
+        ------
+        BadInputError
+            Always.
+        """
+        fix = "get the corpus to this machine first, and give its folder"
+        what = "this needs shards as files, and they are behind a URL"
+        where = self.folder.where(shard.path)
+        raise BadInputError(Problem(code="L23", subject="corpus", where=where, what=what, fix=fix))
 
     def shards(self, entries: Sequence[ShardEntry]) -> "RemoteShards":
         """Return the shards of a split, as they are read over the network."""
@@ -88,11 +112,12 @@ class RemoteCorpus(Corpus):
             shards.forget(0, offset, len(out))
         return bytes(out)
 
-    def _fetch(self, path: str) -> None:
+    def _fetch(self, path: str) -> bool:
+        """Get a file where it is not at hand; whether that was so."""
         entry = self.entry(path)
         place = self.root / entry.path
         if place.is_file() and place.stat().st_size == entry.bytes:
-            return  # whoever reads it compares its digest
+            return False  # whoever reads it compares its digest
         if entry.bytes > MAX_TABLE_BYTES:
             raise _damaged(self.folder.where(path), f"{entry.bytes:,} bytes are more than are read")
         digest = hashlib.sha256()
@@ -107,6 +132,7 @@ class RemoteCorpus(Corpus):
                 raise _damaged(self.folder.where(path), what)
 
         write_durable(place, blocks())
+        return True
 
     def _read(self, path: str, start: int, total: int) -> bytes:
         try:

@@ -34,6 +34,10 @@ from sttrain.shards import LocalShards, Places, Shards
 
 OnBad = Literal["refuse", "skip"]
 
+_MEMBERS: Final = frozenset({
+    b"counts.blosc", b"counts.npy", b"genes.npy", b"totals.npy", b"json", b"spots.npy",
+    b"labels.npy",
+})  # fmt: skip
 _BLOSC_HEADER: Final = 16
 _NPY_HEADER: Final = 128
 """Bytes before the data of a ``.npy`` of up to three dimensions, as NumPy pads them."""
@@ -241,9 +245,13 @@ class PatchSource:
         if what is not None:
             raise self._damaged(number, what)
         try:
-            return cut_members(out, self._keys.raw(number))
+            members = cut_members(out, self._keys.raw(number))
         except ValueError as error:
             raise self._damaged(number, f"not a sample: {error}") from error
+        if not _MEMBERS.issuperset(members):
+            extra = b", ".join(sorted(set(members) - _MEMBERS))[:200]
+            raise self._damaged(number, f"members that the format does not know: {extra!r}")
+        return members
 
     def _fill(self, shard: int, offset: int, out: memoryview, digest: bytes) -> str | None:
         """Fill `out` from a shard; return what is wrong with what came."""

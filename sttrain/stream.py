@@ -126,6 +126,8 @@ class PatchStream:
 
     def _coming(self, start: StreamState, epochs: int) -> Iterator[Places]:
         """Yield where the patches of every batch lie, from `start` on."""
+        if self.order.n_samples != len(self.source):
+            return  # of something else than these patches: nothing of it is known here
         for state in self.states(start, epochs):
             yield self.source.places(self.order.rank_batch(state.epoch, state.step, self.world))
 

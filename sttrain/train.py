@@ -34,7 +34,7 @@ from sttrain.model import MaskedAutoencoder
 from sttrain.objectives import keyed_generator
 from sttrain.order import Order
 from sttrain.progress import TrainingReport
-from sttrain.remote import open_location
+from sttrain.remote import RemoteCorpus, open_location
 from sttrain.runs import RunDocument, describe_environment, open_run
 from sttrain.statistics import corpus_means
 from sttrain.stream import PatchSource, PatchStream, StreamState
@@ -178,7 +178,25 @@ class _Setting:
             if before is not None and before.environment != document.environment:
                 found = "; ".join(differences(before.environment, document.environment))
                 say(f"not bit-identical to a run without interruption: {found}")
+            if (remark := self._remark()) is not None:
+                say(remark)
             yield document
+
+    def _remark(self) -> str | None:
+        """Say what makes a run over a network slower than it need be; None where nothing does."""
+        if not isinstance(self.corpus, RemoteCorpus):
+            return None
+        held = sorted((entry.bytes for entry in self.source.entries), reverse=True)
+        group = self.config.grouping
+        needed = sum(held) if group is None else sum(held[: 2 * group])
+        if needed <= self.corpus.pieces.most:
+            return None
+        fix = "give --order block, or" if group is None else "lower --group, or"
+        return (
+            f"patches come in any order out of {needed / 1e9:,.1f} GB of shards, and the cache "
+            f"holds {self.options.cache_gb:,.1f}: much is read again and again; {fix} raise "
+            "--cache-gb"
+        )
 
     def prepare(self, document: RunDocument, say: Say) -> tuple[Trainer, StreamState, float | None]:
         """Return a trainer at the newest whole checkpoint, its place, and the best loss so far.

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import stamina
 
 from stbuild.corpus.errors import PlatformError
+from stbuild.corpus.transient import TransientError, when_to_retry
 from stbuild.corpus.urls import CORPUS_SCHEMES, refuse_url, show_url
 from sttrain.errors import BadInputError, Problem, RemoteError
 
@@ -38,22 +39,6 @@ class Patience:
     """Seconds in which something has to come over HTTP, else the attempt ends."""
     slowest: float = 100_000.0
     """Bytes a second; what comes more slowly than that, and `stall` seconds, is given up."""
-
-
-class TransientError(Exception):
-    """Something that may be gone at the next attempt.
-
-    Parameters
-    ----------
-    why
-        What happened, in words.
-    wait
-        Seconds that the server asks to be left alone, if it does.
-    """
-
-    def __init__(self, why: str, wait: float | None = None) -> None:
-        super().__init__(why)
-        self.wait = wait
 
 
 class RefusedError(Exception):
@@ -140,7 +125,7 @@ class RemoteFolder:
             wait_max=patience.longest_wait, wait_jitter=patience.wait / 4,
         )  # fmt: skip
         try:
-            return caller(_when_to_retry, self._ask, path, start, end, total)
+            return caller(when_to_retry, self._ask, path, start, end, total)
         except TransientError as error:
             what = f"{error}; given up after {patience.attempts} attempts"
             raise RemoteError(_problem("R05", self.where(path), what, _FIX_AGAIN)) from None
@@ -173,13 +158,6 @@ _FIX_URL: Final = (
     "give the URL of the folder that holds corpus.json; or get the corpus to this machine first"
 )
 _FIX_AGAIN: Final = "run the same command again: it goes on where it stopped"
-
-
-def _when_to_retry(error: Exception) -> bool | float:
-    """Return whether to try again, or the seconds that the server asked for."""
-    if not isinstance(error, TransientError):
-        return False
-    return True if error.wait is None else error.wait
 
 
 def _problem(code: str, url: str, what: str, fix: str) -> Problem:

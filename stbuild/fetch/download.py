@@ -19,8 +19,9 @@ import stamina
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import IntegrityError, Problem, RemoteError, ResourceError
+from stbuild.corpus.transient import TransientError, when_to_retry
 from stbuild.corpus.urls import show_url
-from stbuild.fetch.errors import GET_AGAIN, StaleError, StoppedError, TransientError, file_problem
+from stbuild.fetch.errors import GET_AGAIN, StaleError, StoppedError, file_problem
 from stbuild.fetch.partial import Partial
 from stbuild.fetch.transport import Options, Reply, Request, open_reply
 
@@ -96,16 +97,9 @@ def download(
         wait_max=options.longest_wait, wait_jitter=options.wait / 4,
     )  # fmt: skip
     try:
-        return caller(_when_to_retry, work.attempt, progress)
+        return caller(when_to_retry, work.attempt, progress)
     except TransientError as error:
         raise _given_up(target, work.partial, str(error), options) from None
-
-
-def _when_to_retry(error: Exception) -> bool | float:
-    """Return whether to try again, or the seconds that the server asked for."""
-    if not isinstance(error, TransientError):
-        return False
-    return True if error.wait is None else error.wait
 
 
 @dataclass(kw_only=True)

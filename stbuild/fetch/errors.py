@@ -16,6 +16,7 @@ from stbuild.corpus.errors import (
     ResourceError,
     StError,
 )
+from stbuild.corpus.transient import TransientError
 
 _ORDER: Final = (
     IntegrityError,
@@ -28,22 +29,6 @@ _ORDER: Final = (
 """What no rerun mends comes first: the exit code says whether a rerun helps."""
 
 GET_AGAIN: Final = "run the same command again: it goes on where it stopped"
-
-
-class TransientError(Exception):
-    """Something that may be gone at the next attempt.
-
-    Parameters
-    ----------
-    why
-        What happened, in words.
-    wait
-        Seconds that the server asks to be left alone, if it does.
-    """
-
-    def __init__(self, why: str, wait: float | None = None) -> None:
-        super().__init__(why)
-        self.wait = wait
 
 
 class StaleError(TransientError):

@@ -13,8 +13,9 @@ from typing import IO, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from stbuild.corpus.errors import PlatformError, RemoteError
+from stbuild.corpus.transient import TransientError
 from stbuild.corpus.urls import show_url
-from stbuild.fetch.errors import TransientError, file_problem
+from stbuild.fetch.errors import file_problem
 from stbuild.fetch.transport import BLOCK, Reply, Request
 
 _ANONYMOUS: Final[dict[str, dict[str, Any]]] = {"s3": {"anon": True}, "gs": {"token": "anon"}}

@@ -19,8 +19,9 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util import parse_url
 
 from stbuild.corpus.errors import BadInputError, RemoteError
+from stbuild.corpus.transient import TransientError
 from stbuild.corpus.urls import is_loopback, refuse_redirect, show_url
-from stbuild.fetch.errors import StaleError, StoppedError, TransientError, file_problem
+from stbuild.fetch.errors import StaleError, StoppedError, file_problem
 from stbuild.fetch.transport import BLOCK, Options, Reply, Request
 from stbuild.fetch.watch import Watch, watch_here
 

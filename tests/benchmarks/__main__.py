@@ -66,7 +66,7 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
         "",
         "## Loading: shards in the page cache to arrays, one core",
         "",
-        "The patches of the first row above. webdataset yields single patches without a shuffle; "
+        "The patches of the first row above. webdataset yields patches without a shuffle; "
         "ours yields shuffled batches of 64.",
         "",
         *bench_load.HEAD,

@@ -134,7 +134,7 @@ def packed_counts(source: PatchSource) -> list[bytes]:
     for i in range(len(source)):
         raw = bytearray(int(index.size[i]))
         source.shards.read_into(int(index.shard[i]), int(index.offset[i]), memoryview(raw))
-        found.append(bytes(cut_members(raw, source.key(i).encode())[b"counts.blosc"]))
+        found.append(bytes(cut_members(bytes(raw), source.key(i).encode())[b"counts.blosc"]))
     return found
 
 

@@ -1,12 +1,25 @@
 """The benchmarks run, and the naive builder computes what it should."""
 
 import sys
+import tarfile
 
 import numpy as np
+import pytest
 
+from sttrain.normalised import normalise_counts
+from sttrain.source import PatchSource
+from tests.benchmarks.bench_load import (
+    LoadResult,
+    decode_float,
+    load_rows,
+    measure_load,
+    stream,
+    write_float_shards,
+)
 from tests.benchmarks.bench_probe import measure_probe
 from tests.benchmarks.measure import ROOT, Cost, middle, run
 from tests.benchmarks.naive import crop_patches, read_dense
+from tests.corpora import write_corpus
 
 SECTION = ROOT / "sample" / "Br8325_ant.h5ad"
 
@@ -38,3 +51,49 @@ def test_the_probe_benchmark_measures_all_three_ways():
     speed = measure_probe(8, 1, n_spots=64, epochs=1, n_problems=2)
     assert min(speed.sklearn, speed.single, speed.batched) > 0
     assert speed.row().startswith("| 64 x 8 | 2 |")
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_loading_is_measured_round_by_round(tmp_path):
+    """Every loader reads every patch; a ratio is of two times of the same round."""
+    for codec in ("zstd", "lz4"):
+        write_corpus(tmp_path / codec, codec=codec, n_patches=40)
+    found = measure_load(tmp_path / "zstd", tmp_path / "lz4", tmp_path / "out", repeats=2)
+    assert {r.n_patches for r in found} == {80}
+    assert all(len(r.seconds) == 2 and min(r.seconds) > 0 for r in found)
+    rows = load_rows(found)
+    assert len(rows) == len(found) == 11
+    assert "| **1.0** (1.0 to 1.0) |" in rows[0]
+    one = LoadResult("a", "b", 10, [1.0, 2.0, 4.0])
+    other = LoadResult("a", "b", 10, [2.0, 6.0, 4.0])
+    assert one.times(other) == (2.0, 1.0, 3.0)
+    assert one.speed == 5.0
+
+
+def test_loaders_yield_the_same_patches(tmp_path):
+    """What is compared in speed is the same in content: ours against the peer's float32."""
+    corpus = write_corpus(tmp_path / "c", n_patches=20)
+    source = PatchSource(corpus, "train")
+    ours = {}
+    for batch in stream(source):
+        values = normalise_counts(batch.counts, batch.genes, batch.totals)
+        ours |= dict(zip(batch.keys, values, strict=True))
+    peer = [decode_float(s)[0] for s in raw_samples(write_float_shards(corpus, tmp_path / "f"))]
+    keys = list(source.index.keys)
+    assert len(peer) == len(ours) == len(keys) == 40
+    for key, values in zip(keys, peer, strict=True):
+        np.testing.assert_allclose(ours[key], values, atol=1e-6)
+
+
+def raw_samples(paths):
+    for path in paths:
+        members = {}
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                key, _, suffix = info.name.partition(".")
+                file = tar.extractfile(info)
+                assert file is not None
+                members.setdefault(key, {})[suffix] = file.read()
+        yield from members.values()

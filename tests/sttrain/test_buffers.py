@@ -12,7 +12,7 @@ from tests.corpora import write_corpus
 
 
 def address(array) -> int:
-    return array.__array_interface__["data"][0]
+    return int(array.__array_interface__["data"][0])
 
 
 def test_unused_memory_is_used_again():

@@ -102,3 +102,14 @@ def test_the_paper_recipe_is_the_papers():
     assert (config.mask.kind, config.mask.element_ratio) == ("element", 0.3)
     assert (config.model.width, config.model.layers, config.model.heads) == (256, 6, 8)
     assert {config.model.centre, config.model.local, config.model.library_size} == {False}
+
+
+def test_what_decides_nothing_is_not_in_the_fingerprint():
+    """A run in random order stays the run that it was before there was another one."""
+    plain = RunConfig()
+    assert RunConfig(group=3).fingerprint("x") == plain.fingerprint("x")
+    block = RunConfig(order="block", group=3)
+    assert block.fingerprint("x") != plain.fingerprint("x")
+    assert block.fingerprint("x") != RunConfig(order="block", group=4).fingerprint("x")
+    assert plain.grouping is None
+    assert block.grouping == 3

@@ -90,7 +90,7 @@ class Store:
 
     def __init__(self, *answers) -> None:
         self.answers = list(answers)
-        self.asked = []
+        self.asked: list[tuple[str, int, int]] = []
 
     def cat_file(self, path, start, end):
         self.asked.append((path, start, end))
@@ -101,7 +101,7 @@ class Store:
 
 
 def folder_of(monkeypatch, *answers) -> tuple[RemoteFolder, Store]:
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]
 
     store = Store(*answers)
     monkeypatch.setattr(fsspec, "filesystem", lambda scheme, **_: store)

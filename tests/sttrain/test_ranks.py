@@ -212,3 +212,15 @@ def test_more_ranks_than_patches_of_a_batch_are_refused(lab, tmp_path):
     assert done.returncode != 0
     assert "T07" in done.stderr
     assert "exitcode  : 2" in done.stderr
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_ranks_share_the_batches_of_blocks(lab):
+    """The same trace on one, two and three ranks, where shards come in groups."""
+    blocks = ("--order", "block", "--group", "2", "--epochs", "3")
+    assert fit(lab, "blocks-1", 1, *blocks).returncode == 0
+    for n_ranks in (2, 3):
+        done = fit(lab, f"blocks-{n_ranks}", n_ranks, *blocks)
+        assert done.returncode == 0, done.stderr
+        assert read_trace(lab / f"blocks-{n_ranks}") == read_trace(lab / "blocks-1")

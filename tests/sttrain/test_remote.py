@@ -1,6 +1,7 @@
 """A corpus behind a URL is the corpus itself, whatever its server does; or an error in words."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def server():
 
 
 @pytest.fixture
-def url(server, local) -> str:
+def url(server: Server, local: Corpus) -> str:
     return server.host_folder(local.root)
 
 
@@ -102,6 +103,12 @@ def test_only_what_is_needed_is_asked_for(server, url, tmp_path):
 def test_whole_slices(local, url, tmp_path):
     expected, found = local.whole_slices("train"), open_remote(url, tmp_path).whole_slices("train")
     assert [w.content() for w in expected] == [w.content() for w in found]
+
+
+def test_what_needs_files_is_refused_in_words(url, tmp_path):
+    remote = open_remote(url, tmp_path)
+    with pytest.raises(BadInputError, match="shards as files, and they are behind a URL"):
+        remote.shard_file(remote.document.shards[0])
 
 
 @pytest.mark.parametrize(
@@ -231,12 +238,16 @@ def test_a_changed_index_is_refused(server, url, tmp_path, way):
     assert not any(asked.path.endswith(".tar") for asked in server.asked)
 
 
-def test_an_index_in_the_cache_is_checked_again(url, tmp_path):
+def test_an_index_that_rots_in_the_cache_is_got_again(local, server, url, tmp_path):
     batches(open_remote(url, tmp_path))
     (index,) = tmp_path.rglob("train.parquet")
     raw = bytearray(index.read_bytes())
     raw[300] ^= 1
     index.write_bytes(raw)
+    assert same(batches(open_remote(url, tmp_path)), batches(local))
+    assert server.times("corpus/index/train.parquet") == 2
+    index.write_bytes(raw)
+    server.files["/corpus/index/train.parquet"].ways = ["wrong"]
     with pytest.raises(IntegrityError, match="SHA-256"):
         batches(open_remote(url, tmp_path))
 
@@ -280,7 +291,7 @@ def test_rot_in_the_cache_is_got_again(local, server, url, tmp_path, damage):
     """L25: a bit that turned between two epochs is seen, and mended from the source."""
     batches(open_remote(url, tmp_path))
     before = shards_asked(server)
-    for path in tmp_path.glob("shards/*/*-000002"):
+    for path in tmp_path.glob("shards/*-000002"):
         path.write_bytes(damage(path.read_bytes()))
     assert same(batches(open_remote(url, tmp_path)), batches(local))
     assert shards_asked(server) > before
@@ -305,7 +316,7 @@ def test_a_cache_of_less_than_a_sample(local, url, tmp_path):
     assert same(batches(remote), batches(local))
 
 
-def wait_until(true, seconds=10.0) -> bool:
+def wait_until(true: Callable[[], bool], seconds=10.0) -> bool:
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.01)
@@ -333,7 +344,7 @@ def test_reading_ahead_has_an_end(server, url, tmp_path, small_pieces):
     assert 8 < got <= 20 + 3
     next(stream)
     assert wait_until(lambda: shards_asked(server) > got), "and goes on when a batch is taken"
-    stream.close()
+    del stream
 
 
 def test_reading_ahead_leaves_faults_to_the_reader(server, url, tmp_path):
@@ -344,7 +355,7 @@ def test_reading_ahead_leaves_faults_to_the_reader(server, url, tmp_path):
     source = PatchSource(open_remote(url, tmp_path), "train", group=1)
     order = source.order(2, 5)
     stream = PatchStream(source, order).batches(StreamState(), 1)
-    taken = []
+    taken = list[int]()
     with pytest.raises(IntegrityError, match="no such file"):
         taken.extend(batch.step for batch in stream)
     shard_of = source.index.shard[np.concatenate([order.global_batch(0, i) for i in range(30)])]
@@ -389,6 +400,25 @@ def test_a_run_over_a_url_is_the_run_over_the_folder(local, server, url, tmp_pat
     assert weights(tmp_path / "url") == weights(tmp_path / "folder")
     assert fit(url, tmp_path / "url", config, options).steps_now == 0
     assert all(asked.path.startswith("/corpus/") for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    ("order", "gb", "words"),
+    [
+        ("random", 1.0, None),
+        ("random", 1e-4, "give --order block, or raise --cache-gb"),
+        ("block", 2e-4, None),
+        ("block", 1e-4, "lower --group, or raise --cache-gb"),
+    ],
+)
+def test_a_cache_that_is_too_small_is_told(url, tmp_path, order, gb, words):
+    said: list[str] = []
+    options = OPTIONS.model_copy(update={"cache": tmp_path / "cache", "cache_gb": gb})
+    config = CONFIG.model_copy(update={"order": order, "group": 2, "epochs": 1})
+    fit(url, tmp_path / "run", config, options, say=said.append)
+    told = [text for text in said if "--cache-gb" in text]
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
 
 
 def test_the_command_plans_over_a_url(url, tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +13,13 @@ import torch
 
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.config import FitOptions
+from sttrain.distributed import Ranks
 from sttrain.errors import IntegrityError
 from sttrain.learner import Learner
 from sttrain.model import MaskedAutoencoder
 from sttrain.objectives import keyed_generator
 from sttrain.order import World
+from sttrain.skipping import Skipped
 from sttrain.stream import PatchSource, PatchStream, StreamState
 from sttrain.trace import read_trace
 from sttrain.train import fit
@@ -50,7 +55,7 @@ def copy(tmp_path, whole) -> Corpus:
     return open_corpus(tmp_path / "copy")
 
 
-def events(run: Path) -> list[dict]:
+def events(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == "skipped"]
 
@@ -108,7 +113,7 @@ def test_refused_by_default(copy, tmp_path):
 
 
 def test_a_run_goes_on_and_tells(copy, tmp_path):
-    bad, said = damage(copy, BAD), []
+    bad, said = damage(copy, BAD), list[str]()
     summary = fit(copy.root, tmp_path / "run", CONFIG, SKIP, say=said.append)
     assert summary.steps_now == 12
     assert summary.skipped == 3 * len(bad), "in each of three epochs"
@@ -194,7 +199,41 @@ def lab(copy, tmp_path):
     return tmp_path
 
 
+@dataclass(kw_only=True)
+class Pair(Ranks):
+    """One rank of two; the other one left out what it says."""
+
+    others: list[str]
+
+    def agree(self, values, error, device=None):
+        if error is not None:
+            raise error
+        return [value + len(self.others) for value in values]
+
+    def gather(self, text, device=None):
+        return [text, json.dumps(self.others)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_other_ranks_leave_out_counts_here(whole, rank):
+    """Each rank knows the sum, so that all stop in the same step; the first one says why."""
+    source = PatchSource(whole, "train", on_bad="skip")
+    batch = PatchStream(source, source.order(8, 3)).read(StreamState())
+    world = World(rank=rank, n_ranks=2)
+    skipped = Skipped(order=source.order(8, 3), share=0.1)
+    assert skipped.note(batch, None, Pair(world=world, others=[])) is None
+    told = skipped.note(batch, None, Pair(world=world, others=["a: bad", "b: bad"]))
+    assert told == {"epoch": 0, "patches": 2, "damaged": ["a: bad", "b: bad"]}
+    assert (skipped.total, skipped.first) == (2, "a: bad")
+    later = replace(batch, epoch=1)
+    skipped.note(later, None, Pair(world=world, others=["a: bad", "b: bad"]))
+    assert skipped.total == 4, "the limit is of an epoch"
+    with pytest.raises(IntegrityError, match="4 of 30 patches") if rank == 0 else nullcontext():
+        skipped.note(later, None, Pair(world=world, others=["c: bad", "d: bad"]))
+
+
 @pytest.mark.dist
+@pytest.mark.slow
 def test_ranks_count_together(lab):
     """Two ranks leave out what one does, in the same steps."""
     fit(lab / "corpus", lab / "alone", CONFIG.model_copy(update={"epochs": 2}), SKIP)

@@ -1,7 +1,10 @@
 """Reading by index: equal to strict decoding, checked first, the same for any workers and ranks."""
 
 import gzip
+import io
 import itertools
+import lzma
+import os
 import shutil
 from dataclasses import replace
 from hashlib import sha256
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stbuild.corpus import index_cache
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_patch
 from stbuild.corpus.tar import BLOCK, pack_sample, unpack_sample
@@ -114,6 +118,16 @@ def test_ranks_share_the_global_batches(corpus, n_ranks):
         assert {part.total for part in parts} == {len(whole.keys)}
 
 
+@pytest.mark.parametrize("group", [None, 2])
+def test_a_mapped_index_gives_the_same_batches(corpus, tmp_path, monkeypatch, group):
+    plain = PatchSource(corpus, "train", group=group)
+    monkeypatch.setattr(index_cache, "MAPPED_ROWS", 0)
+    mapped = PatchSource(corpus, "train", group=group, cache=tmp_path)
+    assert list(tmp_path.rglob("*.columns"))
+    found = (list(PatchStream(s, s.order(4, 3)).batches(StreamState(), 2)) for s in (plain, mapped))
+    assert all(same(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_every_patch_once_an_epoch(corpus):
     stream = open_stream(corpus)
     keys = [key for batch in stream.batches(StreamState(), 1) for key in batch.keys]
@@ -141,6 +155,29 @@ def test_one_flipped_bit_stops_before_its_batch(copy, place):
     assert f"{shard.name}:{stream.source.index.keys[number]}" in str(caught.value)
 
 
+def test_a_zeroed_page_is_seen(copy):
+    """L05: 4 KiB of nothing, in the middle of a shard of the right size."""
+    shard = copy.root / copy.document.shards_of("train")[1].path
+    raw = bytearray(shard.read_bytes())
+    raw[8192 : 8192 + 4096] = bytes(4096)
+    shard.write_bytes(raw)
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        list(open_stream(copy).batches(StreamState(), 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rot_between_two_epochs_is_seen(copy, workers):
+    """L25: each sample is checked whenever it is read, not only the first time."""
+    stream = open_stream(copy, workers=workers)
+    batches = stream.batches(StreamState(), 2)
+    first = list(itertools.islice(batches, stream.order.steps))
+    flip(path_of(stream.source, 0), int(stream.source.index.offset[0]) + BLOCK + 30)
+    with pytest.raises(IntegrityError, match="SHA-256") as caught:
+        list(batches)
+    assert len(first) == stream.order.steps
+    assert stream.source.key(0) in str(caught.value)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_cut_while_it_is_read(copy, workers):
     stream = open_stream(copy, workers=workers)
@@ -152,12 +189,21 @@ def test_a_shard_cut_while_it_is_read(copy, workers):
         list(batches)
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         pytest.param(Path.unlink, "missing", id="missing_shard"),
         pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-512]), "bytes", id="truncated"),
         pytest.param(lambda p: p.write_bytes(gzip.compress(p.read_bytes())), "bytes", id="gzipped"),
+        pytest.param(lambda p: p.write_bytes(lzma.compress(p.read_bytes())), "bytes", id="xz"),
+        pytest.param(lambda p: p.write_bytes(b""), "bytes", id="empty"),
+        pytest.param(lambda p: (p.unlink(), p.mkdir()), "missing, or not", id="folder"),
+        pytest.param(pipe, "missing, or not", id="pipe"),
         pytest.param(lambda p: p.write_bytes(2 * p.read_bytes()), "bytes", id="concatenated"),
         pytest.param(lambda p: (p.rename(p.with_suffix(".x")), p.symlink_to(p.with_suffix(".x"))),
                      "missing, or not", id="symbolic_link"),
@@ -195,6 +241,24 @@ def test_a_gene_beyond_the_vocabulary(corpus):
         source.read([0, 1])
 
 
+def saved(array) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=True)
+    return out.getvalue()
+
+
+def object_array() -> bytes:
+    return saved(np.array([{"a": 1}] * 16, dtype=object))
+
+
+def big_endian() -> bytes:
+    return saved(np.arange(16, dtype=">i4"))
+
+
+def fortran_order() -> bytes:
+    return saved(np.ones((8, 8), "<u4", order="F"))
+
+
 def resealed(source: PatchSource, raw: bytes) -> PatchSource:
     """Let the first sample be other bytes whose digest the index vouches for."""
     paths = paths_of(source)
@@ -228,6 +292,19 @@ def rebuilt(source: PatchSource, change) -> bytes:
         pytest.param(lambda m: m.update({"totals.npy": m["totals.npy"][:-3]}), id="half_a_number"),
         pytest.param(lambda m: m.update({"counts.blosc": b"\2" * 40}), id="no_frame"),
         pytest.param(lambda m: m.update({"counts.blosc": b"\2"}), id="one_byte"),
+        pytest.param(lambda m: m.update({"pyd": b"cos\nsystem\n."}), id="a_pickle"),
+        pytest.param(lambda m: m.update({"counts.npy.gz": b"\x1f\x8b"}), id="packed_member"),
+        pytest.param(lambda m: m.update({"genes.npy": object_array()}), id="objects"),
+        pytest.param(lambda m: m.update({"genes.npy": big_endian()}), id="big_endian"),
+        pytest.param(lambda m: m.update({"totals.npy": fortran_order()}), id="fortran_order"),
+        pytest.param(
+            lambda m: m.update({"totals.npy": m["totals.npy"].replace(b"(8, 8)", b"(9, 9)")}),
+            id="other_shape",
+        ),
+        pytest.param(
+            lambda m: m.update({"genes.npy": m["genes.npy"].replace(b"\x01\0v", b"\x02\0v", 1)}),
+            id="other_version",
+        ),
     ],
 )
 def test_a_well_sealed_lie_is_refused(copy, change):
@@ -257,7 +334,23 @@ GOOD = pack_sample("k", {"a": b"1", "b.npy": b"22"})
         pytest.param(GOOD[:124] + b"-0000000777" + GOOD[135:], id="negative_size"),
         pytest.param(GOOD[:124] + b"zzzzzzzzzzz" + GOOD[135:], id="size_is_no_number"),
         pytest.param(GOOD[:156] + b"2" + GOOD[157:], id="symbolic_link"),
-        pytest.param(GOOD[:156] + b"x" + GOOD[157:], id="pax_header"),
+        *(
+            pytest.param(GOOD[:156] + kind.encode() + GOOD[157:], id=what)
+            for kind, what in [
+                ("x", "pax_header"),
+                ("g", "global_pax_header"),
+                ("1", "hard_link"),
+                ("3", "character_device"),
+                ("4", "block_device"),
+                ("5", "folder"),
+                ("6", "pipe"),
+                ("S", "sparse_file"),
+                ("L", "gnu_long_name"),
+                ("\0", "old_tar"),
+            ]
+        ),
+        pytest.param(b"../k.a".ljust(100, b"\0") + GOOD[100:], id="leads_out"),
+        pytest.param(b"/k.a".ljust(100, b"\0") + GOOD[100:], id="absolute"),
         pytest.param(GOOD[:100], id="no_size"),
         pytest.param(GOOD[:140], id="half_a_header"),
     ],

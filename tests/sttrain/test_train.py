@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from filelock import FileLock
 
+from stbuild.corpus.reader import open_corpus
 from sttrain import checkpoint as store
 from sttrain.checkpoint import list_checkpoints, load_encoder
 from sttrain.cli import cli
@@ -24,6 +25,7 @@ from sttrain.errors import (
     DivergedError,
     IntegrityError,
 )
+from sttrain.trace import read_trace
 from sttrain.train import fit
 from sttrain.trainer import choose_device, choose_precision
 from tests.corpora import write_corpus
@@ -319,3 +321,33 @@ def test_every_default_stands_in_one_place():
     for name in fields.keys() & flags.keys():
         assert flags[name].default is None
         assert str(fields[name].default) in (flags[name].help or "") or fields[name].default is None
+
+
+@pytest.mark.parametrize("group", [1, 2, 5])
+def test_a_run_by_blocks_goes_on_where_it_was_killed(root, tmp_path, group):
+    """The same weights at the end, and each patch once an epoch, whatever the groups."""
+    config = CONFIG.model_copy(update={"order": "block", "group": group})
+    options = OPTIONS.model_copy(update={"trace": True})
+    fit(root, tmp_path / "whole", config, options)
+
+    def kill(state):
+        if state.done == 7:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(root, tmp_path / "cut", config, options, progress=kill)
+    fit(root, tmp_path / "cut", config, options)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    trace = read_trace(tmp_path / "cut")
+    assert trace == read_trace(tmp_path / "whole")
+    keys = open_corpus(root).index("train").keys
+    for epoch in range(3):
+        steps = [trace[step] for step in range(4 * epoch + 1, 4 * epoch + 5)]
+        assert sorted(key for step in steps for key in step) == sorted(keys)
+
+
+def test_another_order_is_another_run(root, tmp_path):
+    fit(root, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}), OPTIONS)
+    config = CONFIG.model_copy(update={"epochs": 1, "order": "block"})
+    with pytest.raises(ConflictError, match="order was random, is now block"):
+        fit(root, tmp_path / "run", config, OPTIONS)

@@ -1,7 +1,11 @@
 """The plain webdataset route reads the same samples as our loader."""
 
 import gc
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from sttrain.errors import BadInputError, IntegrityError
 from sttrain.stream import PatchSource
 from sttrain.webdata import open_webdataset
+from tests.benchmarks.measure import ROOT
 from tests.corpora import write_corpus
 
 # webdataset leaves closing its files to the garbage collector.
@@ -67,3 +72,18 @@ def test_a_split_without_patches(tmp_path):
     corpus = write_corpus(tmp_path / "c", n_patches=2)
     with pytest.raises(BadInputError, match="holds 0 patches; it has train"):
         open_webdataset(corpus.root, "validation")
+
+
+def test_the_snippet_of_the_readme(tmp_path):
+    """What README.md tells people without our loader to do, word for word."""
+    text = (ROOT / "README.md").read_text()
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.S) if "WebDataset" in c]
+    corpus = write_corpus(tmp_path / "train", name="corpus", n_patches=8)
+    ask = "print(*(patch.meta.key for patch in dataset))\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code + ask], cwd=tmp_path, capture_output=True,
+        text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    index = corpus.index("train")
+    assert done.stdout.split() == list(index.keys)[: int((index.shard == 0).sum())]

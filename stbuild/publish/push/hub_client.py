@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from stbuild.corpus.errors import PlatformError, Problem, StError
-from stbuild.fetch.errors import TransientError
+from stbuild.corpus.transient import TransientError
 from stbuild.publish.push.faults import PASSING, conflict, refused, shorten, strange
 from stbuild.publish.push.options import PushOptions
 from stbuild.publish.push.retry import Say, try_patiently

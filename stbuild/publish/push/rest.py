@@ -13,11 +13,11 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from stbuild.fetch.errors import TransientError
+from stbuild.corpus.transient import TransientError
+from stbuild.corpus.urls import is_loopback
 from stbuild.publish.push.faults import PASSING, refused, shorten, strange
 from stbuild.publish.push.options import PushOptions
 from stbuild.publish.push.retry import Say, try_patiently
-from stbuild.remote import is_loopback
 
 _MOST: Final = 64 << 20
 """Largest answer that is read."""

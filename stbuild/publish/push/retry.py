@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import stamina
 
-from stbuild.fetch.errors import TransientError
+from stbuild.corpus.transient import TransientError, when_to_retry
 from stbuild.publish.push.faults import gave_up
 from stbuild.publish.push.options import PushOptions
 
@@ -50,13 +50,7 @@ def try_patiently(
         wait_max=options.longest_wait, wait_jitter=options.wait / 4,
     )  # fmt: skip
     try:
-        return caller(_when_to_retry, attempt)
+        return caller(when_to_retry, attempt)
     except TransientError as error:
         what = f"{error}; {tried} attempt{'s' if tried > 1 else ''}"
         raise gave_up(host, where, what) from None
-
-
-def _when_to_retry(error: Exception) -> bool | float:
-    if not isinstance(error, TransientError):
-        return False
-    return True if error.wait is None else error.wait

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from stbuild.corpus.urls import refuse_url
 from stbuild.publish.push.faults import usage
 from stbuild.publish.push.options import (
     HUB_ENDPOINT,
@@ -13,7 +14,6 @@ from stbuild.publish.push.options import (
     ZENODO_ENDPOINT,
     PushOptions,
 )
-from stbuild.remote import refuse_url
 
 _NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|[.-](?![.-])){0,94}"
 _HUB: Final = re.compile(rf"hf:({_NAME}/{_NAME})")
