@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
 import rich_click as click
 
@@ -18,6 +18,7 @@ from stbuild.corpus.documents import read_config
 from sttrain import __version__
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.loggers import DEFAULT_LOGGERS
+from sttrain.pretext import Loss, Objective
 from sttrain.probe_config import ProbeConfig
 from sttrain.progress import show_progress, show_training
 from sttrain.report import ALL_METRICS, REFERENCES, SHOWN
@@ -85,6 +86,8 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
     metavar="KEY=VALUE",
     help="Any key of the recipe, such as optimizer.lr=3e-4. Repeatable.",
 )
+@_fit_option("objective", click.Choice(get_args(Objective)))
+@_fit_option("loss", click.Choice(get_args(Loss)))
 @_fit_option("epochs", int)
 @_fit_option("batch", int)
 @_fit_option("seed", int)
@@ -111,6 +114,8 @@ def fit(
     corpus: Path, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
     """Pretrain a masked autoencoder on CORPUS; the same command again resumes where it stopped.
+
+    The unit of training is one flag, all else alike: --objective spot, multispot, slice or patch.
 
     Example: sttrain fit train/ -c manifests/runs/small.toml -o run/ --set optimizer.lr=3e-4
     """

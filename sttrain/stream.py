@@ -58,6 +58,10 @@ class Batch:
     """(B,) row of each patch in the global batch."""
     total: int
     """Patches of the global batch."""
+    slices: tuple[str, ...]
+    """B slugs of the slices that they are from."""
+    domains: NDArray[np.int64] | None = None
+    """(B, L) macro-domain of every site, where samples are whole slices."""
 
 
 class PatchSource:
@@ -238,6 +242,7 @@ class PatchStream:
             keys=tuple(self.source.index.keys[number] for number in numbers),
             rows=self.order.rank_rows(state.epoch, state.step, self.world),
             total=self.order.size(state.step),
+            slices=tuple(self.source.index.slices[number] for number in numbers),
         )
 
     def batches(self, start: StreamState, epochs: int) -> Iterator[Batch]:
