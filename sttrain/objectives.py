@@ -14,7 +14,9 @@ import hashlib
 import math
 from typing import Final, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -173,6 +175,24 @@ def draw_values(
 def hidden_sites(n: int, ratio: float) -> int:
     """Return how many of n observed sites are hidden: at least one, and one stays."""
     return max(min(max(round(ratio * n), 1), n - 1), 0)
+
+
+def count_hidden(mask: MaskConfig, kind: Kind, observed: NDArray[np.int64], genes: int) -> float:
+    """Return how many values a batch asks for, on average where they are drawn.
+
+    Parameters
+    ----------
+    mask, kind
+        What is hidden.
+    observed
+        (B,) observed sites of its samples.
+    genes
+        Genes of a sample, all of them real.
+    """
+    if kind == "element":
+        return float(observed.sum() * genes * mask.element_ratio)
+    lost = sum(hidden_sites(n, mask.site_ratio) for n in observed.tolist())
+    return float(genes * (lost + mask.visible_ratio * (int(observed.sum()) - lost)))
 
 
 def _rank_sites(

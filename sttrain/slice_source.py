@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.corpus.index import SampleIndex
 from stbuild.corpus.reader import Corpus
 from stbuild.corpus.samples import WholeSlice, decode_whole
 from stbuild.corpus.tar import unpack_sample
@@ -58,14 +59,10 @@ class SliceSource:
     def __init__(self, corpus: Corpus, split: str, context: ContextConfig, seed: int) -> None:
         self.corpus, self.split, self.context, self.seed = corpus, split, context, seed
         self.patches = PatchSource(corpus, split)
-        if split not in corpus.document.splits("slice"):
-            raise _no_slices(corpus, split)
-        self.index = corpus.index(split, "slice")
+        self.index, self.spots, self.views = plan_views(corpus, split, context, self.patches.index)
         self.shards = corpus.document.shards_of(split, "slice")
         for shard in self.shards:
             corpus.shard_file(shard)
-        self.spots = np.minimum(self.index.observed.astype(np.int64), context.slice_spots)
-        self.views = _count_views(self.patches, self.index.slices, self.spots)
         self._ends = np.cumsum(self.views)
         self._domains: dict[int, NDArray[np.int64]] = {}
         self._kept: OrderedDict[int, WholeSlice] = OrderedDict()
@@ -81,7 +78,7 @@ class SliceSource:
 
     def batch_of(self, batch: int) -> int:
         """Return the views of a global batch that hold about the sites of `batch` patches."""
-        return max(1, round(batch * len(self) / len(self.patches)))
+        return views_of(batch, len(self), len(self.patches))
 
     def place(self, number: int) -> tuple[int, int]:
         """Return the slice of a view, as a position in the index, and its number within it."""
@@ -250,16 +247,47 @@ def dense_counts(whole: WholeSlice, genes: NDArray[np.int32]) -> NDArray[Any]:
     return dense
 
 
-def _count_views(
-    patches: PatchSource, slices: Sequence[str], spots: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return how many views each slice has: its sites in patches over its spots, at least one."""
-    row = {slug: at for at, slug in enumerate(slices)}
+def plan_views(
+    corpus: Corpus, split: str, context: ContextConfig, patches: SampleIndex
+) -> tuple[SampleIndex, NDArray[np.int64], NDArray[np.int64]]:
+    """Return what is shown of the whole slices of a split; no shard is looked at.
+
+    Parameters
+    ----------
+    corpus, split
+        Where they are.
+    context
+        How many spots a view has at most.
+    patches
+        Index of the patches of the split.
+
+    Returns
+    -------
+    tuple
+        Index of the slices, (S,) spots of a view of each, and (S,) its number of views: the sites
+        of its patches over those spots, at least one.
+
+    Raises
+    ------
+    BadInputError
+        The split holds no whole slice.
+    """
+    if split not in corpus.document.splits("slice"):
+        raise _no_slices(corpus, split)
+    index = corpus.index(split, "slice")
+    spots = np.minimum(index.observed.astype(np.int64), context.slice_spots)
+    row = {slug: at for at, slug in enumerate(index.slices)}
     sites = np.zeros(len(spots))
-    for slug, observed in zip(patches.index.slices, patches.index.observed.tolist(), strict=True):
+    for slug, observed in zip(patches.slices, patches.observed.tolist(), strict=True):
         if slug in row:
             sites[row[slug]] += observed
-    return np.maximum(np.round(sites / np.maximum(spots, 1)), 1).astype(np.int64)
+    views = np.round(sites / np.maximum(spots, 1))
+    return index, spots, np.maximum(views, 1).astype(np.int64)
+
+
+def views_of(batch: int, n_views: int, n_patches: int) -> int:
+    """Return how many views go into a batch that as many patches would go into."""
+    return max(1, round(batch * n_views / n_patches))
 
 
 def _size(whole: WholeSlice) -> int:
