@@ -91,6 +91,7 @@ class WindowEncoder(_OfSlice):
 class DomainEncoder(_OfSlice):
     """Features of all spots of the slice at once."""
 
+    @torch.inference_mode()
     def encode_slice(self, genes: NDArray[np.int32], layer: int | None) -> NDArray[np.float32]:
         """Return (N, D) features of all spots, for a model of whole slices.
 
@@ -102,7 +103,7 @@ class DomainEncoder(_OfSlice):
             Features of the spots alone after so many layers; spot and domain fused without it.
         """
         model, device = self.model, self.model.table.device
-        numbers, means = self.number_genes(torch.from_numpy(genes)[None].to(device))
+        numbers, means = self.number_genes(torch.tensor(genes)[None].to(device))
         counts: NDArray[Any] = dense_counts(self.whole, genes).astype(np.int64)
         totals = self.whole.totals.astype(np.int64)
         alone = []
