@@ -80,8 +80,8 @@ def test_counts_and_library_sizes_turn_together():
     assert np.array_equal(turned.counts.sum(1), turned.totals)
     assert np.array_equal(batch.counts, before)
     assert not np.array_equal(turned.counts, before)
-    flat = (np.sort(part.reshape(6, 5, -1), axis=2) for part in (before, turned.counts))
-    assert np.array_equal(*flat)
+    one, two = (np.sort(part.reshape(6, 5, -1), axis=2) for part in (before, turned.counts))
+    assert np.array_equal(one, two)
 
 
 def test_a_row_is_turned_alike_whoever_turns_it():

@@ -243,7 +243,8 @@ def test_positions_of_single_spots_say_nothing(wire):
     config = TINY.model_copy(update={"position": True})
     model, hidden = make_model("spot", config=config), make_hidden(wire)
     flipped = tuple(part.flip(-1) if part.ndim > 2 else part for part in wire)
-    mirrored = Hidden(sites=hidden.sites, elements=hidden.elements.view(B, M, P, P).flip(-1))
-    mirrored = Hidden(sites=hidden.sites, elements=mirrored.elements.flatten(2))
+    assert hidden.elements is not None
+    elements = hidden.elements.view(B, M, P, P).flip(-1).flatten(2)
+    mirrored = Hidden(sites=hidden.sites, elements=elements)
     found = predict(model, flipped, mirrored).view(B, M, P, P).flip(-1).flatten(2)
     assert torch.allclose(found, predict(model, wire, hidden), atol=1e-5)

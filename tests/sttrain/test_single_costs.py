@@ -51,7 +51,8 @@ def test_products_are_those_that_pytorch_counts(objective):
 
 @pytest.mark.parametrize("objective", ["spot", "multispot", "slice"])
 def test_activations_are_about_what_autograd_keeps(objective):
-    seen, kept = {}, []
+    seen: dict[int, int] = {}
+    kept = []
 
     def pack(tensor):
         storage = tensor.untyped_storage()

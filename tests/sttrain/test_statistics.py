@@ -37,7 +37,7 @@ def values_of(source, numbers):
 def test_means_and_rates_are_those_of_a_loop(source):
     numbers = np.concatenate([Order(n_samples=len(source), batch=32, seed=3).global_batch(0, 0)])
     found = measure_corpus(source, 3, 20)  # to the next whole chunk of 32
-    values = {g: [] for g in range(K)}
+    values: dict[int, list[float]] = {g: [] for g in range(K)}
     molecules, sizes, depth = np.zeros(K), np.zeros(K), []
     for genes, _, logs, counts, totals in values_of(source, numbers.tolist()):
         for i, gene in enumerate(genes):
@@ -60,7 +60,7 @@ def test_slices_have_means_of_their_own(corpus, source):
     for part in (source, held):
         for slug in sorted(set(part.index.slices)):
             mine = [n for n in range(len(part)) if part.index.slices[n] == slug]
-            values = {}
+            values: dict[int, list[float]] = {}
             for genes, _, logs, _, _ in values_of(part, mine):
                 for i, gene in enumerate(genes):
                     values.setdefault(int(gene), []).extend(logs[i])

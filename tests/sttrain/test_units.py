@@ -233,7 +233,7 @@ def slow_features(model, info, corpus, whole, slug):
     positions = [i for i in range(len(index)) if index.slices[i] == slug]
     patches = [read_patch(corpus, split, index, i) for i in positions]
     means = torch.from_numpy(whole_means(whole, len(corpus.genes)))
-    found = [[] for _ in range(whole.meta.n_spots)]
+    found: list[list[torch.Tensor]] = [[] for _ in range(whole.meta.n_spots)]
     if model.pretext.objective == "slice":
         domains = torch.from_numpy(find_domains(whole, model.pretext.context, info.seed))[None]
         draws = {patch.meta.draw: patch.genes for patch in patches}
@@ -254,6 +254,7 @@ def slow_features(model, info, corpus, whole, slug):
                 torch.from_numpy(patch.counts.astype(np.int64))[None], numbers,
                 torch.from_numpy(patch.totals.astype(np.int64))[None], means=own,
             )[0]  # fmt: skip
+            assert patch.spots is not None
             for site, spot in enumerate(patch.spots.ravel().tolist()):
                 if spot >= 0:
                     found[spot].append(features[site])
@@ -307,10 +308,12 @@ def test_slices_are_centred_by_their_own_means(runs, evaluation):
     """Without means a model that centres by slice refuses, in words."""
     model, _ = load_encoder(runs / "patch")
     patch = read_patch(evaluation, "test", evaluation.index("test"), 0)
-    wire = [torch.from_numpy(a.astype(np.int64))[None] for a in (patch.counts, patch.genes)]
-    totals = torch.from_numpy(patch.totals.astype(np.int64))[None]
+    counts, genes, totals = (
+        torch.from_numpy(part.astype(np.int64))[None]
+        for part in (patch.counts, patch.genes, patch.totals)
+    )
     with pytest.raises(BadUsageError, match="no means of the slices"):
-        model.encode(*wire, totals)
+        model.encode(counts, genes, totals)
 
 
 @torch.no_grad()
@@ -320,9 +323,9 @@ def test_centring_takes_out_what_a_slice_is_as_a_whole():
     model = make_model(config)
     wire = torch.randint(0, 9, (1, 6, 4, 4)), torch.arange(6)[None], torch.full((1, 4, 4), 90)
     sites = normalise(*wire)
-    sites = replace(sites, means=sites.values.mean(2))
-    lift = torch.linspace(0, 3, 6)[None]
-    lifted = replace(sites, values=sites.values + lift[..., None], means=sites.means + lift)
+    means, lift = sites.values.mean(2), torch.linspace(0, 3, 6)[None]
+    sites = replace(sites, means=means)
+    lifted = replace(sites, values=sites.values + lift[..., None], means=means + lift)
     index = torch.arange(16)[None]
     assert torch.allclose(model.tokens(sites, index, None), model.tokens(lifted, index, None),
                           atol=1e-5)  # fmt: skip
