@@ -47,7 +47,7 @@ def test_means_and_rates_are_those_of_a_loop(source):
                 sizes[gene] += totals.sum()
         depth.extend(np.log1p(totals))
     means = [np.mean(values[g]) if values[g] else 0.0 for g in range(K)]
-    assert np.allclose(found.gene_mean.numpy(), means, atol=1e-5)
+    assert np.allclose(found.gene_mean.numpy(), np.asarray(means), atol=1e-5)
     assert found.depth_mean == pytest.approx(np.mean(depth), abs=1e-5)
     rates = np.log((molecules + 1) / (sizes / 1e4 + 1))
     assert np.allclose(found.log_rate.numpy(), rates, atol=1e-5)
@@ -66,7 +66,7 @@ def test_slices_have_means_of_their_own(corpus, source):
                     values.setdefault(int(gene), []).extend(logs[i])
             genes = torch.tensor([[*sorted(g for g in values if g >= 0), -1]])
             means = [np.mean(values[g]) for g in genes[0].tolist() if g >= 0]
-            assert np.allclose(found.of([slug], genes)[0], [*means, 0.0], atol=1e-5)
+            assert np.allclose(found.of([slug], genes)[0], np.asarray([*means, 0.0]), atol=1e-5)
 
 
 def test_whole_slices_have_means_and_variances_of_all_spots(corpus):
