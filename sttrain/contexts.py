@@ -23,7 +23,7 @@ from sttrain.multispot import neighbour_weights
 def reconstruct(
     model: MaskedAutoencoder, sites: Sites, hidden: Hidden, domains: Tensor | None = None
 ) -> Reconstruction:
-    """Predict hidden values in the way of the model's own pretext task.
+    """Predict hidden values where sites are encoded one by one; what the model's `forward` does.
 
     A hidden value reaches no token under any of them, and a site that is hidden altogether is
     nobody's context, not even its own.
@@ -42,11 +42,8 @@ def reconstruct(
     Returns
     -------
     Reconstruction
-        For `patch` at the sites where something was hidden, else at all observed sites.
+        At all observed sites.
     """
-    if model.pretext.objective == "patch":
-        found: Reconstruction = model(sites, hidden)
-        return found
     index, valid = pick(sites.observed)
     shown, elements = _without(model, sites, hidden)
     open_ = valid & ~hidden.sites.gather(1, index)
@@ -195,10 +192,8 @@ def domain_means(x: Tensor, domains: Tensor, shown: Tensor, n_domains: int) -> T
     return means.gather(1, domains[..., None].expand(-1, -1, x.shape[2]))
 
 
-def _without(model: MaskedAutoencoder, sites: Sites, hidden: Hidden) -> tuple[Sites, Tensor | None]:
+def _without(model: MaskedAutoencoder, sites: Sites, hidden: Hidden) -> tuple[Sites, Tensor]:
     """Hide sites altogether: all their values, and their library size."""
-    if not bool(hidden.sites.any()):
-        return sites, hidden.elements
     elements = hidden.sites[:, None, :].expand(-1, sites.genes.shape[1], -1)
     if hidden.elements is not None:
         elements = elements | hidden.elements

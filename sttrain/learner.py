@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from sttrain.augment import turn_batch
 from sttrain.centring import SliceMeans
 from sttrain.config import RunConfig
-from sttrain.contexts import reconstruct
 from sttrain.losses import count_errors, smooth_targets
 from sttrain.model import Hidden, MaskedAutoencoder, normalise
 from sttrain.objectives import draw_hidden, draw_values, squared_errors
@@ -138,7 +137,7 @@ class Learner(nn.Module):
             domains = torch.from_numpy(batch.domains).to(device)
         kind = AUTOCAST.get(self.config.precision)
         with torch.autocast(device.type, kind, enabled=kind is not None):
-            found = reconstruct(self.model, sites, hidden, domains)
+            found = self.model(sites, hidden, domains)
         if self.config.loss != "mse":
             return count_errors(self.model, sites, hidden, found, counts, totals)
         if self.config.smooth:

@@ -278,8 +278,10 @@ class MaskedAutoencoder(nn.Module):
             x = x + self.depth((sites.depth - self.depth_mean).gather(1, index)[..., None])
         return x
 
-    def forward(self, sites: Sites, hidden: Hidden) -> Reconstruction:
-        """Predict the hidden values from the others.
+    def forward(
+        self, sites: Sites, hidden: Hidden, domains: Tensor | None = None
+    ) -> Reconstruction:
+        """Predict the hidden values from the others; other units than patches in their own way.
 
         Hidden sites are dropped before the encoder, which makes a high share of them cheap; the
         decoder sees a learnt token in their place.
@@ -290,7 +292,13 @@ class MaskedAutoencoder(nn.Module):
             A batch.
         hidden
             Which of its values are to be predicted.
+        domains
+            (B, L) int64 macro-domain of every site; for models of whole slices.
         """
+        if self.pretext.objective != "patch":
+            from sttrain.contexts import reconstruct  # it needs this module
+
+            return reconstruct(self, sites, hidden, domains)
         index, valid = pick(sites.observed & ~hidden.sites)
         x = self.norm(self._encode(sites, index, valid, hidden.elements)[-1])
         L, D = sites.observed.shape[1], self.config.decoder_width

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from sttrain.contexts import reconstruct
 from sttrain.losses import count_errors
 from sttrain.model import Hidden, MaskedAutoencoder, ModelConfig, normalise
 from sttrain.objectives import squared_errors
@@ -64,7 +63,7 @@ def make_hidden(wire, *, sites=False, share=0.3, seed=6):
 def predict(model, wire, hidden, domains=None, means=None):
     """Predictions (B, M, L) at their places, 0 where nothing was predicted."""
     sites = replace(normalise(*wire), means=means)
-    found = reconstruct(model, sites, hidden, make_domains() if domains is None else domains)
+    found = model(sites, hidden, make_domains() if domains is None else domains)
     out = torch.zeros(len(found.values), M, L)
     values = torch.where(found.valid[:, None], found.values, 0)
     index = found.index[:, None].expand_as(values)
@@ -74,7 +73,7 @@ def predict(model, wire, hidden, domains=None, means=None):
 def errors(model, wire, hidden, domains=None):
     """Errors (B,) under the model's loss."""
     sites = normalise(*wire)
-    found = reconstruct(model, sites, hidden, make_domains() if domains is None else domains)
+    found = model(sites, hidden, make_domains() if domains is None else domains)
     if model.pretext.counts:
         return count_errors(model, sites, hidden, found, wire[0], wire[2])
     return squared_errors(sites, hidden, found)[0]

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.stats import nbinom, poisson
 
-from sttrain.contexts import reconstruct
 from sttrain.losses import count_errors, smooth_targets
 from sttrain.model import normalise
 from sttrain.objectives import squared_errors
@@ -31,7 +30,7 @@ def test_likelihoods_are_those_of_scipy(loss):
     counts, genes, totals = wire
     model, hidden = make_model("patch", loss), make_hidden(wire, sites=True)
     sites = normalise(*wire)
-    found = reconstruct(model, sites, hidden)
+    found = model(sites, hidden)
     expected = np.zeros(B)
     for b in range(B):
         for m in range(M):
@@ -57,7 +56,7 @@ def test_counts_are_predicted_for_the_depth_of_the_site():
     wire = make_wire()
     model, hidden = make_model("patch", "poisson"), make_hidden(wire, sites=True, share=0)
     sites = normalise(*wire)
-    found = reconstruct(model, sites, hidden)
+    found = model(sites, hidden)
     best = found.values.exp() * wire[2].flatten(1).gather(1, found.index)[:, None] / 1e4
 
     def at(factor):
@@ -86,7 +85,7 @@ def test_losses_of_counts_begin_at_the_rates_of_the_corpus():
         model.table.zero_()
     wire = make_wire()
     sites = normalise(*wire)
-    found = reconstruct(model, sites, make_hidden(wire))
+    found = model(sites, make_hidden(wire))
     expected = model.log_rate[sites.genes][..., None].expand_as(found.values)
     assert torch.equal(found.values, expected)
 
@@ -125,7 +124,7 @@ def test_a_mixed_target_is_a_mixed_loss():
     def gradient(share):
         model = make_model("patch", config=TINY)
         sites = normalise(*wire)
-        found = reconstruct(model, sites, hidden)
+        found = model(sites, hidden)
         values = smooth_targets(sites, share)
         squared_errors(replace(sites, values=values), hidden, found)[0].sum().backward()
         return model.table.grad
@@ -138,5 +137,5 @@ def test_squared_errors_are_the_default():
     wire = make_wire()
     model, hidden = make_model(), make_hidden(wire, sites=True)
     sites = normalise(*wire)
-    expected = squared_errors(sites, hidden, reconstruct(model, sites, hidden))[0]
+    expected = squared_errors(sites, hidden, model(sites, hidden))[0]
     assert torch.equal(errors(model, wire, hidden), expected)

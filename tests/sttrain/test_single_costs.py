@@ -5,7 +5,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sttrain.contexts import reconstruct
 from sttrain.costs import StepShape
 from sttrain.model import MaskedAutoencoder, ModelConfig, normalise
 from sttrain.objectives import MaskConfig, draw_values, squared_errors
@@ -34,7 +33,7 @@ def forward(objective):
         real=genes >= 0,
     )  # fmt: skip
     sites = normalise(counts, genes, totals)
-    errors, n = squared_errors(sites, hidden, reconstruct(model, sites, hidden, domains))
+    errors, n = squared_errors(sites, hidden, model(sites, hidden, domains))
     most = int((totals > 0).flatten(1).sum(1).max())
     shape = StepShape(patches=B, genes=M, sites=P * P, visible=most, targets=most)
     return model, errors.sum() / n.sum(), shape
