@@ -139,7 +139,7 @@ class Learner(nn.Module):
         with torch.autocast(device.type, kind, enabled=kind is not None):
             found = self.model(sites, hidden, domains)
         if self.config.loss != "mse":
-            return count_errors(self.model, sites, hidden, found, counts, totals)
+            return count_errors(sites, hidden, found, counts, totals)
         if self.config.smooth:
             sites = replace(sites, values=smooth_targets(sites, self.config.smooth))
         return squared_errors(sites, hidden, found)[0]

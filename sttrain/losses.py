@@ -13,7 +13,6 @@ from torch.nn.functional import avg_pool2d
 from sttrain.model import (
     TARGET_SUM,
     Hidden,
-    MaskedAutoencoder,
     Reconstruction,
     Sites,
     gather_sites,
@@ -22,7 +21,6 @@ from sttrain.objectives import target_mask
 
 
 def count_errors(
-    model: MaskedAutoencoder,
     sites: Sites,
     hidden: Hidden,
     found: Reconstruction,
@@ -37,10 +35,9 @@ def count_errors(
 
     Parameters
     ----------
-    model
-        Under loss ``poisson`` or ``nb``.
     sites, hidden, found
-        A batch, what was hidden of it, and logarithms of rates.
+        A batch, what was hidden of it, and logarithms of rates of a model of loss ``poisson`` or
+        ``nb``.
     counts
         (B, M, ...) raw counts.
     totals
@@ -52,11 +49,11 @@ def count_errors(
     # Cut before any logarithm: an infinity that does not count would still reach the gradient.
     log_mean = torch.where(counted, found.values + (size / TARGET_SUM).log(), 0)
     wanted = torch.where(counted, wanted, 0)
-    if model.dispersion is None:
+    if found.dispersion is None:
         errors = log_mean.exp() - wanted * log_mean + torch.lgamma(wanted + 1)
     else:
         # The variance is mean + mean^2 / r, with r = exp(dispersion).
-        log_r = model.dispersion[sites.genes][..., None]
+        log_r = found.dispersion[..., None]
         law = NegativeBinomial(log_r.exp(), logits=log_mean - log_r, validate_args=False)
         errors = -law.log_prob(wanted)  # type: ignore[no-untyped-call]
     return torch.where(counted, errors, 0).sum((1, 2))

@@ -151,6 +151,8 @@ class Reconstruction:
     """(B, T) int64, the site of each row."""
     valid: Tensor
     """(B, T) bool, False where a patch has fewer than T such sites."""
+    dispersion: Tensor | None = None
+    """(B, M) log of the size r of the negative binomial of each gene; under that loss."""
 
 
 class MaskedAutoencoder(nn.Module):
@@ -322,7 +324,8 @@ class MaskedAutoencoder(nn.Module):
         values = torch.bmm(E.to(phi.dtype), phi.transpose(1, 2)).float()
         base = self.log_rate[sites.genes] if self.pretext.counts else self.centres(sites)
         values = values + base[..., None]
-        return Reconstruction(values=values, index=rows, valid=valid)
+        spread = None if self.dispersion is None else self.dispersion[sites.genes]
+        return Reconstruction(values=values, index=rows, valid=valid, dispersion=spread)
 
     def encode(
         self,

@@ -75,5 +75,5 @@ def errors(model, wire, hidden, domains=None):
     sites = normalise(*wire)
     found = model(sites, hidden, make_domains() if domains is None else domains)
     if model.pretext.counts:
-        return count_errors(model, sites, hidden, found, wire[0], wire[2])
+        return count_errors(sites, hidden, found, wire[0], wire[2])
     return squared_errors(sites, hidden, found)[0]

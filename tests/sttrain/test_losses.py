@@ -47,7 +47,7 @@ def test_likelihoods_are_those_of_scipy(loss):
                 else:
                     r = float(model.dispersion[genes[b, m]].exp())
                     expected[b] -= nbinom.logpmf(count, r, r / (r + mean))
-    got = count_errors(model, sites, hidden, found, counts, totals)
+    got = count_errors(sites, hidden, found, counts, totals)
     assert np.allclose(got.detach().numpy(), expected, rtol=1e-4)
 
 
@@ -65,8 +65,8 @@ def test_counts_are_predicted_for_the_depth_of_the_site():
         )
         totals = torch.where(hidden.sites.view(B, P, P), wire[2] * factor, wire[2])
         values = counts.view(B, M, P, P)
-        means = count_errors(model, sites, hidden, found, values, totals)
-        less = count_errors(model, sites, hidden, found, values, wire[2])
+        means = count_errors(sites, hidden, found, values, totals)
+        less = count_errors(sites, hidden, found, values, wire[2])
         return means.sum(), less.sum()
 
     right, wrong = at(2)
