@@ -65,6 +65,7 @@ class SliceSource:
             corpus.shard_file(shard)
         self._ends = np.cumsum(self.views)
         self._domains: dict[int, NDArray[np.int64]] = {}
+        self._weights: dict[int, tuple[NDArray[np.int32], NDArray[np.float64]]] = {}
         self._kept: OrderedDict[int, WholeSlice] = OrderedDict()
         self._lock = Lock()
 
@@ -117,7 +118,7 @@ class SliceSource:
         for i, number in enumerate(numbers):
             at, view = self.place(number)
             whole = self._whole(at)
-            chosen = self._genes(whole, view)
+            chosen = self._genes(at, view)
             spots = self._spots(at, view)
             genes[i, : len(chosen)] = chosen
             totals[i, 0, : len(spots)] = whole.totals[spots]
@@ -163,15 +164,23 @@ class SliceSource:
         drawn = self._uniforms("spots", self.index.slices[at], view, n)
         return np.sort(np.argsort(drawn, kind="stable")[:most])
 
-    def _genes(self, whole: WholeSlice, view: int) -> NDArray[np.int32]:
+    def _weights_of(self, at: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Return the genes that some spot of a slice shows, ascending, and their variances."""
+        if at not in self._weights:
+            whole = self._whole(at)
+            usable = np.flatnonzero(np.bincount(whole.indices)).astype(np.int32)
+            self._weights[at] = usable, gene_variances(whole)[usable]
+        return self._weights[at]
+
+    def _genes(self, at: int, view: int) -> NDArray[np.int32]:
         """Return the genes of a view, ascending: Eq. 7 over all spots of the slice."""
         config = self.corpus.document.config
-        usable = np.unique(whole.indices)
-        weight = gene_variances(whole)[usable] + config.epsilon
+        usable, variance = self._weights_of(at)
+        weight = variance + config.epsilon
         if config.select == "hvg":
             keys = -weight
         else:
-            drawn = self._uniforms("genes", whole.meta.slice, view, len(usable))
+            drawn = self._uniforms("genes", self.index.slices[at], view, len(usable))
             # Smallest -log(u) / w first: weighted sampling without replacement.
             keys = -np.log(drawn) / (weight if config.select == "weighted" else 1.0)
         chosen = usable[np.argsort(keys, kind="stable")[: config.genes]]
