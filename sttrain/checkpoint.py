@@ -27,6 +27,7 @@ from stbuild.corpus.documents import Count, Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
 from sttrain.errors import BadInputError, IntegrityError, Problem
 from sttrain.model import MaskedAutoencoder, ModelConfig
+from sttrain.pretext import Pretext
 from sttrain.stream import StreamState
 
 FOLDER: Final = "checkpoints"
@@ -55,6 +56,8 @@ class CheckpointDocument(Document):
     format: Literal["sttrain/checkpoint"] = FORMAT
     version: Literal[1] = VERSION
     model: ModelConfig
+    pretext: Pretext = Pretext()
+    """What the model is asked."""
     genes: tuple[str, ...]
     """The gene vocabulary: row i of the gene table belongs to gene i."""
     corpus_id: Sha256
@@ -69,6 +72,8 @@ class CheckpointDocument(Document):
     """Next step of the epoch."""
     steps_done: Count
     """Optimizer steps since the start of the run."""
+    targets_done: Count = 0
+    """Values that those steps asked for."""
     weights: StoredFile
     optimizer: StoredFile | None
     """Optimizer state; none in ``initial`` and ``best``."""
@@ -83,6 +88,8 @@ class EncoderInfo:
     """Where an encoder comes from and what it needs."""
 
     model: ModelConfig
+    pretext: Pretext
+    """What it was asked, and so how it is used."""
     genes: tuple[str, ...]
     """The vocabulary that gene indices point into."""
     corpus_id: str
@@ -138,10 +145,12 @@ def load_encoder(
     else:
         folder, name = path.parent, INITIAL if initial else path.stem
         document = read_checkpoint(folder, name)
-    model = MaskedAutoencoder(document.model, len(document.genes), torch.Generator())
+    generator = torch.Generator()
+    model = MaskedAutoencoder(document.model, len(document.genes), generator, document.pretext)
     load_weights(model, folder, name, document)
     info = EncoderInfo(
         model=document.model,
+        pretext=document.pretext,
         genes=document.genes,
         corpus_id=document.corpus_id,
         seed=document.seed,
@@ -188,6 +197,7 @@ def save_checkpoint(
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     document = CheckpointDocument(
         model=model.config,
+        pretext=model.pretext,
         weights=_store(folder / f"{name}.{WEIGHTS}", save_tensors(weights)),
         optimizer=None
         if optimizer is None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import rich_click as click
 
@@ -12,6 +12,7 @@ from stbuild.corpus.documents import read_config
 from sttrain.config import FitOptions, RunConfig, load_config, parse_settings
 from sttrain.loggers import DEFAULT_LOGGERS
 from sttrain.options import Command, shared_options
+from sttrain.pretext import Loss, Objective
 from sttrain.progress import show_training
 
 _READING: Final = {
@@ -67,6 +68,8 @@ def _reading_options(command: Command) -> Command:
     metavar="KEY=VALUE",
     help="Any key of the recipe, such as optimizer.lr=3e-4. Repeatable.",
 )
+@_fit_option("objective", click.Choice(get_args(Objective)))
+@_fit_option("loss", click.Choice(get_args(Loss)))
 @_fit_option("epochs", int)
 @_fit_option("batch", int)
 @_fit_option("seed", int)
@@ -94,6 +97,8 @@ def fit(
     corpus: str, config: Path | None, output: Path, settings: tuple[str, ...], **flags: Any
 ) -> None:
     """Pretrain a masked autoencoder on CORPUS; the same command again resumes where it stopped.
+
+    The unit of training is one flag, all else alike: --objective spot, multispot, slice or patch.
 
     CORPUS is a folder, or the URL of one (https:, s3:, gs:, hf:), best read with --order block.
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import Document, SplitName, read_config
 from sttrain.errors import BadUsageError, Problem
 from sttrain.model import ModelConfig
 from sttrain.objectives import MaskConfig
+from sttrain.pretext import ContextConfig, Loss, Objective, Pretext
 from sttrain.remote import CACHE_GB
 from sttrain.source import OnBad
 
@@ -51,6 +52,12 @@ class RunConfig(Document):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    objective: Objective = "patch"
+    """The unit of training, all else alike: patches (Eq. 8), single spots (Eq. 2), spots with their
+    16 nearest neighbours (Eq. 3), or spots with the macro-domains of their whole slice (Eq. 4)."""
+    loss: Loss = "mse"
+    """Squared error of log1p(CP10K), or likelihood of the raw counts given the library size:
+    Poisson, or negative binomial with a dispersion for each gene."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the weights, the order and the masks."""
     split: SplitName = "train"
@@ -58,23 +65,33 @@ class RunConfig(Document):
     epochs: int = Field(40, ge=1, le=1_000_000)
     """Passes over all patches."""
     batch: int = Field(32, ge=1, le=1_000_000)
-    """Patches of a global batch."""
+    """Patches of a global batch. Under `slice` the whole slices that hold about as many sites."""
     order: Literal["random", "block"] = "random"
     """Permutation of an epoch: of all patches at once, which reads anywhere; or of the shards, and
     of the patches within each group of them, which suits shards that come over a network."""
     group: int = Field(8, ge=1, le=1_000_000)
     """Shards of a group under `block`: so many are at hand at a time."""
+    augment: bool = False
+    """Turn and mirror patches by the symmetries of their lattice, anew in every epoch."""
+    smooth: float = Field(0.0, ge=0, le=1)
+    """Share of the mean over the 3 x 3 observed sites about it in what a site is to predict."""
+    gene_init: Literal["random", "coexpression"] = "random"
+    """How the gene table begins: random, or so that genes which are expressed together over the
+    training patches begin near each other."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Type of the large products. `auto` is bf16 where the device has instructions for it; fp16
     scales the loss."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of a running mean of the weights, kept beside them; 0 is none."""
     statistics_patches: int = Field(2048, ge=1)
-    """Patches from which the gene means are taken before the first step."""
+    """Patches from which the gene means, and the first gene table under `coexpression`, are taken
+    before the first step."""
     model: ModelConfig = ModelConfig()
     """Sizes."""
     mask: MaskConfig = MaskConfig()
     """What is hidden."""
+    context: ContextConfig = ContextConfig()
+    """What a site knows of others under `multispot` and `slice`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How weights follow gradients."""
 
@@ -82,6 +99,24 @@ class RunConfig(Document):
     def grouping(self) -> int | None:
         """Shards of a group, or None where patches are permuted all at once."""
         return self.group if self.order == "block" else None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "RunConfig":
+        found = []
+        if self.smooth and self.loss != "mse":
+            found.append(f"smooth is for loss mse; counts of loss {self.loss} cannot be averaged")
+        if self.smooth and self.objective == "slice":
+            found.append("smooth needs windows, which the samples of objective slice are not")
+        if self.augment and self.objective == "slice":
+            found.append("augment turns windows, which the samples of objective slice are not")
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    @property
+    def pretext(self) -> Pretext:
+        """What the model is asked: all that it needs besides its sizes."""
+        return Pretext(objective=self.objective, loss=self.loss, context=self.context)
 
     def fingerprint(self, corpus_id: str) -> str:
         """Return the digest of this configuration and of the corpus.

@@ -6,17 +6,18 @@ Letters: B batch, P patch side, L = P * P sites, N spots of a slice, D features.
 """
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.reader import open_corpus
 from sttrain.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
+from sttrain.encoder_types import PerSlice, SiteEncoder, WholeEncoder
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
 from sttrain.evaluation import (
     decode_barcodes,
@@ -28,28 +29,12 @@ from sttrain.evaluation import (
 from sttrain.members import spread_to_members
 
 if TYPE_CHECKING:
-    import torch
-
     from stbuild.corpus.index import SampleIndex
     from stbuild.corpus.reader import Corpus
     from stbuild.corpus.samples import Patch, WholeSlice
     from sttrain.checkpoint import EncoderInfo
 
 _PACKAGES: Final = ("numpy", "torch")
-
-
-class SiteEncoder(Protocol):
-    """What is asked of a model."""
-
-    def encode(
-        self,
-        counts: "torch.Tensor",
-        genes: "torch.Tensor",
-        totals: "torch.Tensor",
-        layer: int | None = None,
-    ) -> "torch.Tensor":
-        """Return (B, L, D) features of counts (B, M, P, P), genes (B, M), totals (B, P, P)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +110,7 @@ def embed_checkpoint(
     """
     require_suffix(out, written=True)
     from sttrain.checkpoint import load_encoder
+    from sttrain.encoders import ModelEncoder
 
     corpus = open_corpus(root)
     require_evaluation(corpus)
@@ -136,9 +122,8 @@ def embed_checkpoint(
     device = choose_device(device)
     outcome = embed_corpus(
         corpus,
-        model.to(device),
+        ModelEncoder(model=model.to(device), seed=info.seed, rows=gene_rows(corpus, info.genes)),
         provenance=_provenance(info),
-        genes=gene_rows(corpus, info.genes),
         batch=batch,
         layer=layer,
         device=device,
@@ -193,13 +178,14 @@ def _provenance(info: "EncoderInfo") -> dict[str, Any]:
         "epoch": info.epoch,
         "seed": info.seed,
         "trained_on": info.corpus_id,
+        "objective": info.pretext.objective,
         "versions": versions | {name: version(name) for name in _PACKAGES},
     }
 
 
 def embed_corpus(
     corpus: "Corpus",
-    encoder: SiteEncoder,
+    encoder: SiteEncoder | PerSlice,
     *,
     provenance: Mapping[str, Any],
     genes: NDArray[np.int32] | None = None,
@@ -215,7 +201,7 @@ def embed_corpus(
     corpus
         An evaluation corpus; its stride, gene draws and genes are what they are.
     encoder
-        The model, on `device`.
+        A model of windows, on `device`, or one that is made ready for each slice.
     provenance
         JSON values about the model; the corpus is added.
     genes
@@ -249,10 +235,16 @@ def embed_corpus(
             slug = whole.meta.slice
             mine = positions.get(slug, [])
             sums = _SpotSums(whole)
+            here = encoder.for_slice(whole) if isinstance(encoder, PerSlice) else encoder
+            if isinstance(here, WholeEncoder):
+                mine = _first_of_draws(index, mine)
             for patches in _batches(corpus, split, index, mine, batch):
                 if progress:
                     progress(done, total, slug)
-                sums.add(patches, _encode(encoder, patches, genes, layer, device))
+                if isinstance(here, WholeEncoder):
+                    sums.add_all(here.encode_slice(p.genes, layer) for p in patches)
+                else:
+                    sums.add(patches, _encode(here, patches, genes, layer, device))
                 done += len(patches)
             matrix, seen = sums.means()
             coverage.append(_coverage(whole, seen, len(mine)))
@@ -294,6 +286,14 @@ class _SpotSums:
                 self.total[spots[inside]] += vectors[inside]
             self.seen[spots[inside]] += 1
 
+    def add_all(self, parts: Iterable[NDArray[np.float32]]) -> None:
+        """Add features (N, D) of all spots, draw by draw."""
+        for vectors in parts:
+            if self.total is None:
+                self.total = np.zeros(vectors.shape)
+            self.total += vectors
+            self.seen += 1
+
     def _spots(self, patch: "Patch") -> NDArray[np.int32]:
         """Return (L,) spot numbers, -1 where there is none."""
         if patch.spots is None:
@@ -328,6 +328,12 @@ def _positions_by_slice(index: "SampleIndex") -> dict[str, list[int]]:
     for i in sorted(range(len(index)), key=index.keys.__getitem__):
         positions.setdefault(index.slices[i], []).append(i)
     return positions
+
+
+def _first_of_draws(index: "SampleIndex", positions: list[int]) -> list[int]:
+    """Return one patch of each gene draw: all of a slice and draw hold the same genes."""
+    first = {int(index.draw[i]): i for i in reversed(positions)}
+    return [first[draw] for draw in sorted(first)]
 
 
 def _batches(

@@ -85,9 +85,10 @@ class HubAutoencoder(
     info: EncoderInfo
 
     def __init__(self, release: Release) -> None:
-        super().__init__(release.document.model, len(release.genes), torch.Generator())
+        document = release.document
+        super().__init__(document.model, len(release.genes), torch.Generator(), document.pretext)
         self.load_state_dict(release.model.state_dict())
-        self.document, self.info = release.document, release.info
+        self.document, self.info = document, release.info
         self.eval()
 
     @classmethod

@@ -3,17 +3,20 @@
 What DDP wraps; it exchanges nothing itself.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sttrain.augment import turn_batch
+from sttrain.centring import SliceMeans
 from sttrain.config import RunConfig
+from sttrain.losses import count_errors, smooth_targets
 from sttrain.model import Hidden, MaskedAutoencoder, normalise
-from sttrain.objectives import draw_hidden, squared_errors
+from sttrain.objectives import draw_hidden, draw_values, squared_errors
 from sttrain.statistics import as_tensors
 from sttrain.stream import Batch
 
@@ -46,6 +49,8 @@ class Task:
             totals=np.zeros((1, *like.totals.shape[1:]), like.totals.dtype),
             keys=("",),
             rows=np.zeros(1, np.int64),
+            slices=("",),
+            domains=None if like.domains is None else np.zeros((1, *like.domains.shape[1:]), int),
         )
         sites = torch.zeros(1, *self.hidden.sites.shape[1:], dtype=torch.bool)
         elements = self.hidden.elements
@@ -62,11 +67,23 @@ class Task:
             totals=whole.totals[rows],
             keys=whole.keys[rows],
             rows=whole.rows[rows],
+            slices=whole.slices[rows],
+            domains=None if whole.domains is None else whole.domains[rows],
         )
         hidden = Hidden(
             sites=self.hidden.sites[rows], elements=None if elements is None else elements[rows]
         )
         return Task(batch=batch, hidden=hidden, n_targets=count_targets(batch, hidden))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceFacts:
+    """What training knows of slices besides their patches."""
+
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    """Layout of the grid of each slice, which says how patches may be turned."""
+    means: SliceMeans | None = None
+    """Means of the genes of each slice, where values are centred by them."""
 
 
 class Learner(nn.Module):
@@ -77,35 +94,62 @@ class Learner(nn.Module):
     model
         The model; its parameters are all that is learnt.
     config
-        Masks, precision and seed.
+        Objective, loss, masks, precision and seed.
+    facts
+        Of the slices that batches come from.
     """
 
-    def __init__(self, model: MaskedAutoencoder, config: RunConfig) -> None:
+    def __init__(
+        self, model: MaskedAutoencoder, config: RunConfig, facts: SliceFacts | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.facts = model, config, facts or SliceFacts()
 
-    def prepare(self, batch: Batch) -> Task:
-        """Draw what is hidden of a batch, on the CPU."""
-        hidden = draw_hidden(
-            self.config.mask,
-            seed=self.config.seed,
-            epoch=batch.epoch,
-            step=batch.step,
-            rows=torch.from_numpy(batch.rows),
-            totals=torch.from_numpy(batch.totals.astype("int64")),
-            genes=batch.genes.shape[1],
-        )
+    def prepare(self, batch: Batch, *, held_out: bool = False) -> Task:
+        """Draw what is hidden of a batch, on the CPU; patches are turned first, if they are at all.
+
+        Parameters
+        ----------
+        batch
+            Samples.
+        held_out
+            Leave them as they are, to be judged by.
+        """
+        if self.config.augment and not held_out:
+            batch = turn_batch(batch, self.config.seed, self.facts.layouts)
+        keys = {"seed": self.config.seed, "epoch": batch.epoch, "step": batch.step}
+        rows, totals = torch.from_numpy(batch.rows), torch.from_numpy(batch.totals.astype("int64"))
+        if self.config.objective == "patch":
+            genes = batch.genes.shape[1]
+            hidden = draw_hidden(self.config.mask, **keys, rows=rows, totals=totals, genes=genes)
+        else:
+            real = torch.from_numpy(batch.genes >= 0)
+            hidden = draw_values(self.config.mask, **keys, rows=rows, totals=totals, real=real)
         return Task(batch=batch, hidden=hidden, n_targets=count_targets(batch, hidden))
 
     def forward(self, task: Task) -> Tensor:
-        """Return the sum (B,) of squared errors of each patch."""
+        """Return the sum (B,) of the errors of each sample."""
         device, batch = self.model.table.device, task.batch
-        sites = normalise(*as_tensors(batch.counts, batch.genes, batch.totals, device))
-        hidden = task.hidden.to(device)
+        counts, genes, totals = as_tensors(batch.counts, batch.genes, batch.totals, device)
+        sites = replace(normalise(counts, genes, totals), means=self._means(batch, device))
+        hidden, domains = task.hidden.to(device), None
+        if batch.domains is not None:
+            domains = torch.from_numpy(batch.domains).to(device)
         kind = AUTOCAST.get(self.config.precision)
         with torch.autocast(device.type, kind, enabled=kind is not None):
-            found = self.model(sites, hidden)
+            found = self.model(sites, hidden, domains)
+        if self.config.loss != "mse":
+            return count_errors(sites, hidden, found, counts, totals)
+        if self.config.smooth:
+            sites = replace(sites, values=smooth_targets(sites, self.config.smooth))
         return squared_errors(sites, hidden, found)[0]
+
+    def _means(self, batch: Batch, device: torch.device) -> Tensor | None:
+        if self.facts.means is None:
+            return None
+        if batch.slices == ("",):  # the blank task: no gene of it is real
+            return torch.zeros(batch.genes.shape, device=device)
+        return self.facts.means.of(batch.slices, torch.from_numpy(batch.genes)).to(device)
 
 
 def count_targets(batch: Batch, hidden: Hidden) -> int:

@@ -23,6 +23,7 @@ from sttrain.order import Order
 from sttrain.progress import TrainingReport, TrainingState
 from sttrain.runs import Journal, RunDocument
 from sttrain.skipping import Skipped
+from sttrain.slice_source import SliceStream
 from sttrain.stream import Batch, PatchStream, StreamState
 from sttrain.trace import Trace, open_trace
 from sttrain.trainer import StepReport, Trainer
@@ -42,6 +43,8 @@ class FitSummary:
     """Steps of the whole run, all done."""
     steps_now: int
     """Steps that this call took."""
+    targets: int
+    """Values that all steps of the run asked for; the same for every objective, or nearly so."""
     rank: int
     """Rank that says this; the first one speaks for all."""
     ranks: int
@@ -112,7 +115,7 @@ def interruption(number: int | None) -> KeyboardInterrupt:
 
 
 def checkpoint_facts(
-    document: RunDocument, corpus: Corpus, state: StreamState, *, done: int
+    document: RunDocument, corpus: Corpus, state: StreamState, *, done: int, targets: int = 0
 ) -> dict[str, Any]:
     """Return what a checkpoint says of its run and of the place in it."""
     return {
@@ -124,6 +127,7 @@ def checkpoint_facts(
         "epoch": state.epoch,
         "step": state.step,
         "steps_done": done,
+        "targets_done": targets,
     }
 
 
@@ -231,6 +235,7 @@ class Loop:
             rate = learning_rate(self.document.config.optimizer, done - 1, total)
             values = {"loss": report.loss, "gradient_norm": report.norm, "learning_rate": rate}
             values |= {"patches_per_s": speed, "data_wait": wait}
+            values |= {"targets": report.n_targets, "targets_done": self.trainer.n_targets}
             journal.write("step", done, {"epoch": batch.epoch, **values})
 
     def _validate(self, journal: Journal | None, batch: Batch) -> None:
@@ -261,7 +266,10 @@ class Loop:
     def _write(self, name: str, batch: Batch, *, whole: bool) -> None:
         step = (batch.step + 1) % self.order.steps
         state = StreamState(epoch=batch.epoch + (step == 0), step=step)
-        facts = checkpoint_facts(self.document, self.corpus, state, done=self.trainer.done)
+        facts = checkpoint_facts(
+            self.document, self.corpus, state, done=self.trainer.done,
+            targets=self.trainer.n_targets,
+        )  # fmt: skip
         save_checkpoint(
             self.output,
             name,
@@ -281,6 +289,7 @@ class Loop:
             epochs=self.document.config.epochs,
             steps=self.document.steps,
             steps_now=steps,
+            targets=self.trainer.n_targets,
             rank=self.ranks.world.rank,
             ranks=self.ranks.world.n_ranks,
             loss=sum(self.losses) / len(self.losses) if self.losses else None,
@@ -294,10 +303,12 @@ class Loop:
 
 
 def _read_nothing(stream: PatchStream, state: StreamState) -> Batch:
-    """Return a batch without a patch, of the corpus's shapes."""
-    counts, genes, totals = stream.source.read([])
+    """Return a batch without a sample, of the shapes of those that come."""
     none = np.zeros(0, np.int64)
+    if isinstance(stream, SliceStream):
+        return stream.gather([], state, none, 0)
+    counts, genes, totals = stream.source.read([])
     return Batch(
         epoch=state.epoch, step=state.step, counts=counts, genes=genes, totals=totals, keys=(),
-        rows=none, total=0,
+        rows=none, total=0, slices=(),
     )  # fmt: skip

@@ -8,65 +8,22 @@ a gene index of -1 is padding and contributes nothing; a hidden value reaches no
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
-from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from stbuild.corpus.documents import Document
+from sttrain.errors import BadUsageError, Problem
 from sttrain.layers import FIRST_SLOPES, Block, distances, position_code
+from sttrain.model_config import ModelConfig as ModelConfig  # for those who build models
+from sttrain.pretext import Pretext
 
 TARGET_SUM = 1e4
 """Counts per site after normalisation (CP10K)."""
-
-
-class ModelConfig(Document):
-    """Size and kind of the masked autoencoder; the defaults are the paper's."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    width: int = Field(256, ge=8, le=8192)
-    """Token width D, also the width of the gene table."""
-    layers: int = Field(6, ge=1, le=256)
-    """Transformer layers of the encoder."""
-    heads: int = Field(8, ge=1, le=256)
-    """Attention heads of the encoder; must divide `width`."""
-    ffn: int = Field(1024, ge=1, le=65536)
-    """Hidden width of the encoder's feed-forward layers."""
-    decoder_width: int = Field(128, ge=8, le=8192)
-    """Token width of the decoder."""
-    decoder_layers: int = Field(2, ge=1, le=256)
-    """Transformer layers of the decoder."""
-    decoder_heads: int = Field(8, ge=1, le=256)
-    """Attention heads of the decoder; must divide `decoder_width`."""
-    decoder_ffn: int = Field(512, ge=1, le=65536)
-    """Hidden width of the decoder's feed-forward layers."""
-    library_size: bool = True
-    """Whether a token also carries the logarithm of its site's library size."""
-    token_scale: float = Field(0.3, gt=0, le=10)
-    """Size at which site tokens start. Small ones are soon outweighed by what attention gathers
-    around a site, so that features speak of the neighbourhood more than of the site's own noise."""
-    position: bool = False
-    """Whether a token of the encoder also carries its place in the window."""
-    local: bool = True
-    """Whether attention falls with distance, by a learnt slope per head that starts between 1.5
-    and 0.05 a site. Relative, so that it says the same wherever the window was cropped."""
-    centre: bool = True
-    """Whether values are differences from the gene's mean over the training corpus, on the way in
-    and on the way out; a token then depends little on which genes were drawn."""
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "ModelConfig":
-        for name, width, heads in (
-            ("width", self.width, self.heads),
-            ("decoder_width", self.decoder_width, self.decoder_heads),
-        ):
-            if width % heads or width % 4:
-                msg = f"{name} {width} is not divisible by its {heads} heads and by 4"
-                raise ValueError(msg)
-        return self
+_SHARED: Final = frozenset({"hidden", "slopes"})
+"""Weights that only sites which share a window have a use for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +40,8 @@ class Sites:
     """(B, M) bool, whether the gene is no padding."""
     depth: Tensor
     """(B, L) float32, log1p of the library size; 0 at unobserved sites."""
+    means: Tensor | None = None
+    """(B, M) float32, means of the genes over the patch's own slice; the model's without them."""
 
 
 def normalise(counts: Tensor, genes: Tensor, totals: Tensor) -> Sites:
@@ -132,11 +91,14 @@ class Reconstruction:
     """Predictions at the sites where something was hidden; T is the most of them in a patch."""
 
     values: Tensor
-    """(B, M, T) float32, predicted log1p(CP10K)."""
+    """(B, M, T) float32, predicted log1p(CP10K); under a loss of counts the logarithm of the rate
+    per 10,000 molecules."""
     index: Tensor
     """(B, T) int64, the site of each row."""
     valid: Tensor
     """(B, T) bool, False where a patch has fewer than T such sites."""
+    dispersion: Tensor | None = None
+    """(B, M) log of the size r of the negative binomial of each gene; under that loss."""
 
 
 class MaskedAutoencoder(nn.Module):
@@ -155,16 +117,27 @@ class MaskedAutoencoder(nn.Module):
         Genes of the vocabulary, K.
     generator
         Source of the initial weights; nothing else is random here.
+    pretext
+        What is asked of it; the weights that all kinds share start alike.
     """
 
     gene_mean: Tensor
     """(K,) mean log1p(CP10K) of each gene over the training corpus; 0 without `centre`."""
     depth_mean: Tensor
     """() mean log1p library size over the training corpus; 0 without `centre`."""
+    log_rate: Tensor
+    """(K,) log of each gene's molecules per 10,000 over the corpus; only under losses of counts."""
 
-    def __init__(self, config: ModelConfig, n_genes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        n_genes: int,
+        generator: torch.Generator,
+        pretext: Pretext | None = None,
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.pretext = config, pretext or Pretext()
+        objective, loss = self.pretext.objective, self.pretext.loss
         D, E = config.width, config.decoder_width
         # Built without storage: PyTorch's own initialisation would draw from the global stream.
         with torch.device("meta"):
@@ -183,9 +156,18 @@ class MaskedAutoencoder(nn.Module):
             )
             self.decoder_norm = nn.LayerNorm(E)
             self.widen = nn.Linear(E, D)
+            # Drawn last, so that the weights above are the same whatever is asked.
+            fuse = nn.Sequential(nn.Linear(2 * D, D), nn.GELU(), nn.Linear(D, D))
+            self.fuse = fuse if objective == "slice" else None
+            self.dispersion = nn.Parameter(torch.empty(n_genes)) if loss == "nb" else None
         self.to_empty(device="cpu")
         self.register_buffer("gene_mean", torch.zeros(n_genes))
         self.register_buffer("depth_mean", torch.zeros(()))
+        if self.pretext.counts:
+            self.register_buffer("log_rate", torch.zeros(n_genes))
+        # Only patches have sites of which nothing is shown, and sites that attend to others.
+        for name, weight in self.named_parameters():
+            weight.requires_grad_(objective == "patch" or name.rpartition(".")[2] not in _SHARED)
         self._draw_weights(generator)
 
     def _draw_weights(self, generator: torch.Generator) -> None:
@@ -206,19 +188,34 @@ class MaskedAutoencoder(nn.Module):
             self.widen.weight.mul_(0.1)
 
     @torch.no_grad()
-    def set_statistics(self, gene_mean: Tensor, depth_mean: float) -> None:
-        """Set the means over the training corpus: (K,) log1p(CP10K), and log1p library size."""
+    def set_statistics(
+        self, gene_mean: Tensor, depth_mean: float, log_rate: Tensor | None = None
+    ) -> None:
+        """Set the means over the training corpus: (K,) log1p(CP10K), and log1p library size.
+
+        Losses of counts also need (K,) the log of each gene's molecules per 10,000.
+        """
+        if self.pretext.counts and log_rate is not None:
+            self.log_rate.copy_(log_rate)
         if not self.config.centre:
             return
         self.gene_mean.copy_(gene_mean)
         self.depth_mean.fill_(depth_mean)
+
+    def centres(self, sites: Sites) -> Tensor:
+        """Return (B, M) the mean of each gene that its values are differences from."""
+        if self.config.centre_by == "corpus":
+            return self.gene_mean[sites.genes]
+        if sites.means is None:
+            raise _no_means()
+        return sites.means
 
     def tokens(self, sites: Sites, index: Tensor, elements: Tensor | None) -> Tensor:
         """Return the (B, V, D) tokens of the sites at `index` (B, V), without hidden elements."""
         shown = sites.real[..., None].expand(-1, -1, index.shape[1])
         if elements is not None:
             shown = shown & ~gather_sites(elements, index)
-        values = gather_sites(sites.values, index) - self.gene_mean[sites.genes][..., None]
+        values = gather_sites(sites.values, index) - self.centres(sites)[..., None]
         scale = shown.sum(1, keepdim=True).clamp(min=1).rsqrt()
         # (B, M, V) -> (B, V, M), then times (B, M, D) -> (B, V, D)
         mixed = torch.bmm(
@@ -229,8 +226,10 @@ class MaskedAutoencoder(nn.Module):
             x = x + self.depth((sites.depth - self.depth_mean).gather(1, index)[..., None])
         return x
 
-    def forward(self, sites: Sites, hidden: Hidden) -> Reconstruction:
-        """Predict the hidden values from the others.
+    def forward(
+        self, sites: Sites, hidden: Hidden, domains: Tensor | None = None
+    ) -> Reconstruction:
+        """Predict the hidden values from the others; other units than patches in their own way.
 
         Hidden sites are dropped before the encoder, which makes a high share of them cheap; the
         decoder sees a learnt token in their place.
@@ -241,7 +240,13 @@ class MaskedAutoencoder(nn.Module):
             A batch.
         hidden
             Which of its values are to be predicted.
+        domains
+            (B, L) int64 macro-domain of every site; for models of whole slices.
         """
+        if self.pretext.objective != "patch":
+            from sttrain.contexts import reconstruct  # it needs this module
+
+            return reconstruct(self, sites, hidden, domains)
         index, valid = pick(sites.observed & ~hidden.sites)
         x = self.norm(self._encode(sites, index, valid, hidden.elements)[-1])
         L, D = sites.observed.shape[1], self.config.decoder_width
@@ -256,16 +261,30 @@ class MaskedAutoencoder(nn.Module):
             y = block(y, keys, apart)
         rows, valid = pick(hidden.sites if hidden.elements is None else sites.observed)
         phi = self.widen(self.decoder_norm(_at(y, rows)))  # (B, T, D)
+        return self.predict(sites, phi, rows, valid)
+
+    def predict(self, sites: Sites, phi: Tensor, rows: Tensor, valid: Tensor) -> Reconstruction:
+        """Return what features (B, T, D) of the sites `rows` (B, T) say of every gene."""
         E = embedding(sites.genes, self.table) / math.sqrt(self.config.width)
         # (B, M, D) x (B, D, T) -> (B, M, T)
         values = torch.bmm(E.to(phi.dtype), phi.transpose(1, 2)).float()
-        values = values + self.gene_mean[sites.genes][..., None]
-        return Reconstruction(values=values, index=rows, valid=valid)
+        base = self.log_rate[sites.genes] if self.pretext.counts else self.centres(sites)
+        values = values + base[..., None]
+        spread = None if self.dispersion is None else self.dispersion[sites.genes]
+        return Reconstruction(values=values, index=rows, valid=valid, dispersion=spread)
 
     def encode(
-        self, counts: Tensor, genes: Tensor, totals: Tensor, layer: int | None = None
+        self,
+        counts: Tensor,
+        genes: Tensor,
+        totals: Tensor,
+        layer: int | None = None,
+        means: Tensor | None = None,
     ) -> Tensor:
-        """Return the features of every site, with nothing hidden.
+        """Return the features of every site of patches, with nothing hidden.
+
+        Models of single spots encode each alone, those of `multispot` return means of neighbours
+        within the patch; those of whole slices are used by :mod:`sttrain.encoders`.
 
         Parameters
         ----------
@@ -278,13 +297,24 @@ class MaskedAutoencoder(nn.Module):
         layer
             Features after this many transformer layers, 0 = the bare site tokens; without it the
             encoder's normalised output.
+        means
+            (B, M) means of the genes over each patch's slice, where the model centres by slice.
 
         Returns
         -------
         torch.Tensor
             (B, P * P, D) float32, sites row by row; 0 at unobserved sites.
+
+        Raises
+        ------
+        BadUsageError
+            The model centres by slice and has no means, or is one of whole slices.
         """
-        sites = normalise(counts, genes, totals)
+        sites = replace(normalise(counts, genes, totals), means=means)
+        if self.pretext.objective != "patch":
+            from sttrain.contexts import encode_sites  # it needs this module
+
+            return encode_sites(self, sites, layer)
         index, valid = pick(sites.observed)
         states = self._encode(sites, index, valid, None)
         x = (self.norm(states[-1]) if layer is None else states[layer]).float()
@@ -307,6 +337,12 @@ class MaskedAutoencoder(nn.Module):
         for block in self.blocks:
             states.append(block(states[-1], keys, apart))
         return states
+
+
+def _no_means() -> BadUsageError:
+    what = "it centres values by slice, and was given no means of the slices"
+    fix = "give encode(..., means=...), or embed an evaluation corpus with `sttrain embed`"
+    return BadUsageError(Problem(code="B111", subject="model", what=what, fix=fix))
 
 
 def pick(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from stbuild.corpus.errors import printable
 from sttrain.parameters import count_parameters
+from sttrain.pretext import Loss, Objective
 from sttrain.release_document import CONFIG, GENES, SUMS, WEIGHTS, ReleaseDocument, SliceTallies
 
 LIBRARY: Final = "stcorpus"
@@ -26,6 +27,16 @@ _HUB_LICENCES: Final = frozenset({
     "epl-2.0", "unlicense", "isc", "zlib", "wtfpl", "bsl-1.0",
 })  # fmt: skip
 """SPDX ids that the Hub knows, in its lower case; others are named beside ``other``."""
+_UNITS: Final[Mapping[Objective, str]] = {
+    "patch": "patches", "spot": "single spots",
+    "multispot": "spots with their nearest neighbours",
+    "slice": "spots with the macro-domains of their whole slice",
+}  # fmt: skip
+_LOSSES: Final[Mapping[Loss, str]] = {
+    "mse": "squared error of hidden log1p(CP10K)",
+    "poisson": "negative log-likelihood of hidden counts, Poisson given the library size",
+    "nb": "negative log-likelihood of hidden counts, negative binomial given the library size",
+}
 _SHOWN: Final = 12
 """Names of a tally that are listed; the rest is counted."""
 _MARKUP: Final = re.compile(r"([\\`*_\[\]<>|&#~$])")
@@ -65,7 +76,7 @@ def _head(document: ReleaseDocument) -> str:
 
 def _what(document: ReleaseDocument) -> str:
     model, weights = document.model, document.weights
-    parts = count_parameters(model, document.genes.n_genes)
+    parts = count_parameters(model, document.genes.n_genes, document.pretext)
     listed = ", ".join(f"{name} {number:,}" for name, number in parts.items())
     kind = {
         "trained": f"the weights after step {document.training.steps:,}",
@@ -74,8 +85,10 @@ def _what(document: ReleaseDocument) -> str:
         "changed": "weights that were **changed after the run** that is told of below",
     }[weights.kind]
     return (
-        "A masked autoencoder of spatial transcriptomics: patches of a measured tissue in, one "
-        f"vector of {model.width} values per measured site out.\n\n"
+        f"A masked autoencoder of spatial transcriptomics: {_UNITS[document.pretext.objective]} "
+        f"of a measured tissue in, one vector of {model.width} values per measured site out.\n\n"
+        f"- Trained with objective `{document.pretext.objective}`: "
+        f"{_LOSSES[document.pretext.loss]}\n"
         f"- Parameters: {weights.n_parameters:,} ({listed})\n"
         f"- Encoder: layers {model.layers}, width {model.width}, heads {model.heads}; decoder: "
         f"layers {model.decoder_layers}, width {model.decoder_width}, heads "
@@ -89,9 +102,10 @@ def _what(document: ReleaseDocument) -> str:
 
 def _data(document: ReleaseDocument) -> str:
     corpus = document.corpus
+    samples = "views of whole slices" if document.pretext.objective == "slice" else "patches"
     text = (
         f"Corpus `{corpus.name}`, id `{corpus.corpus_id}`, split `{corpus.split}`: "
-        f"{corpus.n_patches:,} patches."
+        f"{corpus.n_patches:,} {samples}."
     )
     found = corpus.slices
     if found is None:
@@ -133,7 +147,7 @@ def _training(document: ReleaseDocument) -> str:
     if training.loss is not None:
         lines.append(
             f"- Training loss: {training.loss:.4f}, mean of the {training.n_losses:,} logged "
-            "values of the last epoch's worth of steps (squared error of hidden log1p(CP10K))"
+            f"values of the last epoch's worth of steps ({_LOSSES[document.pretext.loss]})"
         )
     versions = ", ".join(f"{k} {escape(v)}" for k, v in sorted(training.environment.items()))
     lines.append(f"- Environment: {versions}")
@@ -156,9 +170,7 @@ model, info = load_released("MODEL", release_id="{document.release_id}")
 ```
 
 `sttrain.hub.HubAutoencoder` is the same model with `from_pretrained`, `save_pretrained` and \
-`push_to_hub`. `model.encode(counts, genes, totals)` takes raw counts (B, M, P, P), gene numbers \
-(B, M) that are lines of `{GENES}` from 0, and library sizes (B, P, P), and returns features \
-(B, P * P, {document.model.width}). For whole slices, build an evaluation corpus over these \
+`push_to_hub`. {_encoding(document)} For whole slices, build an evaluation corpus over these \
 genes and embed it:
 
 ```bash
@@ -167,6 +179,25 @@ sttrain embed MODEL eval/ -o vectors.h5ad
 ```
 
 The library refuses these files where a digest, a name, a shape or a value is not as released."""
+
+
+def _encoding(document: ReleaseDocument) -> str:
+    if document.pretext.objective == "slice":
+        return (
+            "It was trained on whole slices: a spot's vector depends on all spots of its slice, so "
+            "that `model.encode` refuses patches."
+        )
+    text = (
+        "`model.encode(counts, genes, totals)` takes raw counts (B, M, P, P), gene numbers (B, M) "
+        f"that are lines of `{GENES}` from 0, and library sizes (B, P, P), and returns features "
+        f"(B, P * P, {document.model.width})."
+    )
+    if document.model.centre_by == "slice":
+        text += (
+            " It centres values by slice and needs `means` (B, M) too: the mean log1p(CP10K) of "
+            "each gene over the slice."
+        )
+    return text
 
 
 def _limits(document: ReleaseDocument) -> Iterator[str]:
@@ -189,7 +220,8 @@ def _limits(document: ReleaseDocument) -> Iterator[str]:
             yield f"{name}: trained on {_tally(named) or 'slices that do not say'}, on no other."
             if named and values.get(""):
                 yield f"{name}: {values['']:,} of {found.n_slices:,} slices do not say."
-        yield f"It was trained on windows of {found.window} x {found.window} sites."
+        if document.pretext.objective != "slice":
+            yield f"It was trained on windows of {found.window} x {found.window} sites."
     yield "Training saw no labels. This card gives no scores: none are part of a release."
 
 

@@ -1,4 +1,9 @@
-"""What is hidden, and how well it is predicted (Eq. 8).
+"""What is hidden, and which of it is predicted (Eqs. 2, 3, 4 and 8).
+
+Patches lose sites, blocks or values. The units that are single sites (`spot`, `multispot`, `slice`)
+lose values alone: a site of which nothing is shown has nothing to be predicted from. They lose as
+many as a patch of the same sites would, so that at every step every objective is asked for the same
+number of values, and under the kind `element` for the very same ones.
 
 A mask is a function of (seed, epoch, step, row of the global batch) and of the patch, so it depends
 on no worker and no rank. Letters: B batch, M genes, P patch side, L = P * P sites, T target sites.
@@ -9,7 +14,9 @@ import hashlib
 import math
 from typing import Final, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -117,6 +124,77 @@ def draw_hidden(
     return Hidden(sites=sites, elements=elements)
 
 
+def draw_values(
+    config: MaskConfig,
+    *,
+    seed: int,
+    epoch: int,
+    step: int,
+    rows: Tensor,
+    totals: Tensor,
+    real: Tensor,
+) -> Hidden:
+    """Draw the masks of a batch whose samples are single sites, on the CPU.
+
+    Where a patch would lose n sites, n times its real genes are lost here: values at random places
+    of all observed sites, in exactly that number.
+
+    Parameters
+    ----------
+    config
+        What to hide.
+    seed, epoch, step
+        Of the run.
+    rows
+        (B,) row of each sample in the global batch.
+    totals
+        (B, ...) library sizes, 0 = unobserved.
+    real
+        (B, M) bool, whether the gene is no padding.
+    """
+    observed = totals.flatten(1) > 0
+    keys = {"seed": seed, "epoch": epoch, "step": step}
+    if draw_kind(config, seed, epoch, step) == "element":
+        return draw_hidden(config, **keys, rows=rows, totals=totals, genes=real.shape[1])
+    elements = torch.zeros(*real.shape, observed.shape[1], dtype=torch.bool)
+    for i, row in enumerate(rows.tolist()):
+        generator = keyed_generator("mask", seed, epoch, step, row)
+        # In double precision no two numbers are equal, so that the count is exact.
+        noise = torch.rand(elements.shape[1:], dtype=torch.float64, generator=generator)
+        lost = hidden_sites(int(observed[i].sum()), config.site_ratio) * int(real[i].sum())
+        if lost:
+            open_ = observed[i] & real[i, :, None]
+            noise = torch.where(open_, noise, math.inf)
+            elements[i] = noise <= noise.flatten().kthvalue(lost).values
+        if config.visible_ratio:
+            more = torch.rand(elements.shape[1:], generator=generator)
+            elements[i] |= more < config.visible_ratio
+    return Hidden(sites=torch.zeros_like(observed), elements=elements)
+
+
+def hidden_sites(n: int, ratio: float) -> int:
+    """Return how many of n observed sites are hidden: at least one, and one stays."""
+    return max(min(max(round(ratio * n), 1), n - 1), 0)
+
+
+def count_hidden(mask: MaskConfig, kind: Kind, observed: NDArray[np.int64], genes: int) -> float:
+    """Return how many values a batch asks for, on average where they are drawn.
+
+    Parameters
+    ----------
+    mask, kind
+        What is hidden.
+    observed
+        (B,) observed sites of its samples.
+    genes
+        Genes of a sample, all of them real.
+    """
+    if kind == "element":
+        return float(observed.sum() * genes * mask.element_ratio)
+    lost = sum(hidden_sites(n, mask.site_ratio) for n in observed.tolist())
+    return float(genes * (lost + mask.visible_ratio * (int(observed.sum()) - lost)))
+
+
 def _rank_sites(
     config: MaskConfig, kind: Kind, observed: Tensor, generator: torch.Generator
 ) -> Tensor:
@@ -140,29 +218,33 @@ def _rank_sites(
 
 def _hide_first(rank: Tensor, observed: Tensor, ratio: float) -> Tensor:
     """Hide (L,) the share `ratio` of the observed sites, those of the lowest rank."""
-    n = int(observed.sum())
-    hide = min(max(round(ratio * n), 1), n - 1)
+    hide = hidden_sites(int(observed.sum()), ratio)
     order = torch.sort(torch.where(observed, rank, math.inf), stable=True).indices
     hidden = torch.zeros_like(observed)
-    hidden[order[: max(hide, 0)]] = True
+    hidden[order[:hide]] = True
     return hidden
+
+
+def target_mask(sites: Sites, hidden: Hidden, found: Reconstruction) -> Tensor:
+    """Return (B, M, T) which predictions count: hidden values of real genes at observed sites."""
+    counted = hidden.sites.gather(1, found.index)[:, None, :]  # (B, 1, T)
+    if hidden.elements is not None:
+        counted = counted | gather_sites(hidden.elements, found.index)
+    return counted & found.valid[:, None, :] & sites.real[..., None]
 
 
 def squared_errors(sites: Sites, hidden: Hidden, found: Reconstruction) -> tuple[Tensor, Tensor]:
     """Return the sum of squared errors and the number of targets of each patch.
 
-    Targets are hidden values of real genes at observed sites. The loss of Eq. 8 is the sum of all
-    sums over the sum of all numbers, over the global batch.
+    The loss of Eqs. 2, 3, 4 and 8 is the sum of all sums over the sum of all numbers, over the
+    global batch.
 
     Returns
     -------
     tuple
         (B,) float32 and (B,) int64.
     """
-    counted = hidden.sites.gather(1, found.index)[:, None, :]  # (B, 1, T)
-    if hidden.elements is not None:
-        counted = counted | gather_sites(hidden.elements, found.index)
-    counted = counted & found.valid[:, None, :] & sites.real[..., None]  # (B, M, T)
+    counted = target_mask(sites, hidden, found)
     errors = (found.values - gather_sites(sites.values, found.index)).square()
     # Not a product: whatever stands where nothing counts must not come in, not even as NaN.
     return torch.where(counted, errors, 0).sum((1, 2)), counted.sum((1, 2))

@@ -21,13 +21,14 @@ from sttrain.costs import (
     StepFlops,
     StepMemory,
     StepShape,
-    count_flops,
-    estimate_memory,
 )
 from sttrain.errors import BadInputError, Problem
-from sttrain.objectives import KINDS, Kind, MaskConfig
+from sttrain.objectives import KINDS, Kind, MaskConfig, count_hidden, hidden_sites
 from sttrain.order import Order, choose_order
 from sttrain.parameters import count_parameters
+from sttrain.pretext import Objective
+from sttrain.single_costs import unit_flops, unit_memory
+from sttrain.slice_source import plan_views, views_of
 
 _STEPS: Final = 1000
 """Steps of the first epoch that are looked at, evenly spaced; all where there are fewer."""
@@ -44,6 +45,8 @@ class KindPlan:
     """Tokens that the encoder is given in a step, padding included."""
     decoded: float
     """Tokens that the decoder is given in a step."""
+    targets: float
+    """Values that a step asks for, if every gene of every sample is real."""
     flops: StepFlops
     """Of the mean step, rounded."""
 
@@ -55,7 +58,9 @@ class RunPlan:
     corpus: str
     corpus_id: str
     split: str
+    objective: Objective
     n_patches: int
+    """Samples of an epoch: patches, or views of whole slices under objective ``slice``."""
     n_genes: int
     """Genes of the vocabulary."""
     genes: int
@@ -63,6 +68,7 @@ class RunPlan:
     window: int
     """Side of a patch, in sites."""
     batch: int
+    """Samples of a global batch."""
     epochs: int
     steps_per_epoch: int
     n_ranks: int
@@ -94,6 +100,11 @@ class RunPlan:
     def decoded(self) -> float:
         """Tokens that the decoder is given in a mean step."""
         return sum(kind.share * kind.decoded for kind in self.kinds)
+
+    @property
+    def targets(self) -> float:
+        """Values that a mean step asks for: the same for every objective, or nearly so."""
+        return sum(kind.share * kind.targets for kind in self.kinds)
 
     @property
     def flops(self) -> float:
@@ -131,25 +142,25 @@ def plan_run(
     document = corpus.document
     if config.split not in document.splits():
         raise _no_patches(corpus, config.split)
-    cache = options.cache or default_cache("train")
-    observed = open_index(corpus, config.split, cache).observed
-    held = [shard.n_samples for shard in document.shards_of(config.split)]
-    order = choose_order(held, batch=config.batch, seed=config.seed, group=config.grouping)
+    observed, batch, held = _samples(corpus, config, options)
+    order = choose_order(held, batch=batch, seed=config.seed, group=config.grouping)
     device = choose_device(options.device)
     precision: Precision = (
         "bf16" if choose_precision(config.precision, device) == "bf16" else "fp32"
     )
-    sizes = document.config.genes, document.config.window**2
+    alone = config.objective == "slice"
+    sites = int(observed.max()) if alone else document.config.window**2
+    sizes = document.config.genes, sites
     batches = list(_observed_of_steps(observed, order))
     shares = kind_shares(config.mask)
     shapes = {
-        kind: [step_shape(config.mask, kind, batch, *sizes) for batch in batches]
+        kind: [_shape(config, kind, batch, *sizes) for batch in batches]
         for kind in KINDS
         if shares[kind]
     }
     n_genes = document.vocabulary.n_genes
     memories = [
-        estimate_memory(config.model, n_genes, _of_rank(shape, n_ranks), precision)
+        unit_memory(config, n_genes, _of_rank(shape, n_ranks), precision)
         for group in shapes.values()
         for shape in group
     ]
@@ -157,18 +168,21 @@ def plan_run(
         corpus=document.name,
         corpus_id=document.corpus_id,
         split=config.split,
+        objective=config.objective,
         n_patches=len(observed),
         n_genes=n_genes,
         genes=document.config.genes,
         window=document.config.window,
-        batch=config.batch,
+        batch=batch,
         epochs=config.epochs,
         steps_per_epoch=order.steps,
         n_ranks=n_ranks,
         device=str(device),
         precision=precision,
-        parameters=count_parameters(config.model, n_genes),
-        kinds=tuple(_plan_kind(config, kind, shares[kind], shapes[kind]) for kind in shapes),
+        parameters=count_parameters(config.model, n_genes, config.pretext),
+        kinds=tuple(
+            _plan_kind(config, kind, shares[kind], shapes[kind], batches) for kind in shapes
+        ),
         memory=max(memories, key=lambda memory: memory.total),
         steps_looked_at=len(batches),
     )
@@ -203,9 +217,7 @@ def step_shape(
     n = np.asarray(observed, np.int64)
     hidden = np.zeros_like(n)
     if kind != "element":
-        # As `sttrain.objectives` counts them: at least one, and one stays.
-        wanted = np.array([round(mask.site_ratio * int(v)) for v in n], np.int64)
-        hidden = np.maximum(np.minimum(np.maximum(wanted, 1), n - 1), 0)
+        hidden = np.array([hidden_sites(v, mask.site_ratio) for v in n.tolist()], np.int64)
     values = kind == "element" or mask.visible_ratio > 0
     targets = int((n if values else hidden).max())
     return StepShape(
@@ -217,17 +229,43 @@ def step_shape(
     )
 
 
-def _observed_of_steps(observed: NDArray[np.int32], order: Order) -> Iterator[NDArray[np.int64]]:
+def _observed_of_steps(observed: NDArray[np.integer], order: Order) -> Iterator[NDArray[np.int64]]:
     """Yield the observed sites of the patches of some steps of the first epoch."""
     chosen = np.unique(np.linspace(0, order.steps - 1, min(_STEPS, order.steps)).round())
     for step in chosen.astype(int).tolist():
         yield observed[order.global_batch(0, step)].astype(np.int64)
 
 
+def _samples(
+    corpus: Corpus, config: RunConfig, options: FitOptions
+) -> tuple[NDArray[np.integer], int, list[int]]:
+    """Return observed sites of an epoch's samples, a batch's size, and samples per shard."""
+    index = open_index(corpus, config.split, options.cache or default_cache("train"))
+    if config.objective != "slice":
+        held = [shard.n_samples for shard in corpus.document.shards_of(config.split)]
+        return index.observed, config.batch, held
+    _, spots, views = plan_views(corpus, config.split, config.context, index)
+    sites = np.repeat(spots, views)
+    return sites, views_of(config.batch, len(sites), len(index)), views.tolist()
+
+
+def _shape(
+    config: RunConfig, kind: Kind, observed: NDArray[np.int64], genes: int, sites: int
+) -> StepShape:
+    if config.objective == "patch":
+        return step_shape(config.mask, kind, observed, genes, sites)
+    most = max(1, int(observed.max()))  # values alone are hidden, and no site
+    return StepShape(patches=observed.size, genes=genes, sites=sites, visible=most, targets=most)
+
+
 def _plan_kind(
-    config: RunConfig, kind: Kind, share: float, shapes: Sequence[StepShape]
+    config: RunConfig,
+    kind: Kind,
+    share: float,
+    shapes: Sequence[StepShape],
+    batches: Sequence[NDArray[np.int64]],
 ) -> KindPlan:
-    counted = [count_flops(config.model, shape) for shape in shapes]
+    counted = [unit_flops(config, shape) for shape in shapes]
 
     def mean(values: Sequence[int]) -> int:
         return round(sum(values) / len(values))
@@ -236,7 +274,9 @@ def _plan_kind(
         kind=kind,
         share=share,
         visible=sum(s.patches * s.visible for s in shapes) / len(shapes),
-        decoded=sum(s.patches * s.sites for s in shapes) / len(shapes),
+        decoded=sum(_decoded(config, s) for s in shapes) / len(shapes),
+        targets=sum(count_hidden(config.mask, kind, b, shapes[0].genes) for b in batches)
+        / len(batches),
         flops=StepFlops(
             tokens=mean([flops.tokens for flops in counted]),
             encoder=mean([flops.encoder for flops in counted]),
@@ -244,6 +284,10 @@ def _plan_kind(
             genes=mean([flops.genes for flops in counted]),
         ),
     )
+
+
+def _decoded(config: RunConfig, shape: StepShape) -> int:
+    return shape.patches * (shape.sites if config.objective == "patch" else shape.visible)
 
 
 def _of_rank(shape: StepShape, n_ranks: int) -> StepShape:
@@ -261,13 +305,15 @@ def describe_plan(plan: RunPlan) -> str:
     total = sum(plan.parameters.values())
     parts = ", ".join(f"{name} {number:,}" for name, number in plan.parameters.items())
     ranks = f" on {plan.n_ranks} ranks" if plan.n_ranks > 1 else ""
+    samples = "views of slices" if plan.objective == "slice" else "patches"
     looked = f"mean of {plan.steps_looked_at:,} of {plan.steps_per_epoch:,} steps of an epoch"
     lines = [
         f"corpus      {plan.corpus} {plan.corpus_id[:12]}, split {plan.split}: {plan.n_patches:,} "
-        f"patches of {plan.window} x {plan.window} sites and {plan.genes:,} genes, vocabulary "
-        f"{plan.n_genes:,}",
+        f"{_samples_of(plan)} and {plan.genes:,} genes, vocabulary {plan.n_genes:,}",
         f"steps       {plan.steps:,} = {plan.epochs:,} epochs x {plan.steps_per_epoch:,}, batch "
-        f"{plan.batch:,}{ranks}; {plan.samples:,} patches in all",
+        f"{plan.batch:,}{ranks}; {plan.samples:,} {samples} in all",
+        f"targets     {plan.targets:,.0f} values a step under objective {plan.objective}, "
+        f"{_short(plan.targets * plan.steps).rstrip()} in all",
         f"tokens      {plan.visible:,.0f} to the encoder and {plan.decoded:,.0f} to the decoder a "
         f"step ({looked}); {_short(plan.visible * plan.steps)} and "
         f"{_short(plan.decoded * plan.steps)} in all",
@@ -278,6 +324,12 @@ def describe_plan(plan: RunPlan) -> str:
         *_describe_memory(plan),
     ]
     return "\n".join(lines)
+
+
+def _samples_of(plan: RunPlan) -> str:
+    if plan.objective == "slice":
+        return "views of whole slices"
+    return f"patches of {plan.window} x {plan.window} sites"
 
 
 def _describe_kind(plan: KindPlan) -> str:

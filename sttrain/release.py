@@ -131,12 +131,13 @@ def write_release(
     tensors = _load(run, name, stored, kind)
     weights = save_tensors(tensors, metadata={"format": "pt"})
     genes = encode_genes(stored.genes)
-    n_parameters = sum(count_parameters(stored.model, len(stored.genes)).values())
+    parts = count_parameters(stored.model, len(stored.genes), stored.pretext)
     untrained = "Untrained masked" if stored.steps_done == 0 else "Masked"
     document = seal_document(
         title=names.title or f"{untrained} autoencoder over {described.corpus}",
         licence=names.licence,
         model=stored.model,
+        pretext=stored.pretext,
         genes={
             "n_genes": len(stored.genes),
             "digest": sha256_bytes(genes),
@@ -145,7 +146,7 @@ def write_release(
         weights={
             "bytes": len(weights),
             "sha256": sha256_bytes(weights),
-            "n_parameters": n_parameters,
+            "n_parameters": sum(parts.values()),
             "kind": kind,
             "checkpoint": name,
         },
@@ -205,7 +206,7 @@ def _load(run: Path, name: str, stored: CheckpointDocument, kind: Kind) -> dict[
     if kind == "ema":
         # Means may be kept of the parameters alone; what is measured is the same in both.
         tensors |= read_weights(run / FOLDER, name, stored, ema=True)
-    model = MaskedAutoencoder(stored.model, len(stored.genes), torch.Generator())
+    model = MaskedAutoencoder(stored.model, len(stored.genes), torch.Generator(), stored.pretext)
     misfits = find_misfits(model.state_dict(), tensors)
     if misfits:
         endless = [what for what in misfits if what.endswith("not finite")]

@@ -14,6 +14,7 @@ from stbuild.corpus.documents import Count, Document, Sha256, Slug, SplitName, r
 from stbuild.corpus.jsonio import load_strict
 from sttrain.errors import BadInputError, IntegrityError, Problem
 from sttrain.model import ModelConfig
+from sttrain.pretext import Pretext
 
 FORMAT: Final = "sttrain/model"
 VERSION: Final = 1
@@ -89,6 +90,7 @@ class TrainedOn(Document):
     corpus_id: Sha256
     split: SplitName
     n_patches: Count
+    """Samples of an epoch: patches, or views of whole slices under objective `slice`."""
     slices: SliceTallies | None
     """None where the release was made without looking at the corpus."""
 
@@ -122,7 +124,9 @@ class ReleaseDocument(Document):
     title: Title
     licence: Licence | None
     model: ModelConfig
-    """All that decides what the weights mean."""
+    """Sizes and inputs; with `pretext` all that decides what the weights mean."""
+    pretext: Pretext = Pretext()
+    """What the model was asked: unit of training, loss, and what a site knew of others."""
     genes: ReleasedGenes
     weights: ReleasedWeights
     corpus: TrainedOn

@@ -56,6 +56,7 @@ class Release:
         training, weights = self.document.training, self.document.weights
         return EncoderInfo(
             model=self.document.model,
+            pretext=self.document.pretext,
             genes=self.genes,
             corpus_id=self.document.corpus.corpus_id,
             seed=training.seed,
@@ -233,10 +234,10 @@ def _fill(
     """Build the model and put the tensors in."""
     where = str(folder / WEIGHTS)
     given = sum(value.numel() for value in tensors.values())
-    needed = count_numbers(document.model, len(genes))
+    needed = count_numbers(document.model, len(genes), document.pretext)
     if given < needed:  # before so much memory is asked for as a lying config.json says
         raise altered(where, f"{given:,} numbers; a model of config.json has {needed:,}")
-    model = MaskedAutoencoder(document.model, len(genes), torch.Generator())
+    model = MaskedAutoencoder(document.model, len(genes), torch.Generator(), document.pretext)
     problems = find_misfits(model.state_dict(), tensors)
     if problems:
         raise altered(where, *problems)

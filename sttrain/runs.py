@@ -41,7 +41,7 @@ class RunDocument(Document):
     corpus: Slug
     corpus_id: Sha256
     n_patches: Count
-    """Patches of the split."""
+    """Patches of the split, or views of its whole slices under objective `slice`."""
     steps: Count
     """Steps of the whole run."""
     fingerprint: Sha256

@@ -1,18 +1,36 @@
 """What is measured on the training patches before the first step."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sttrain.model import normalise
+from sttrain.model import TARGET_SUM, Sites, normalise
 from sttrain.stream import PatchSource
 
 _CHUNK = 32
 
 
-def corpus_means(source: PatchSource, seed: int, n_patches: int) -> tuple[Tensor, float]:
-    """Return the mean of each gene and of the library size over observed sites.
+@dataclass(frozen=True, kw_only=True)
+class CorpusStatistics:
+    """What is measured over observed sites. Letters: K genes of the vocabulary."""
+
+    gene_mean: Tensor
+    """(K,) float32 mean log1p(CP10K); 0 for genes that were not met."""
+    depth_mean: float
+    """Mean log1p library size."""
+    log_rate: Tensor
+    """(K,) float32 log of each gene's share of all molecules, in 10,000ths, after one molecule in
+    10,000 was added."""
+
+
+def read_patches(
+    source: PatchSource, seed: int, n_patches: int
+) -> Iterator[tuple[Sites, Tensor, Tensor]]:
+    """Yield patches in the order of the first epoch of training, in chunks of no influence.
 
     Parameters
     ----------
@@ -21,37 +39,61 @@ def corpus_means(source: PatchSource, seed: int, n_patches: int) -> tuple[Tensor
     seed
         Chooses which of them are read, as it chooses the order of training.
     n_patches
-        Read so many, or all where there are fewer.
+        Read so many, to the next whole chunk, or all where there are fewer.
+
+    Yields
+    ------
+    tuple
+        The patches as the model sees them, counts (B, M, P, P) and library sizes (B, P, P).
+    """
+    order = source.order(_CHUNK, seed)
+    for step in range(min(order.steps, -(-n_patches // _CHUNK))):
+        raw = source.read(order.global_batch(0, step).tolist())
+        counts, genes, totals = as_tensors(*raw, torch.device("cpu"))
+        yield normalise(counts, genes, totals), counts, totals
+
+
+def measure_corpus(source: PatchSource, seed: int, n_patches: int) -> CorpusStatistics:
+    """Measure genes and library sizes over some patches.
+
+    Parameters
+    ----------
+    source, seed, n_patches
+        As in :func:`read_patches`.
 
     Returns
     -------
-    tuple
-        (K,) float32 mean log1p(CP10K), 0 for genes that were not met, and the mean log1p library
-        size. The same for any number of workers, threads and ranks.
+    CorpusStatistics
+        The same for any number of workers, threads and ranks.
 
     Raises
     ------
     IntegrityError
         A patch is damaged.
     """
-    sums = np.zeros(source.n_genes)
-    seen = np.zeros(source.n_genes)
+    sums, seen, molecules, sizes = (np.zeros(source.n_genes) for _ in range(4))
     depth = sites = 0.0
-    order = source.order(_CHUNK, seed)
-    for step in range(min(order.steps, -(-n_patches // _CHUNK))):
-        counts, genes, totals = source.read(order.global_batch(0, step).tolist())
-        batch = normalise(*as_tensors(counts, genes, totals, torch.device("cpu")))
-        # Values are 0 at unobserved sites, so that a plain sum leaves them out.
-        per_gene = batch.values.double().sum(2).numpy()  # (B, M)
-        observed = batch.observed.sum(1).numpy()  # (B,)
+    for batch, counts, totals in read_patches(source, seed, n_patches):
         real = batch.real.numpy()
         index = batch.genes.numpy()[real]
-        np.add.at(sums, index, per_gene[real])
-        np.add.at(seen, index, np.broadcast_to(observed[:, None], real.shape)[real])
+        observed = batch.observed.sum(1).numpy()  # (B,)
+        # Values are 0 at unobserved sites, so that a plain sum leaves them out.
+        shown = counts.flatten(2).double() * batch.observed[:, None]
+        for found, values in (
+            (sums, batch.values.double().sum(2).numpy()),
+            (seen, observed[:, None]),
+            (molecules, shown.sum(2).numpy()),
+            (sizes, totals.flatten(1).double().sum(1, keepdim=True).numpy()),
+        ):
+            np.add.at(found, index, np.broadcast_to(values, real.shape)[real])
         depth += float(batch.depth.double().sum())
         sites += float(observed.sum())
-    means = torch.from_numpy((sums / np.maximum(seen, 1)).astype(np.float32))
-    return means, depth / max(sites, 1.0)
+    rate = (molecules + 1) / (sizes / TARGET_SUM + 1)
+    return CorpusStatistics(
+        gene_mean=torch.from_numpy((sums / np.maximum(seen, 1)).astype(np.float32)),
+        depth_mean=depth / max(sites, 1.0),
+        log_rate=torch.from_numpy(np.log(rate).astype(np.float32)),
+    )
 
 
 def as_tensors(

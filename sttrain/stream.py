@@ -46,6 +46,10 @@ class Batch:
     """(B,) row of each patch in the global batch."""
     total: int
     """Patches of the global batch, those included that were skipped."""
+    slices: tuple[str, ...]
+    """B slugs of the slices that they are from."""
+    domains: NDArray[np.int64] | None = None
+    """(B, L) macro-domain of every site, where samples are whole slices."""
     damaged: tuple[IntegrityError, ...] = ()
     """Why patches of this rank's part are missing, where damage is skipped."""
 
@@ -82,15 +86,17 @@ class PatchStream:
         """
         numbers = self.order.rank_batch(state.epoch, state.step, self.world)
         found = self.source.gather(numbers.tolist())
+        kept = numbers[found.kept].tolist()
         return Batch(
             epoch=state.epoch,
             step=state.step,
             counts=found.counts,
             genes=found.genes,
             totals=found.totals,
-            keys=tuple(self.source.key(number) for number in numbers[found.kept].tolist()),
+            keys=tuple(self.source.key(number) for number in kept),
             rows=self.order.rank_rows(state.epoch, state.step, self.world)[found.kept],
             total=self.order.size(state.step),
+            slices=tuple(self.source.index.slices[number] for number in kept),
             damaged=found.damaged,
         )
 

@@ -14,6 +14,7 @@ import torch
 
 from stbuild.corpus.reader import Corpus
 from sttrain.average import Average
+from sttrain.centring import measure_slices
 from sttrain.checkpoint import (
     FOLDER,
     INITIAL,
@@ -29,6 +30,7 @@ from sttrain.checkpoint import (
 from sttrain.config import FitOptions, RunConfig, differences
 from sttrain.distributed import Ranks, join_ranks
 from sttrain.errors import BadUsageError, ConflictError, Problem, StError
+from sttrain.learner import SliceFacts
 from sttrain.loop import FitSummary, Loop, Stop, checkpoint_facts
 from sttrain.model import MaskedAutoencoder
 from sttrain.objectives import keyed_generator
@@ -36,9 +38,10 @@ from sttrain.order import Order
 from sttrain.progress import TrainingReport
 from sttrain.remote import RemoteCorpus, open_location
 from sttrain.runs import RunDocument, describe_environment, open_run
-from sttrain.statistics import corpus_means
-from sttrain.stream import PatchSource, PatchStream, StreamState
+from sttrain.statistics import measure_corpus
+from sttrain.stream import StreamState
 from sttrain.trainer import Trainer, choose_device, choose_precision
+from sttrain.units import batch_of, open_source, patches_of, stream_of
 from sttrain.validation import Validator
 
 __all__ = ["FitSummary", "describe_run", "fit"]
@@ -108,9 +111,7 @@ def fit(
                 options=options, progress=progress if ranks.is_first else None, stop=stop,
                 order=task.order, ranks=ranks, validator=task.validator, best=best, say=heard,
             )  # fmt: skip
-            stream = PatchStream(
-                task.source, task.order, workers=options.workers, world=ranks.world
-            )
+            stream = stream_of(task.source, task.order, ranks.world, options.workers)
             return loop.run(stream, state)
 
 
@@ -143,25 +144,23 @@ class _Setting:
 
     def _open(self, root: Path | str, config: RunConfig) -> None:
         ranks, options = self.ranks, self.options
-        if ranks.world.n_ranks > config.batch:
-            raise _too_many(ranks.world.n_ranks, config.batch)
         self.device = choose_device(options.device, ranks.local)
         precision = choose_precision(config.precision, self.device)
         self.config = config.model_copy(update={"precision": precision})
         self.corpus = open_location(root, cache=options.cache, cache_gb=options.cache_gb)
-        self.source = PatchSource(
-            self.corpus, config.split,
-            on_bad=options.on_bad, group=config.grouping, cache=options.cache,
-        )  # fmt: skip
-        self.order = self.source.order(config.batch, config.seed)
+        self.source = open_source(
+            self.corpus, config.split, config, on_bad=options.on_bad, cache=options.cache
+        )
+        self.batch = batch_of(self.source, config.batch)
+        if ranks.world.n_ranks > self.batch:
+            raise _too_many(ranks.world.n_ranks, self.batch)
+        self.order = self.source.order(self.batch, config.seed)
         self.validator = None
         if options.val_split is not None:
             self.validator = Validator(
                 # Never thinned: its losses are compared.
-                source=PatchSource(
-                    self.corpus, options.val_split, group=config.grouping, cache=options.cache
-                ),
-                batch=config.batch,
+                source=open_source(self.corpus, options.val_split, config, cache=options.cache),
+                batch=self.batch,
                 patches=options.val_patches,
             )
 
@@ -186,7 +185,7 @@ class _Setting:
         """Say what makes a run over a network slower than it need be; None where nothing does."""
         if not isinstance(self.corpus, RemoteCorpus):
             return None
-        held = sorted((entry.bytes for entry in self.source.entries), reverse=True)
+        held = sorted((entry.bytes for entry in patches_of(self.source).entries), reverse=True)
         group = self.config.grouping
         needed = sum(held) if group is None else sum(held[: 2 * group])
         if needed <= self.corpus.pieces.most:
@@ -204,9 +203,9 @@ class _Setting:
         The first rank makes the first checkpoint if there is none, and chooses for all.
         """
         config, ranks = self.config, self.ranks
-        model = MaskedAutoencoder(
-            config.model, self.source.n_genes, keyed_generator("weights", config.seed)
-        )
+        n_genes = self.corpus.document.vocabulary.n_genes
+        generator = keyed_generator("weights", config.seed)
+        model = MaskedAutoencoder(config.model, n_genes, generator, config.pretext)
         chosen = ranks.run_first(lambda: self._choose(model, document, say))
         name = ranks.tell(chosen or "")
         checkpoint = read_checkpoint(self.output / FOLDER, name)
@@ -216,6 +215,7 @@ class _Setting:
             config=config, model=model, device=self.device, total=document.steps, done=done,
             ranks=ranks, part=self.options.part,
             average=Average(model, config.ema) if config.ema else None,
+            facts=self._slice_facts(), n_targets=checkpoint.targets_done,
         )  # fmt: skip
         if checkpoint.optimizer is not None:
             trainer.restore(self.output / FOLDER, name, checkpoint)
@@ -225,8 +225,7 @@ class _Setting:
     def _choose(self, model: MaskedAutoencoder, document: RunDocument, say: Say) -> str:
         config = self.config
         if not list_checkpoints(self.output):
-            means, depth = corpus_means(self.source, config.seed, config.statistics_patches)
-            model.set_statistics(means, depth)
+            self._measure(model)
             facts = checkpoint_facts(document, self.corpus, StreamState(), done=0)
             save_checkpoint(self.output, INITIAL, model, None, **facts)
         name, checkpoint = find_checkpoint(self.output, say=say)
@@ -238,14 +237,35 @@ class _Setting:
             raise _foreign(self.output, name)
         return name
 
+    def _measure(self, model: MaskedAutoencoder) -> None:
+        """Set what is measured on the training patches before the first step."""
+        config, patches = self.config, patches_of(self.source)
+        read = patches, config.seed, config.statistics_patches
+        found = measure_corpus(*read)
+        model.set_statistics(found.gene_mean, found.depth_mean, found.log_rate)
+        if config.gene_init == "coexpression":
+            from sttrain.gene_init import coexpression_table
+
+            with torch.no_grad():
+                model.table.copy_(coexpression_table(*read, found.gene_mean, model.table))
+
+    def _slice_facts(self) -> SliceFacts:
+        layouts = {entry.slug: entry.layout for entry in self.corpus.document.slices}
+        if self.config.model.centre_by == "corpus":
+            return SliceFacts(layouts=layouts)
+        train = patches_of(self.source)
+        held = [] if self.validator is None else [patches_of(self.validator.source)]
+        return SliceFacts(layouts=layouts, means=measure_slices(train, *held))
+
     def _place(self, checkpoint: CheckpointDocument) -> tuple[StreamState, int]:
         """Return where the run goes on, and how many steps that is; the batch may be another."""
         state, old = resume_point(checkpoint), checkpoint.batch
         if old == self.config.batch:
             return state, checkpoint.steps_done
-        done, rest = divmod(state.step * old, self.config.batch)
+        seen = state.step * batch_of(self.source, old)
+        done, rest = divmod(seen, self.batch)
         if rest:
-            raise _between(state.step * old, self.config.batch)
+            raise _between(seen, self.batch)
         place = StreamState(epoch=state.epoch, step=done)
         return place, state.epoch * self.order.steps + done
 

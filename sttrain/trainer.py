@@ -20,7 +20,7 @@ from sttrain.checkpoint import CheckpointDocument, load_ema, load_optimizer
 from sttrain.config import RunConfig
 from sttrain.distributed import Ranks
 from sttrain.errors import BadUsageError, DivergedError, Problem, ResourceError, StError
-from sttrain.learner import Learner, Task
+from sttrain.learner import Learner, SliceFacts, Task
 from sttrain.model import MaskedAutoencoder
 from sttrain.optimizer import (
     build_optimizer,
@@ -46,6 +46,9 @@ class StepReport:
     norm: float
     """Norm of the gradient before it was clipped."""
     n_patches: int
+    """Samples."""
+    n_targets: int
+    """Values that were asked for."""
     stopping: bool
     """Whether a rank was asked to stop."""
 
@@ -64,12 +67,15 @@ class Trainer:
     part: int | None = None
     """Most patches of a rank that are computed at once; the gradients of parts add up."""
     average: Average | None = None
+    facts: SliceFacts = field(default_factory=SliceFacts)
+    n_targets: int = 0
+    """Values that all steps so far asked for."""
     optimizer: torch.optim.Optimizer = field(init=False)
     learner: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
-        learner = Learner(self.model, self.config)
+        learner = Learner(self.model, self.config, self.facts)
         self.learner = learner
         if not self.ranks.alone:
             self.learner = self.ranks.guard(
@@ -141,9 +147,13 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.done += 1
+        self.n_targets += int(n_targets)
         if self.average is not None:
             self.average.update()
-        return StepReport(loss=loss, norm=norm, n_patches=int(n_patches), stopping=bool(n_stopping))
+        return StepReport(
+            loss=loss, norm=norm, n_patches=int(n_patches), n_targets=int(n_targets),
+            stopping=bool(n_stopping),
+        )  # fmt: skip
 
     def pack(self) -> dict[str, Tensor]:
         """Return all that a resumed run needs besides the weights."""

@@ -7,8 +7,10 @@ import torch
 
 from sttrain.distributed import Ranks
 from sttrain.errors import StError
-from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
+from sttrain.slice_source import SliceSource
+from sttrain.stream import Batch, PatchSource, StreamState
 from sttrain.trainer import Trainer
+from sttrain.units import stream_of
 
 _EPOCH = -1
 """Key of the masks: no epoch of training has it."""
@@ -16,17 +18,17 @@ _EPOCH = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Validator:
-    """Some patches of a split; each step of it belongs to one rank.
+    """Some samples of a split; each step of it belongs to one rank.
 
     The patches are chosen by the seed of the run and are the same every time and for any number of
     ranks, and so are their masks.
     """
 
-    source: PatchSource
+    source: PatchSource | SliceSource
     batch: int
-    """Patches of a batch."""
+    """Samples of a batch."""
     patches: int
-    """Patches in all, at most."""
+    """Samples in all, at most."""
 
     def loss(self, trainer: Trainer, ranks: Ranks) -> float:
         """Return the loss over all patches, added up over ranks.
@@ -37,7 +39,7 @@ class Validator:
             A patch is damaged, on any rank.
         """
         order = self.source.order(self.batch, trainer.config.seed)
-        stream = PatchStream(self.source, order, workers=0)
+        stream = stream_of(self.source, order)
         steps = min(order.steps, math.ceil(self.patches / self.batch))
         summed, n_targets, error = 0.0, 0, None
         trainer.model.eval()
@@ -57,7 +59,7 @@ class Validator:
 
 @torch.no_grad()
 def _measure(trainer: Trainer, batch: Batch) -> tuple[float, int]:
-    task = trainer.asker.prepare(batch)
+    task = trainer.asker.prepare(batch, held_out=True)
     parts = task.parts(trainer.part)
     summed = sum(float(trainer.asker(part).double().sum()) for part in parts)
     return summed, task.n_targets

@@ -2,6 +2,7 @@
 
 import sys
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_loaders_yield_the_same_patches(tmp_path):
     """What is compared in speed is the same in content: ours against the peer's float32."""
     corpus = write_corpus(tmp_path / "c", n_patches=20)
     source = PatchSource(corpus, "train")
-    ours = {}
+    ours: dict[str, Any] = {}
     for batch in stream(source):
         values = normalise_counts(batch.counts, batch.genes, batch.totals)
         ours |= dict(zip(batch.keys, values, strict=True))
@@ -89,7 +90,7 @@ def test_loaders_yield_the_same_patches(tmp_path):
 
 def raw_samples(paths):
     for path in paths:
-        members = {}
+        members: dict[str, Any] = {}
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 key, _, suffix = info.name.partition(".")

@@ -1,5 +1,7 @@
 """Blosc frames that were cut short are found before Blosc reads past their end."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import zarr
@@ -20,7 +22,7 @@ def make(path, kind):
     elif kind == "sharded":
         array = zarr.create_array(**common, shards=(8, 10), compressors=BloscCodec())
     elif kind == "sharded-start":
-        shards = {"shape": (8, 10), "index_location": "start"}
+        shards: Any = {"shape": (8, 10), "index_location": "start"}
         array = zarr.create_array(**common, shards=shards, compressors=BloscCodec())
     else:
         codec = ZstdCodec() if kind == "zstd" else BloscCodec()

@@ -44,7 +44,7 @@ def add_means(run: Path, value: float = 0.5) -> None:
     model, info = load_encoder(run)
     document = read_checkpoint(run / "checkpoints", info.name)
     facts = document.model_dump(
-        exclude={"format", "version", "model", "weights", "optimizer", "ema"}
+        exclude={"format", "version", "model", "pretext", "weights", "optimizer", "ema"}
     )
     means = {name: torch.full_like(weight, value) for name, weight in model.named_parameters()}
     save_checkpoint(run, info.name, model, {"t": torch.zeros(1)}, ema=means, **facts)

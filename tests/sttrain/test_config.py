@@ -1,5 +1,8 @@
 """Recipes: TOML and flags in, every problem at once out."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,32 @@ def test_what_decides_nothing_is_not_in_the_fingerprint():
     assert block.fingerprint("x") != RunConfig(order="block", group=4).fingerprint("x")
     assert plain.grouping is None
     assert block.grouping == 3
+
+
+def test_the_paper_s_letter_leaves_every_option_off():
+    for path in RECIPES:
+        config = load_config(path, {})
+        assert (config.objective, config.loss, config.augment) == ("patch", "mse", False)
+        assert (config.smooth, config.gene_init, config.model.centre_by) == (0, "random", "corpus")
+
+
+@pytest.mark.slow
+def test_a_cell_of_the_comparison_is_one_command_that_resumes(grids, tmp_path):
+    """The script of `manifests/runs/README.md`, on windows larger than the slices too."""
+    script = RECIPES[0].with_name("pretrain.sh")
+    few = ["--set", "model.layers=1", "--epochs", "1", "--logger", "none"]
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for size, objective in (("8", "patch"), ("30", "slice")):
+        cell = [str(grids), str(tmp_path), objective, size, "128"]
+        command = ["bash", str(script), *cell, str(script.with_name("tiny.toml")), *few]
+        for _ in range(2):
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=os.environ | path
+            )
+            assert done.returncode == 0, done.stderr
+        assert "nothing was left to do" in done.stdout
+        assert (tmp_path / f"run-{objective}-{size}-128" / "run.json").is_file()
+    assert len(list(tmp_path.glob("corpus-*"))) == 2
+    bare = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+    assert bare.returncode == 2
+    assert "OBJECTIVE SIZE CHANNELS" in bare.stderr

@@ -189,7 +189,7 @@ def test_the_text_names_what_was_asked_for(corpus):
     ):  # fmt: skip
         assert words in text
     assert str(corpus.root) not in text
-    assert len(text.splitlines()) == 10
+    assert len(text.splitlines()) == 11
 
 
 def test_planning_reads_no_shard(corpus, tmp_path):

@@ -191,7 +191,7 @@ class AllSites(MaskedAutoencoder):
     def __init__(self):
         super().__init__(TINY, 8, torch.Generator().manual_seed(0))
 
-    def forward(self, sites, hidden):
+    def forward(self, sites, hidden, domains=None):
         index = torch.arange(sites.observed.shape[1])[None]
         values = index[:, None, :].expand(-1, sites.genes.shape[1], -1).float()
         return Reconstruction(values=values, index=index, valid=sites.observed)
