@@ -117,9 +117,7 @@ def _fake(q: Tensor, *_: Tensor) -> Tensor:
 def _fake_backward(
     _grad: Tensor, _out: Tensor, *inputs: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, fall, _ = (
-        torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs
-    )
+    q, k, v, fall, _ = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
     return q, k, v, fall
 
 

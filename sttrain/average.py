@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sttrain.sharding import part_like
+
 
 class Average:
     """The mean of a model's parameters over its steps, exponentially weighted.
@@ -29,12 +31,8 @@ class Average:
             list(self.means.values()), list(self._weights.values()), 1 - self.decay
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the mean of each weight, on the CPU."""
-        return {name: value.cpu().contiguous() for name, value in self.means.items()}
-
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put stored means in place of the present ones."""
         for name, value in self.means.items():
-            value.copy_(tensors[name])
+            value.copy_(part_like(tensors[name], value))

@@ -96,6 +96,8 @@ def _fit_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_fit_option("keep", int)
 @_fit_option("log_every", int)
 @_fit_option("part", int)
+@_fit_option("fsdp", bool)
+@_fit_option("compile", bool)
 @_fit_option("timeout", float)
 @_fit_option("val_split", str)
 @_fit_option("val_every", int)

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NoReturn, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
@@ -90,6 +92,28 @@ class Ranks:
         found = torch.tensor(values, dtype=torch.float64, device=device)
         self.guard(lambda: dist.all_reduce(found))
         return [float(value) for value in found.tolist()]
+
+    def unite(
+        self, mine: NDArray[np.bool_], device: torch.device | None = None
+    ) -> NDArray[np.bool_]:
+        """Return where any rank has True.
+
+        Raises
+        ------
+        ResourceError
+            Another rank is gone or late.
+        """
+        if self.alone:
+            return mine
+        found = torch.from_numpy(mine.astype(np.uint8)).to(device or "cpu")
+        self.guard(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
+        return found.cpu().numpy() > 0
+
+    def average(self, values: Tensor) -> None:
+        """Take the mean of a tensor over all ranks, in place."""
+        if not self.alone:
+            values.div_(self.world.n_ranks)
+            self.guard(lambda: dist.all_reduce(values))
 
     def agree(
         self,
@@ -315,10 +339,3 @@ def _unpack(rank: int, text: str) -> StError:
         what=told["what"], fix=told["fix"],
     )  # fmt: skip
     return _KINDS.get(value["kind"], StError)(problem)
-
-
-def add_tensor(ranks: Ranks, values: Tensor) -> Tensor:
-    """Add a tensor over all ranks, in place."""
-    if not ranks.alone:
-        ranks.guard(lambda: dist.all_reduce(values))
-    return values

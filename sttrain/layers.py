@@ -73,7 +73,11 @@ class Block(nn.Module):
 
     def _fall(self, x: Tensor) -> Tensor:
         """Return (H,) how much scores fall per site."""
-        return x.new_ones(self.heads, dtype=torch.float32) if self.slopes is None else self.slopes.exp()
+        return (
+            x.new_ones(self.heads, dtype=torch.float32)
+            if self.slopes is None
+            else self.slopes.exp()
+        )
 
     def _reach(self, apart: Tensor) -> Tensor:
         """Return the distances as attention weighs them: without slopes it only knows near and far."""

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sttrain.compiling import loosen
 from sttrain.config import RunConfig
+from sttrain.gene_rows import GeneRows
 from sttrain.model import Hidden, MaskedAutoencoder, normalise
 from sttrain.objectives import draw_hidden, squared_errors
 from sttrain.statistics import as_tensors
@@ -29,6 +31,8 @@ class Task:
     hidden: Hidden
     n_targets: int
     """Hidden values of real genes at observed sites."""
+    lent: GeneRows | None = None
+    """Rows of the gene table that are used in its place."""
 
     def parts(self, most: int | None) -> Iterator["Task"]:
         """Yield the task in parts of at most `most` patches; nothing of an empty one."""
@@ -51,7 +55,8 @@ class Task:
         elements = self.hidden.elements
         if elements is not None:
             elements = torch.zeros(1, *elements.shape[1:], dtype=torch.bool)
-        return Task(batch=batch, hidden=Hidden(sites=sites, elements=elements), n_targets=0)
+        hidden = Hidden(sites=sites, elements=elements)
+        return Task(batch=batch, hidden=hidden, n_targets=0, lent=self.lent)
 
     def _rows(self, rows: slice) -> "Task":
         whole, elements = self.batch, self.hidden.elements
@@ -66,7 +71,9 @@ class Task:
         hidden = Hidden(
             sites=self.hidden.sites[rows], elements=None if elements is None else elements[rows]
         )
-        return Task(batch=batch, hidden=hidden, n_targets=count_targets(batch, hidden))
+        return Task(
+            batch=batch, hidden=hidden, n_targets=count_targets(batch, hidden), lent=self.lent
+        )
 
 
 class Learner(nn.Module):
@@ -78,10 +85,15 @@ class Learner(nn.Module):
         The model; its parameters are all that is learnt.
     config
         Masks, precision and seed.
+    compiled
+        Whether the model is compiled code, which is told what lengths may vary.
     """
 
-    def __init__(self, model: MaskedAutoencoder, config: RunConfig) -> None:
+    def __init__(
+        self, model: MaskedAutoencoder, config: RunConfig, *, compiled: bool = False
+    ) -> None:
         super().__init__()
+        self.compiled = compiled
         self.model, self.config = model, config
 
     def prepare(self, batch: Batch) -> Task:
@@ -101,7 +113,12 @@ class Learner(nn.Module):
         """Return the sum (B,) of squared errors of each patch."""
         device, batch = self.model.table.device, task.batch
         sites = normalise(*as_tensors(batch.counts, batch.genes, batch.totals, device))
-        hidden = task.hidden.to(device)
+        if task.lent is not None:
+            sites = task.lent.lend(sites, batch.genes)
+        # Places are found here, on the host, so that no device waits for their number.
+        hidden = task.hidden.located(torch.from_numpy(batch.totals > 0).flatten(1)).to(device)
+        if self.compiled:
+            loosen(sites, hidden)
         kind = AUTOCAST.get(self.config.precision)
         with torch.autocast(device.type, kind, enabled=kind is not None):
             found = self.model(sites, hidden)

@@ -241,7 +241,9 @@ class MaskedAutoencoder(nn.Module):
             found = embedding(sites.rows, sites.table)
         kind = found.device.type
         # Once for all products: autocast would cast them anew for each.
-        return found.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else found
+        return (
+            found.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else found
+        )
 
     def tokens(
         self, sites: Sites, index: Tensor, elements: Tensor | None, vectors: Tensor | None = None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sttrain.model import normalise
 from sttrain.order import Order
+from sttrain.places import send
 from sttrain.stream import PatchSource
 
 _CHUNK = 32
@@ -72,7 +73,7 @@ def as_tensors(
     else:
         wire = counts.astype(np.int64)
     return (
-        torch.from_numpy(wire).to(device),
-        torch.from_numpy(genes).to(device),
-        torch.from_numpy(totals.astype(np.int64)).to(device),
+        send(torch.from_numpy(wire), device),
+        send(torch.from_numpy(genes), device),
+        send(torch.from_numpy(totals.astype(np.int64)), device),
     )

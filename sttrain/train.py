@@ -13,7 +13,6 @@ from typing import Final
 import torch
 
 from stbuild.corpus.reader import Corpus, open_corpus
-from sttrain.average import Average
 from sttrain.checkpoint import (
     FOLDER,
     INITIAL,
@@ -189,8 +188,8 @@ class _Setting:
         state, done = self._place(checkpoint)
         trainer = Trainer(
             config=config, model=model, device=self.device, total=document.steps, done=done,
-            ranks=ranks, part=self.options.part,
-            average=Average(model, config.ema) if config.ema else None,
+            ranks=ranks, part=self.options.part, sharded=self.options.fsdp,
+            compiled=self.options.compile,
         )  # fmt: skip
         if checkpoint.optimizer is not None:
             trainer.restore(self.output / FOLDER, name, checkpoint)
