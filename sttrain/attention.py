@@ -25,7 +25,7 @@ _PIECE: Final = 1 << 19
 """Scores of a piece: 2 MiB in float32, half a megabyte a core beyond the second-level cache."""
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor, apart: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor | None, apart: Tensor) -> Tensor:
     """Return the attention output (B, Q, H * d).
 
     Parameters
@@ -35,14 +35,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor, apart: Tensor) -> Tens
     k, v
         (B, V, H, d) keys and values.
     fall
-        (H,) float32, how much a head's scores fall per unit of distance.
+        (H,) float32, how much a head's scores fall per unit of distance; None for 1 in all.
     apart
         (B or 1, Q, V) float32 distances, :data:`FAR` where a key may not be attended to.
     """
     if q.device.type == "cpu":
-        found: Tensor = _attend(q, k, v, fall, apart.expand(len(q), -1, -1))
+        slopes = apart.new_ones(q.shape[2]) if fall is None else fall
+        found: Tensor = _attend(q, k, v, slopes, apart.expand(len(q), -1, -1))
         return found.flatten(2)
-    bias = (apart[:, None] * -fall[:, None, None]).clamp(min=_LEAST).to(q.dtype)
+    bias = -apart[:, None] if fall is None else apart[:, None] * -fall[:, None, None]
+    bias = bias.clamp(min=_LEAST).to(q.dtype)
     heads = (x.transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(*heads, attn_mask=bias).transpose(1, 2).flatten(2)
 

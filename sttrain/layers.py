@@ -48,40 +48,27 @@ class Block(nn.Module):
             (B or 1, 1, 1, V) bool, which of them may be attended to; None where `apart` says so.
         apart
             (B or 1, 1, V, V) distance of their sites, in sites; :data:`sttrain.attention.FAR` where
-            a token may not be attended to.
+            a token may not be attended to. Without `local` near is 0.
         seats
             (B, T) int64, the tokens whose output is wanted; None for all of them.
         """
         apart = (apart if keys is None else torch.where(keys, apart, FAR))[:, 0]
         B, V, D = x.shape
-        normed = self.norm1(x)
+        fall = None if self.slopes is None else self.slopes.exp()
+        normed, weight, bias = self.norm1(x), self.qkv.weight, self.qkv.bias
         if V == 1:  # all attention goes to the only token
-            mixed = linear(normed, self.qkv.weight[2 * D :], self.qkv.bias[2 * D :])
+            mixed = linear(normed, weight[2 * D :], bias[2 * D :])
         elif seats is None:
             q, k, v = self.qkv(normed).view(B, V, 3, self.heads, -1).unbind(2)
-            mixed = attend(q, k, v, self._fall(x), self._reach(apart))
+            mixed = attend(q, k, v, fall, apart)
         else:
-            q = linear(take(normed, seats), self.qkv.weight[:D], self.qkv.bias[:D])
-            kv = linear(normed, self.qkv.weight[D:], self.qkv.bias[D:])
-            k, v = kv.view(B, V, 2, self.heads, -1).unbind(2)
+            q = linear(take(normed, seats), weight[:D], bias[:D])
+            k, v = linear(normed, weight[D:], bias[D:]).view(B, V, 2, self.heads, -1).unbind(2)
             apart = take(apart.expand(B, -1, -1), seats)
-            q = q.view(B, -1, self.heads, k.shape[-1])
-            mixed = attend(q, k, v, self._fall(x), self._reach(apart))
-        x = (x if seats is None else take(x, seats)) + self.out(mixed)
+            mixed = attend(q.view(B, -1, *k.shape[2:]), k, v, fall, apart)
+        x = (x if seats is None or V == 1 else take(x, seats)) + self.out(mixed)
         y: Tensor = x + self.down(gelu(self.up(self.norm2(x))))
         return y
-
-    def _fall(self, x: Tensor) -> Tensor:
-        """Return (H,) how much scores fall per site."""
-        return (
-            x.new_ones(self.heads, dtype=torch.float32)
-            if self.slopes is None
-            else self.slopes.exp()
-        )
-
-    def _reach(self, apart: Tensor) -> Tensor:
-        """Return the distances as attention weighs them: without slopes it only knows near and far."""
-        return apart if self.slopes is not None else torch.where(apart < FAR, 0.0, FAR)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

@@ -296,12 +296,18 @@ class MaskedAutoencoder(nn.Module):
         y = y.scatter(1, places.visible[..., None].expand(-1, -1, E), narrow)
         # (B, L, E) -> (B, O, E)
         y = take(y + position_code(L, E, y.device), places.observed)
-        keys = places.there[:, None, None, :]
-        apart = torch.where(keys, distances(places.observed, L), FAR)
-        for block in self.decoder[:-1]:
+        apart = self._reach(places.observed, places.there, L)
+        *blocks, last = self.decoder
+        for block in blocks:
             y = block(y, None, apart)
-        y = self.decoder[-1](y, None, apart, places.seats)
-        return y
+        found: Tensor = last(y, None, apart, places.seats)
+        return found
+
+    def _reach(self, index: Tensor, keys: Tensor, L: int) -> Tensor:
+        """Return how far (B, 1, V, V) sites `index` (B, V) are for attention; keys (B, V) open."""
+        near = distances(index, L) if self.config.local else index.new_zeros(1, 1, 1, 1).float()
+        V = index.shape[1]
+        return torch.where(keys[:, None, None, :], near, FAR).expand(-1, -1, V, -1)
 
     def encode(
         self, counts: Tensor, genes: Tensor, totals: Tensor, layer: int | None = None
@@ -343,8 +349,8 @@ class MaskedAutoencoder(nn.Module):
             x = x + position_code(L, self.config.width, index.device)[index]
         # A patch that shows nothing attends to one padding token, so that no softmax is empty.
         first = torch.arange(index.shape[1], device=index.device) == 0
-        keys = (valid | (first & ~valid.any(1, keepdim=True)))[:, None, None, :]
-        states, apart = [x], torch.where(keys, distances(index, L), FAR)
+        keys = valid | (first & ~valid.any(1, keepdim=True))
+        states, apart = [x], self._reach(index, keys, L)
         for block in self.blocks:
             states.append(block(states[-1], None, apart))
         return states

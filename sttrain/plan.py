@@ -209,6 +209,7 @@ def step_shape(
         genes=genes,
         sites=sites,
         visible=max(1, int((n - hidden).max())),
+        observed=max(1, int(n.max())),
         targets=max(1, targets),
     )
 
@@ -232,7 +233,7 @@ def _plan_kind(
         kind=kind,
         share=share,
         visible=sum(s.patches * s.visible for s in shapes) / len(shapes),
-        decoded=sum(s.patches * s.sites for s in shapes) / len(shapes),
+        decoded=sum(s.patches * s.observed for s in shapes) / len(shapes),
         flops=StepFlops(
             tokens=mean([flops.tokens for flops in counted]),
             encoder=mean([flops.encoder for flops in counted]),
@@ -248,6 +249,7 @@ def _of_rank(shape: StepShape, n_ranks: int) -> StepShape:
         genes=shape.genes,
         sites=shape.sites,
         visible=shape.visible,
+        observed=shape.observed,
         targets=shape.targets,
     )
 

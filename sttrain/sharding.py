@@ -1,8 +1,8 @@
 """A model too wide for one device: its weights, gradients and running means parted over ranks.
 
 FSDP2 (``torch.distributed.fsdp.fully_shard``), layer by layer. The gene table stays whole on every
-rank: its gradient has the rows of a batch alone, and they are exchanged as under DDP. Whatever leaves
-here is whole: checkpoints are the same files at any number of ranks, parted or not.
+rank: its gradient has the rows of a batch alone, and they are exchanged as under DDP. Whatever
+leaves here is whole: checkpoints are the same files at any number of ranks, parted or not.
 """
 
 from collections.abc import Iterable, Mapping

@@ -65,7 +65,7 @@ class Validator:
 
 @torch.no_grad()
 def _measure(trainer: Trainer, batch: Batch, most: int) -> tuple[float, int]:
-    """Return the errors and the targets of a batch; none of any rank has more than `most` patches."""
+    """Return the errors and the targets of a batch; no rank's has more patches than `most`."""
     task = trainer.asker.prepare(batch)
     parts = trainer.parts(task, most * trainer.ranks.world.n_ranks)
     summed = sum(float(trainer.asker(part).double().sum()) for part in parts)
