@@ -123,7 +123,7 @@ def estimate_memory(
     An activation takes b = 4 bytes, or 2 under bf16. Kept are:
 
     - per encoder layer and token: 8 D (norms in and out, query, key, value, mixture, both residual
-      sums, in float32 with `position`) and 2 F (feed-forward before and after its bend);
+      sums, with `position` also sums and norms in float32) and 2 F (feed-forward before and after its bend);
     - per decoder layer and site: the same of E and G, both residual sums in float32; the last layer
       has only 4 E (before it, its norm, key and value) for sites that are no targets;
     - with `local`, once, 4 bytes for each of the V V, O O and T O distances;
@@ -150,7 +150,7 @@ def estimate_memory(
     O, D, E = shape.observed, config.width, config.decoder_width  # noqa: E741 - the legend's
     b = 2 if precision == "bf16" else 4
     n_parameters = sum(count_parameters(config, n_genes).values())
-    per_token = b * (8 * D + 2 * config.ffn) + config.position * (4 - b) * 2 * D
+    per_token = b * (8 * D + 2 * config.ffn) + config.position * (4 - b) * 4 * D
     per_key, per_query = (4 + 3 * b) * E, (4 + 3 * b) * E + 2 * b * config.decoder_ffn
     decoder = (config.decoder_layers - 1) * O * (per_key + per_query) + O * per_key + T * per_query
     apart = 4 * config.local * (V * V + O * O + T * O * (T < O))
