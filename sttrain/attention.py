@@ -53,8 +53,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor | None, apart: Tensor) 
 def _attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor, apart: Tensor) -> Tensor:
     """Return the attention output (B, Q, H, d) on a CPU."""
     out = torch.empty(q.shape, dtype=q.dtype)
+    scratch = _Scratch()
     for part in _pieces(q, k):
-        weights = _weights(_heads(q[part]), _heads(k[part]), fall, apart[part])
+        weights = scratch.weights(_heads(q[part]), _heads(k[part]), fall, apart[part])
         out[part] = _sites(torch.bmm(weights.to(q.dtype), _heads(v[part])), out[part])
     return out
 
@@ -69,20 +70,53 @@ def _attend_backward(
     and g the gradient, dV = P' g and dS = P (g V' - sum(g O)).
     """
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
-    dfall, scale = torch.zeros_like(fall), q.shape[-1] ** -0.5
+    dfall, scale, scratch = torch.zeros_like(fall), q.shape[-1] ** -0.5, _Scratch()
     for part in _pieces(q, k):
         n, qs, ks, gs = len(q[part]), _heads(q[part]), _heads(k[part]), _heads(grad[part])
-        weights = _weights(qs, ks, fall, apart[part])
+        weights = scratch.weights(qs, ks, fall, apart[part])
         dv[part] = _sites(torch.bmm(weights.to(q.dtype).transpose(1, 2), gs), dv[part])
-        ds = torch.bmm(gs, _heads(v[part]).transpose(1, 2)).float()
         inner = _heads(grad[part].float() * out[part].float()).sum(-1, keepdim=True)
-        ds.sub_(inner).mul_(weights)
+        ds = scratch.product("scores", gs, _heads(v[part])).sub_(inner).mul_(weights)
         # What is far has the weight 0, so that its distance meets a 0.
         dfall -= torch.bmm(ds.view(n, len(fall), -1), apart[part].reshape(n, -1, 1)).sum((0, 2))
         small = ds.to(q.dtype)
         dq[part] = _sites(torch.bmm(small, ks).mul_(scale), dq[part])
         dk[part] = _sites(torch.bmm(small.transpose(1, 2), qs).mul_(scale), dk[part])
     return dq, dk, dv, dfall
+
+
+class _Scratch:
+    """Memory of the scores and weights of a piece, used again for the next one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def weights(self, q: Tensor, k: Tensor, fall: Tensor, apart: Tensor) -> Tensor:
+        """Return the weights (n * H, Q, V) float32 of attention."""
+        scale = q.shape[-1] ** -0.5
+        n, H, Q, V = len(apart), len(fall), *apart.shape[1:]
+        away, down = apart[:, None], -fall[:, None, None]
+        if q.dtype == torch.float32:
+            scores = self._take("scores", (n * H, Q, V))
+            torch.mul(away, down, out=scores.view(n, H, Q, V))
+            scores.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+        else:
+            scores = self.product("scores", q * scale, k)
+            scores.view(n, H, Q, V).addcmul_(away, down)
+        return torch.softmax(scores, dim=-1, out=self._take("weights", scores.shape))
+
+    def product(self, name: str, a: Tensor, b: Tensor) -> Tensor:
+        """Return a b' (n * H, Q, V) in float32."""
+        out = self._take(name, (len(a), a.shape[1], b.shape[1]))
+        if a.dtype == torch.float32:
+            return torch.bmm(a, b.transpose(1, 2), out=out)
+        return out.copy_(torch.bmm(a, b.transpose(1, 2)))
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        kept = self._kept.get(name)
+        if kept is None or kept.shape[1:] != shape[1:] or len(kept) < shape[0]:
+            kept = self._kept[name] = torch.empty(shape)
+        return kept[: shape[0]]
 
 
 def _pieces(q: Tensor, k: Tensor) -> Iterator[slice]:
@@ -94,7 +128,9 @@ def _pieces(q: Tensor, k: Tensor) -> Iterator[slice]:
 
 
 def _heads(x: Tensor) -> Tensor:
-    """Return (n, V, H, d) as (n * H, V, d), in one piece of memory."""
+    """Return (n, V, H, d) as (n * H, V, d); a single patch is not copied."""
+    if len(x) == 1:
+        return x[0].transpose(0, 1)
     return x.transpose(1, 2).contiguous().flatten(0, 1)
 
 
@@ -102,14 +138,6 @@ def _sites(x: Tensor, like: Tensor) -> Tensor:
     """Return (n * H, V, d) as (n, V, H, d)."""
     n, V, H, d = like.shape
     return x.view(n, H, V, d).transpose(1, 2)
-
-
-def _weights(q: Tensor, k: Tensor, fall: Tensor, apart: Tensor) -> Tensor:
-    """Return the weights (n * H, Q, V) float32 of attention."""
-    scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2)).float()
-    per_head = scores.view(len(apart), len(fall), *scores.shape[1:])
-    per_head.addcmul_(apart[:, None], fall[:, None, None], value=-1)
-    return torch.softmax(scores, dim=-1)
 
 
 def _fake(q: Tensor, *_: Tensor) -> Tensor:

@@ -123,7 +123,8 @@ def estimate_memory(
     An activation takes b = 4 bytes, or 2 under bf16. Kept are:
 
     - per encoder layer and token: 8 D (norms in and out, query, key, value, mixture, both residual
-      sums, with `position` also sums and norms in float32) and 2 F (feed-forward before and after its bend);
+      sums; with `position` sums and norms in float32) and 2 F (feed-forward before and after its
+      bend);
     - per decoder layer and site: the same of E and G, both residual sums in float32; the last layer
       has only 4 E (before it, its norm, key and value) for sites that are no targets;
     - with `local`, once, 4 bytes for each of the V V, O O and T O distances;
