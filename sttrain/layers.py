@@ -56,8 +56,9 @@ class Block(nn.Module):
         B, V, D = x.shape
         fall = None if self.slopes is None else self.slopes.exp()
         normed, weight, bias = self.norm1(x), self.qkv.weight, self.qkv.bias
-        if V == 1:  # all attention goes to the only token
+        if V == 1:  # all attention goes to the only token, whatever the slopes
             mixed = linear(normed, weight[2 * D :], bias[2 * D :])
+            mixed = mixed if fall is None else mixed + 0 * fall.sum()  # DDP wants a gradient of all
         elif seats is None:
             q, k, v = self.qkv(normed).view(B, V, 3, self.heads, -1).unbind(2)
             mixed = attend(q, k, v, fall, apart)
