@@ -11,7 +11,7 @@ from torch import Tensor
 from sttrain.model import Hidden, MaskedAutoencoder, Sites
 
 
-def compile_model(model: MaskedAutoencoder, *, layers: bool) -> None:
+def compile_model(model: MaskedAutoencoder, *, layers: bool, backend: str = "inductor") -> None:
     """Compile the forward pass of a model, in place; nothing is compiled before it is called.
 
     Parameters
@@ -20,9 +20,11 @@ def compile_model(model: MaskedAutoencoder, *, layers: bool) -> None:
         The model; the names of its weights stay.
     layers
         Layer by layer instead of as a whole: where every layer gathers its weights before it runs.
+    backend
+        Of :func:`torch.compile`; others than the default help to find what breaks.
     """
     for module in (*model.blocks, *model.decoder) if layers else (model,):
-        module.compile(fullgraph=True)
+        module.compile(fullgraph=True, backend=backend)
 
 
 def loosen(sites: Sites, hidden: Hidden) -> None:

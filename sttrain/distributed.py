@@ -203,6 +203,9 @@ class Ranks:
         late = [rank for rank, (_, step) in after.items() if step < self.step and rank not in gone]
         named = [f"rank {rank} is gone (it was in step {before[rank][1]:,})" for rank in gone]
         named += [f"rank {rank} hangs in step {after[rank][1]:,}" for rank in late]
+        if not after and not self.is_first:
+            # Without a launcher of its own the first rank holds the store that beats are left in.
+            named = ["rank 0 is gone, or the launcher, and the rendezvous store with it"]
         return ResourceError(
             Problem(
                 code="P31",

@@ -243,20 +243,19 @@ class Trainer:
         errors = []
         for number, part in enumerate(parts, 1):
             with self._unsynchronised() if number < len(parts) else nullcontext():
-                found = self._run(replace(part, lent=lent))
-                # DDP takes the mean over the ranks, and the sum is wanted.
-                loss = found.sum() * (self.ranks.world.n_ranks / n_targets)
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                try:
+                    found = self.learner(replace(part, lent=lent))
+                    # DDP takes the mean over the ranks, and the sum is wanted.
+                    loss = found.sum() * (self.ranks.world.n_ranks / n_targets)
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                except RuntimeError as error:
+                    if _is_full(error):
+                        raise _full(len(part.batch.keys)) from error
+                    raise
             errors.append(found.detach())
         if lent.values.grad is not None:
             self.ranks.average(lent.values.grad)
         return torch.cat(errors)
-
-    def _run(self, part: Task) -> Tensor:
-        try:
-            return cast(Tensor, self.learner(part))
-        except torch.OutOfMemoryError as error:
-            raise _full(len(part.batch.keys)) from error
 
     def _unsynchronised(self) -> AbstractContextManager[None]:
         if isinstance(self.learner, DistributedDataParallel):
@@ -288,6 +287,11 @@ class Trainer:
 def _nothing() -> StError:
     what, fix = "it has neither a batch nor a reason", "report this with the run's log"
     return StError(Problem(code="E001", subject="step", what=what, fix=fix))
+
+
+def _is_full(error: RuntimeError) -> bool:
+    """Return whether memory ran out; the CPU's allocator has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _full(n_patches: int) -> ResourceError:

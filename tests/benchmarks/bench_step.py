@@ -50,7 +50,10 @@ class StepResult:
     def row(self) -> str:
         """Return the line of the table."""
         share = [self.flops / t / peak for t, peak in zip(self.full, self.peak, strict=True)]
-        cells = [f"{self.patches / median(self.peer):.1f}", f"{self.patches / median(self.full):.1f}"]
+        cells = [
+            f"{self.patches / median(self.peer):.1f}",
+            f"{self.patches / median(self.full):.1f}",
+        ]
         cells += [_ratio(self.peer, self.full), _spread(share)]
         if self.half:
             cells += [f"{self.patches / median(self.half):.1f}", _ratio(self.peer, self.half)]

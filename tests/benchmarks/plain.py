@@ -25,12 +25,19 @@ class PlainAutoencoder(nn.Module):
         D, E = config.width, config.decoder_width
         self.table = nn.Embedding(n_genes, D)
         self.token, self.depth = nn.Linear(D, D), nn.Linear(1, D)
-        self.masked, self.narrow, self.widen = nn.Parameter(torch.zeros(D)), nn.Linear(D, E), nn.Linear(E, D)
+        self.masked, self.narrow, self.widen = (
+            nn.Parameter(torch.zeros(D)),
+            nn.Linear(D, E),
+            nn.Linear(E, D),
+        )
         self.blocks = self._stack(config.layers, D, config.heads, config.ffn)
-        self.decoder = self._stack(config.decoder_layers, E, config.decoder_heads, config.decoder_ffn)
+        self.decoder = self._stack(
+            config.decoder_layers, E, config.decoder_heads, config.decoder_ffn
+        )
         self.slopes = nn.ParameterList(
             nn.Parameter(torch.linspace(*FIRST_SLOPES, heads))
-            for heads in [config.heads] * config.layers + [config.decoder_heads] * config.decoder_layers
+            for heads in [config.heads] * config.layers
+            + [config.decoder_heads] * config.decoder_layers
         )
 
     @staticmethod

@@ -58,9 +58,7 @@ class Starter:
             own = where and {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             outputs.append(output.with_suffix(f".{rank}.txt"))
             outputs[-1].unlink(missing_ok=True)
-            number = self.ask(
-                arguments=arguments, environment=where | own, output=str(outputs[-1])
-            )
+            number = self.ask(arguments=arguments, environment=where | own, output=str(outputs[-1]))
             assert number is not None
             numbers.append(number)
         return Job(starter=self, numbers=numbers, outputs=outputs)
