@@ -5,15 +5,17 @@ turns in one process, and start from integers. The peak is the fastest of some p
 products, measured in the same turns.
 """
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
 
-from stbuild.corpus.reader import Corpus
-from sttrain.config import FitOptions, RunConfig
+from stbuild.corpus.reader import Corpus, open_corpus
+from sttrain.config import RunConfig, load_config
 from sttrain.costs import StepShape, count_flops
 from sttrain.model import MaskedAutoencoder, normalise
 from sttrain.objectives import KINDS, Kind
@@ -22,6 +24,7 @@ from sttrain.plan import kind_shares
 from sttrain.statistics import as_tensors
 from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
 from sttrain.trainer import Trainer, choose_precision
+from tests.benchmarks.measure import ROOT
 from tests.benchmarks.plain import PlainAutoencoder, plain_step
 
 HEAD = [
@@ -31,6 +34,7 @@ HEAD = [
 ]
 _PRODUCTS = ((1024, 1024, 1024), (2048, 256, 1024), (2048, 256, 768), (2048, 1024, 256))
 CPU = torch.device("cpu")
+RECIPE = ROOT / "manifests" / "runs" / "small.toml"
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _measure_kind(
 
 def _trainer(config: RunConfig, n_genes: int) -> Trainer:
     model = MaskedAutoencoder(config.model, n_genes, torch.Generator().manual_seed(0))
-    return Trainer(config=config, model=model, device=CPU, total=10**6, part=FitOptions().part)
+    return Trainer(config=config, model=model, device=CPU, total=10**6)
 
 
 def _peer(batch: Batch, n_genes: int, config: RunConfig, kind: Kind) -> Callable[[], object]:
@@ -168,13 +172,32 @@ def _peak() -> float:
     return best
 
 
-def step_lines(results: Sequence[StepResult]) -> list[str]:
-    """Return the lines of the report."""
-    peak = median([peak for result in results for peak in result.peak])
-    return [
-        *HEAD,
-        *(result.row() for result in results),
-        "",
-        f"Medians, least and greatest of the turns. The fastest float32 product ran at "
-        f"{peak / 1e9:.0f} GFLOP/s.",
-    ]
+def step_lines(corpus: Corpus, recipe: Path, repeats: int) -> list[str]:
+    """Measure a recipe, with and without its distances, and return the lines of the report."""
+    torch.set_num_threads(1)
+    config, lines = load_config(recipe, {}), []
+    plainer = config.model.model_copy(update={"local": False, "position": True})
+    for what, model in (
+        ("attention falls with distance by learnt slopes, as in the recipe", config.model),
+        ("a code of positions instead, so that PyTorch's fused attention serves the peer", plainer),
+    ):
+        results = measure_step(corpus, config.model_copy(update={"model": model}), repeats)
+        peak = median([peak for result in results for peak in result.peak])
+        head = f"{recipe.name}, batch {config.batch}; {what}."
+        fastest = f"The fastest float32 product ran at {peak / 1e9:.0f} GFLOP/s."
+        lines += [f"{head} {fastest}", "", *HEAD, *(r.row() for r in results), ""]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path, help="a corpus of 16 x 16 sites x 512 genes")
+    parser.add_argument("-c", "--config", type=Path, default=RECIPE)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    lines = step_lines(open_corpus(options.corpus), options.config, options.repeats)
+    print("\n".join(lines))  # noqa: T201 - the result of a script
+
+
+if __name__ == "__main__":
+    main()

@@ -25,19 +25,16 @@ class PlainAutoencoder(nn.Module):
         D, E = config.width, config.decoder_width
         self.table = nn.Embedding(n_genes, D)
         self.token, self.depth = nn.Linear(D, D), nn.Linear(1, D)
-        self.masked, self.narrow, self.widen = (
-            nn.Parameter(torch.zeros(D)),
-            nn.Linear(D, E),
-            nn.Linear(E, D),
-        )
-        self.blocks = self._stack(config.layers, D, config.heads, config.ffn)
-        self.decoder = self._stack(
-            config.decoder_layers, E, config.decoder_heads, config.decoder_ffn
-        )
+        self.masked = nn.Parameter(torch.zeros(D))
+        self.norm, self.decoder_norm = nn.LayerNorm(D), nn.LayerNorm(E)
+        self.narrow, self.widen = nn.Linear(D, E), nn.Linear(E, D)
+        heads = config.heads, config.decoder_heads
+        self.blocks = self._stack(config.layers, D, heads[0], config.ffn)
+        self.decoder = self._stack(config.decoder_layers, E, heads[1], config.decoder_ffn)
+        # One slope a head and layer, as the model's own.
+        layers = [heads[0]] * config.layers + [heads[1]] * config.decoder_layers
         self.slopes = nn.ParameterList(
-            nn.Parameter(torch.linspace(*FIRST_SLOPES, heads))
-            for heads in [config.heads] * config.layers
-            + [config.decoder_heads] * config.decoder_layers
+            nn.Parameter(torch.linspace(*FIRST_SLOPES, n)) for n in layers if config.local
         )
 
     @staticmethod
@@ -62,9 +59,10 @@ class PlainAutoencoder(nn.Module):
         closed, apart = ~sites.observed, distances(torch.arange(L)[None], L)[:, 0]
         for number, block in enumerate((*self.blocks, *self.decoder)):
             if number == len(self.blocks):
-                x = self.narrow(x) + position_code(L, self.config.decoder_width, x.device)
+                x = self.narrow(self.norm(x))
+                x = x + position_code(L, self.config.decoder_width, x.device)
             x = block(x, **self._masks(number, apart, closed, B))
-        phi = self.widen(x) / math.sqrt(self.config.width)
+        phi = self.widen(self.decoder_norm(x)) / math.sqrt(self.config.width)
         return torch.bmm(rows, phi.transpose(1, 2))
 
     def _masks(self, number: int, apart: Tensor, closed: Tensor, B: int) -> dict[str, Tensor]:
