@@ -2,7 +2,8 @@
 
 What varies from step to step are the lengths of a batch (patches, visible, observed and target
 sites, genes); they are marked, so that code is compiled once for each kind of mask and not for
-each length.
+each length. (Where two lengths of the first batch happen to be equal, the compiler takes them for
+one, and compiles once more.)
 """
 
 import torch

@@ -77,7 +77,7 @@ def pick(mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     most = max(1, int(mask.sum(1).max()))
     valid, index = torch.sort(mask, dim=1, descending=True, stable=True)
-    return index[:, :most], valid[:, :most]
+    return index[:, :most].contiguous(), valid[:, :most].contiguous()
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
