@@ -1,10 +1,10 @@
 """Attention whose scores fall with distance; on a CPU in pieces that stay in the cache.
 
 PyTorch's fused kernels give no gradient to what is added to the scores, and the slope of the fall
-is learnt; its plain products write every score to memory. On a CPU the pieces below are computed
-twice instead, forward and backward, and never leave the cache: 9.5 and 20 ms where the plain
-products take 40 and 47 and the fused kernel, without the slopes, 15 and 24 (8 patches of 256 sites,
-8 heads of 32, float32, one core).
+is learnt; its plain products write every score to memory several times. On a CPU the pieces below
+stay in the cache: 9.5 and 20 ms, forward and backward, where the plain products take 40 and 47 and
+the fused kernel, without the slopes, 15 and 24 (8 patches of 256 sites, 8 heads of 32, float32, one
+core). The weights are kept for the backward pass where they are few, else computed again.
 
 Letters: B batch, Q queries, V keys, H heads, d width of a head, n patches of a piece.
 """
@@ -25,6 +25,10 @@ _PIECE: Final = 1 << 19
 """Scores of a piece: 2 MiB in float32, half a megabyte a core beyond the second-level cache."""
 
 
+KEPT: Final = 1 << 24
+"""Most weights of a layer that are kept: 64 MiB in float32."""
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor | None, apart: Tensor) -> Tensor:
     """Return the attention output (B, Q, H * d).
 
@@ -41,7 +45,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor | None, apart: Tensor) 
     """
     if q.device.type == "cpu":
         slopes = apart.new_ones(q.shape[2]) if fall is None else fall
-        found: Tensor = _attend(q, k, v, slopes, apart.expand(len(q), -1, -1))
+        few = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[1] <= KEPT
+        # Compiled code knows no sizes, and so would not know what is kept.
+        keep = not torch.compiler.is_compiling() and torch.is_grad_enabled() and few
+        found: Tensor = _attend(q, k, v, slopes, apart.expand(len(q), -1, -1), keep)[0]
         return found.flatten(2)
     bias = -apart[:, None] if fall is None else apart[:, None] * -fall[:, None, None]
     bias = bias.clamp(min=_LEAST).to(q.dtype)
@@ -50,30 +57,49 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor | None, apart: Tensor) 
 
 
 @torch.library.custom_op("sttrain::attend", mutates_args=(), device_types="cpu")
-def _attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor, apart: Tensor) -> Tensor:
-    """Return the attention output (B, Q, H, d) on a CPU."""
-    out = torch.empty(q.shape, dtype=q.dtype)
-    scratch = _Scratch()
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fall: Tensor,
+    apart: Tensor,
+    keep: bool,  # noqa: FBT001 - an operator's argument
+) -> tuple[Tensor, Tensor]:
+    """Return the attention output (B, Q, H, d) on a CPU, and the weights (B, H, Q, V) or none."""
+    out, scratch = torch.empty(q.shape, dtype=q.dtype), _Scratch()
+    kept = torch.empty(_kept_shape(q, k, keep=keep), dtype=q.dtype)
     for part in _pieces(q, k):
-        weights = scratch.weights(_heads(q[part]), _heads(k[part]), fall, apart[part])
-        out[part] = _sites(torch.bmm(weights.to(q.dtype), _heads(v[part])), out[part])
-    return out
+        weights = scratch.weights(_heads(q[part]), _heads(k[part]), fall, apart[part]).to(q.dtype)
+        if keep:
+            kept[part] = weights.view(kept[part].shape)
+        out[part] = _sites(torch.bmm(weights, _heads(v[part])), out[part])
+    return out, kept
 
 
 @torch.library.custom_op("sttrain::attend_backward", mutates_args=(), device_types="cpu")
 def _attend_backward(
-    grad: Tensor, out: Tensor, q: Tensor, k: Tensor, v: Tensor, fall: Tensor, apart: Tensor
+    grad: Tensor,
+    out: Tensor,
+    kept: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fall: Tensor,
+    apart: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of queries, keys, values and slopes on a CPU.
 
-    The weights are computed again (Dao et al. 2022, algorithm 4): with P the weights, O the output
-    and g the gradient, dV = P' g and dS = P (g V' - sum(g O)).
+    Dao et al. 2022, algorithm 4: with P the weights, O the output and g the gradient, dV = P' g
+    and dS = P (g V' - sum(g O)).
     """
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
     dfall, scale, scratch = torch.zeros_like(fall), q.shape[-1] ** -0.5, _Scratch()
     for part in _pieces(q, k):
         n, qs, ks, gs = len(q[part]), _heads(q[part]), _heads(k[part]), _heads(grad[part])
-        weights = scratch.weights(qs, ks, fall, apart[part])
+        if len(kept):
+            weights = kept[part].flatten(0, 1)
+        else:
+            weights = scratch.weights(qs, ks, fall, apart[part])
         dv[part] = _sites(torch.bmm(weights.to(q.dtype).transpose(1, 2), gs), dv[part])
         inner = _heads(grad[part].float() * out[part].float()).sum(-1, keepdim=True)
         ds = scratch.product("scores", gs, _heads(v[part])).sub_(inner).mul_(weights)
@@ -83,6 +109,10 @@ def _attend_backward(
         dq[part] = _sites(torch.bmm(small, ks).mul_(scale), dq[part])
         dk[part] = _sites(torch.bmm(small.transpose(1, 2), qs).mul_(scale), dk[part])
     return dq, dk, dv, dfall
+
+
+def _kept_shape(q: Tensor, k: Tensor, *, keep: bool) -> tuple[int, ...]:
+    return (q.shape[0], q.shape[2], q.shape[1], k.shape[1]) if keep else (0,)
 
 
 class _Scratch:
@@ -140,28 +170,37 @@ def _sites(x: Tensor, like: Tensor) -> Tensor:
     return x.view(n, H, V, d).transpose(1, 2)
 
 
-def _fake(q: Tensor, *_: Tensor) -> Tensor:
-    return torch.empty_like(q, memory_format=torch.contiguous_format)
+def _fake(
+    q: Tensor,
+    k: Tensor,
+    _v: Tensor,
+    _fall: Tensor,
+    _apart: Tensor,
+    keep: bool,  # noqa: FBT001
+) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    return out, q.new_empty(_kept_shape(q, k, keep=keep))
 
 
 def _fake_backward(
-    _grad: Tensor, _out: Tensor, *inputs: Tensor
+    _grad: Tensor, _out: Tensor, _kept: Tensor, *inputs: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     q, k, v, fall, _ = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
     return q, k, v, fall
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ANN401
-    ctx.save_for_backward(output, *inputs)
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*output, *inputs[:-1])
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    return (*_attend_backward(grad, *ctx.saved_tensors), None)
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    return (*_attend_backward(grad, *ctx.saved_tensors), None, None)
 
 
 _attend.register_fake(_fake)
 _attend_backward.register_fake(_fake_backward)
-_attend.register_autograd(_differentiate, setup_context=_keep)
+_attend.register_autograd(_differentiate, setup_context=_remember)
 
 
 @register_flop_formula(torch.ops.sttrain.attend)
@@ -171,6 +210,6 @@ def _flops(q: Any, k: Any, *_: Any, **__: Any) -> int:  # noqa: ANN401 - shapes
 
 
 @register_flop_formula(torch.ops.sttrain.attend_backward)
-def _flops_backward(_grad: Any, _out: Any, q: Any, k: Any, *_: Any, **__: Any) -> int:  # noqa: ANN401
-    # Twice the forward pass; that the weights are computed again is no work of the model's.
+def _flops_backward(_grad: Any, _out: Any, _kept: Any, q: Any, k: Any, *_: Any, **__: Any) -> int:  # noqa: ANN401
+    # Twice the forward pass; where weights are computed again, that is no work of the model's.
     return 2 * _flops(q, k)

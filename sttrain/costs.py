@@ -9,6 +9,7 @@ their feed-forward layers, H heads, N layers.
 from dataclasses import dataclass
 from typing import Literal
 
+from sttrain.attention import KEPT
 from sttrain.model import ModelConfig
 from sttrain.parameters import count_numbers, count_parameters
 
@@ -127,6 +128,8 @@ def estimate_memory(
       bend);
     - per decoder layer and site: the same of E and G, both residual sums in float32; the last layer
       has only 4 E (before it, its norm, key and value) for sites that are no targets;
+    - per layer b H for each of the V V, O O or T O pairs, where these weights are few enough to be
+      kept (:data:`sttrain.attention.KEPT`);
     - with `local`, once, 4 bytes for each of the V V, O O and T O distances;
     - once: 4 b B V D and 4 b B L E around the layers; per gene b (V + D + T) for the mixture, the
       table's rows and the features, and 5 T for errors and what counts of them;
@@ -155,8 +158,11 @@ def estimate_memory(
     per_key, per_query = (4 + 3 * b) * E, (4 + 3 * b) * E + 2 * b * config.decoder_ffn
     decoder = (config.decoder_layers - 1) * O * (per_key + per_query) + O * per_key + T * per_query
     apart = 4 * config.local * (V * V + O * O + T * O * (T < O))
+    weights = _weights(B, config.heads, V, V) * config.layers
+    weights += _weights(B, config.decoder_heads, O, O) * (config.decoder_layers - 1)
+    weights += _weights(B, config.decoder_heads, T, O)
     around = 4 * b * (V * D + L * E) + M * (b * (V + D + T) + 5 * T)
-    activations = B * (config.layers * V * per_token + decoder + apart + around)
+    activations = B * (config.layers * V * per_token + decoder + apart + around) + b * weights
     copies = 2 * (n_parameters - n_genes * D) if precision == "bf16" else 0
     return StepMemory(
         weights=4 * count_numbers(config, n_genes),
@@ -166,3 +172,9 @@ def estimate_memory(
         # Signed 16-bit counts, float32 values, and the library sizes as 64-bit integers.
         batch=B * L * (6 * M + 8),
     )
+
+
+def _weights(patches: int, heads: int, queries: int, keys: int) -> int:
+    """Return the attention weights of a layer that are kept for the backward pass."""
+    number = patches * heads * queries * keys
+    return number if number <= KEPT else 0

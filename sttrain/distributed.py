@@ -237,7 +237,7 @@ def join_ranks(device: str, timeout: float) -> Iterator[Ranks]:
     Parameters
     ----------
     device
-        ``cpu``, ``cuda``, or ``auto``: decides between gloo and nccl.
+        ``cpu``, ``cuda``, or ``auto``: decides whether gradients travel over gloo or nccl.
     timeout
         Seconds after which a rank that does not answer is given up.
 
@@ -259,7 +259,8 @@ def join_ranks(device: str, timeout: float) -> Iterator[Ranks]:
         store, _, _ = next(rendezvous("env://", timeout=wait))
         store.set_timeout(wait)
         dist.init_process_group(
-            "nccl" if nccl else "gloo",
+            # The few numbers and words that ranks exchange stay on the host.
+            "cpu:gloo,cuda:nccl" if nccl else "gloo",
             store=PrefixStore("sttrain", store),
             rank=rank,
             world_size=n_ranks,

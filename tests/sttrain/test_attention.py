@@ -35,9 +35,11 @@ def with_gradients(function, inputs, apart):
     return [out.detach(), *(x.grad for x in leaves)]
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 24], ids=["again", "kept"])
 @pytest.mark.parametrize("piece", [1, 2 * Q * V * H, 1 << 19], ids=["one", "two", "all"])
-def test_outputs_and_gradients_are_those_of_the_plain_formula(monkeypatch, piece):
+def test_outputs_and_gradients_are_those_of_the_plain_formula(monkeypatch, piece, kept):
     monkeypatch.setattr(attention, "_PIECE", piece)
+    monkeypatch.setattr(attention, "KEPT", kept)
     inputs, apart = draw()
     for ours, theirs in zip(
         with_gradients(attend, inputs, apart), with_gradients(plain, inputs, apart), strict=True
@@ -65,8 +67,9 @@ def test_the_operators_keep_the_rules_of_custom_ones():
     """Shapes for the compiler, gradients, no aliases: PyTorch's own checks."""
     inputs, apart = draw()
     leaves = [x.requires_grad_() for x in inputs]
-    checked = torch.library.opcheck(torch.ops.sttrain.attend.default, (*leaves, apart))
-    assert set(checked.values()) == {"SUCCESS"}
+    for keep in (True, False):
+        checked = torch.library.opcheck(torch.ops.sttrain.attend.default, (*leaves, apart, keep))
+        assert set(checked.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("local", [True, False])
