@@ -52,8 +52,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fall: Tensor | None, apart: Tensor) 
         return found.flatten(2)
     bias = -apart[:, None] if fall is None else apart[:, None] * -fall[:, None, None]
     bias = bias.clamp(min=_LEAST).to(q.dtype)
-    heads = (x.transpose(1, 2) for x in (q, k, v))
-    return scaled_dot_product_attention(*heads, attn_mask=bias).transpose(1, 2).flatten(2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, bias).transpose(1, 2).flatten(2)
 
 
 @torch.library.custom_op("sttrain::attend", mutates_args=(), device_types="cpu")

@@ -5,7 +5,7 @@ length, and compiled code sees lengths and not masks. Letters: B batch, L sites 
 V visible, O observed and T target sites, each the most of any patch of the batch.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,8 +32,15 @@ class Places:
 
     def to(self, device: torch.device) -> "Places":
         """Return the same on a device."""
-        mine = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Places(**{name: x if x is None else send(x, device) for name, x in mine.items()})
+        return Places(
+            visible=send(self.visible, device),
+            shown=send(self.shown, device),
+            observed=send(self.observed, device),
+            there=send(self.there, device),
+            targets=send(self.targets, device),
+            valid=send(self.valid, device),
+            seats=None if self.seats is None else send(self.seats, device),
+        )
 
 
 def locate(observed: Tensor, sites: Tensor, *, elements: bool) -> Places:

@@ -262,8 +262,8 @@ def ranks_of(process):
     return found
 
 
-def test_the_command_of_the_readme_killed_and_started_again(lab):
-    """One of two ranks is killed: torchrun ends the job and names it; again, and it is done."""
+def test_the_command_of_the_readme_when_a_rank_is_killed(lab, starter):
+    """Torchrun ends the job and names the rank; the run goes on without torchrun, too."""
     process, log = torchrun(lab, "launched", 2), log_of(lab, "launched")
     until = time.monotonic() + 120
     while not (log.is_file() and log.read_bytes().count(b"\n") > 8) and time.monotonic() < until:
@@ -274,6 +274,7 @@ def test_the_command_of_the_readme_killed_and_started_again(lab):
     assert time.monotonic() - began < 60
     assert process.returncode != 0
     assert "rank      : 1" in text, text  # the launcher's table
-    text, _ = torchrun(lab, "launched", 2).communicate(timeout=240)
-    assert "going on from step-" in text
-    check_against_alone(lab, "launched", exactly="by2" if (lab / "by2").is_dir() else None)
+    job = start(starter, lab, "launched", 2)
+    finish(job)
+    assert "going on from step-" in job.text()
+    check_against_alone(lab, "launched")

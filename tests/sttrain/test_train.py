@@ -37,7 +37,7 @@ SIZES = {
 CONFIG = RunConfig.model_validate(
     {"epochs": 3, "batch": 8, "precision": "fp32", "statistics_patches": 16, "model": SIZES}
 )
-OPTIONS = FitOptions(threads=1, workers=0, checkpoint_every=3, log_every=1)
+OPTIONS = FitOptions(threads=1, workers=0, checkpoint_every=3, log_every=1, logger=())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def root(tmp_path_factory):
 def whole(tmp_path_factory, root):
     """An uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    fit(root, run, CONFIG, OPTIONS)
+    fit(root, run, CONFIG, OPTIONS.model_copy(update={"logger": ("tensorboard",)}))
     return run
 
 
@@ -256,7 +256,7 @@ def command(root: Path, run: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "sttrain", "fit", str(root), "-o", str(run), *SETTINGS,
         "--set=statistics_patches=16", "--set=precision=fp32", "--batch=8", "--threads=1",
-        "--checkpoint-every=7", "--log-every=1", *more,
+        "--checkpoint-every=7", "--log-every=1", "--logger=none", *more,
     ]  # fmt: skip
 
 
@@ -288,7 +288,7 @@ def test_killed_ten_times_at_random_the_weights_are_those_of_an_unkilled_run(
 ):
     """Killed anywhere, also inside of saving: a checkpoint is written after every step."""
     run, plain = tmp_path / "run", tmp_path / "plain"
-    more = ("--epochs=60", "--checkpoint-every=1", "--keep=2", "--set=ema=0.99", "--logger=none")
+    more = ("--epochs=60", "--checkpoint-every=1", "--keep=2", "--set=ema=0.99")
     draw, steps = np.random.default_rng(0), 4 * 60
     begun = []
     for _ in range(10):
