@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from sttrain.sharding import part_like
 
 
 class Average:
@@ -25,16 +28,15 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """Take the present weights in."""
-        torch._foreach_lerp_(
-            list(self.means.values()), list(self._weights.values()), 1 - self.decay
-        )
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the mean of each weight, on the CPU."""
-        return {name: value.cpu().contiguous() for name, value in self.means.items()}
+        # Weights that are parted over ranks and weights that are not make lists of their own.
+        for parted in (False, True):
+            names = [n for n, w in self._weights.items() if isinstance(w, DTensor) is parted]
+            means, weights = ([d[n] for n in names] for d in (self.means, self._weights))
+            if names:
+                torch._foreach_lerp_(means, weights, 1 - self.decay)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put stored means in place of the present ones."""
         for name, value in self.means.items():
-            value.copy_(tensors[name])
+            value.copy_(part_like(tensors[name], value))

@@ -168,6 +168,7 @@ def save_checkpoint(
     model: MaskedAutoencoder,
     optimizer: Mapping[str, Tensor] | None,
     *,
+    weights: Mapping[str, Tensor] | None = None,
     ema: Mapping[str, Tensor] | None = None,
     **facts: Any,  # noqa: ANN401 - the remaining fields of the document, which types them
 ) -> CheckpointDocument:
@@ -181,6 +182,8 @@ def save_checkpoint(
         Name of the checkpoint; an existing one of that name is replaced.
     model
         Its weights are saved.
+    weights
+        Or these, where the model itself holds but a part of them.
     optimizer
         Tensors of the optimizer; none for a checkpoint that nothing is resumed from.
     ema
@@ -194,7 +197,8 @@ def save_checkpoint(
         The disk refuses.
     """
     folder = run / FOLDER
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    state = model.state_dict() if weights is None else weights
+    weights = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     document = CheckpointDocument(
         model=model.config,
         pretext=model.pretext,

@@ -87,6 +87,8 @@ def _reading_options(command: Command) -> Command:
 @_fit_option("val_patches", int)
 @_fit_option("trace", bool)
 @_reading_options
+@_fit_option("fsdp", bool)
+@_fit_option("compile", bool)
 @_fit_option("rebatch", bool)
 @_fit_option("project", str)
 @_fit_option("offline", bool)

@@ -141,6 +141,11 @@ class FitOptions(Document):
     """cpu, cuda, cuda:1; auto is the GPU of the rank, or the CPU."""
     part: int | None = Field(None, ge=1)
     """Most patches that a rank computes at once; the gradients of the parts of a batch add up."""
+    fsdp: bool = False
+    """Part weights, gradients and optimizer over the ranks (FSDP2) instead of copying them to each
+    (DDP): for models too wide for one device. Checkpoints are the same files."""
+    compile: bool = False
+    """Compile the forward pass (torch.compile); needs a C++ compiler on a CPU."""
     timeout: float = Field(60.0, ge=1, le=86_400)
     """Seconds after which a rank that does not answer is given up."""
     val_split: SplitName | None = None

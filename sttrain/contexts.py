@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sttrain.errors import BadUsageError, Problem
-from sttrain.layers import distances, position_code
-from sttrain.model import Hidden, MaskedAutoencoder, Reconstruction, Sites, pick
+from sttrain.layers import position_code
+from sttrain.model import Hidden, MaskedAutoencoder, Reconstruction, Sites, locate_hidden
 from sttrain.multispot import neighbour_weights
+from sttrain.places import pick
 
 
 def reconstruct(
@@ -44,7 +45,8 @@ def reconstruct(
     Reconstruction
         At all observed sites.
     """
-    index, valid = pick(sites.observed)
+    places = hidden.places or locate_hidden(sites.observed, hidden)
+    index, valid = places.observed, places.there
     shown, elements = _without(model, sites, hidden)
     open_ = valid & ~hidden.sites.gather(1, index)
     x = model.norm(encode_alone(model, shown, index, elements)[-1])
@@ -119,11 +121,10 @@ def decode_alone(model: MaskedAutoencoder, x: Tensor) -> Tensor:
 
 def _run(blocks: torch.nn.ModuleList, x: Tensor) -> list[Tensor]:
     """Return the states (B * V, 1, D) before the first and after every layer."""
-    keys = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x.device)
-    apart = distances(torch.zeros(1, 1, dtype=torch.int64, device=x.device), 1)
+    apart = x.new_zeros(1, 1, 1, 1)
     states = [x]
     for block in blocks:
-        states.append(block(states[-1], keys, apart))
+        states.append(block(states[-1], None, apart))
     return states
 
 

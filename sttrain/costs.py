@@ -1,14 +1,15 @@
 """What a training step costs: multiplications and memory, by formula, from sizes alone.
 
 Letters: B patches of a batch, M genes of a patch, L sites of a window, V visible tokens (the most
-of any patch of the batch: a batch is as long as its longest patch), T sites with targets (the most
-likewise), D and E widths of encoder and decoder, F and G hidden widths of their feed-forward
-layers, H heads, N layers.
+of any patch of the batch: a batch is as long as its longest patch), O observed sites and T sites
+with targets (the most likewise), D and E widths of encoder and decoder, F and G hidden widths of
+their feed-forward layers, H heads, N layers.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from sttrain.attention import KEPT
 from sttrain.model import ModelConfig
 from sttrain.parameters import count_numbers, count_parameters
 
@@ -27,6 +28,8 @@ class StepShape:
     """L."""
     visible: int
     """V."""
+    observed: int
+    """O."""
     targets: int
     """T."""
 
@@ -55,8 +58,8 @@ def count_flops(config: ModelConfig, shape: StepShape) -> StepFlops:
     - tokens: B V M D for the mixture over genes, B V D D for its projection, B V D for the depth;
     - encoder, per layer: 4 B V D D (query, key, value, out), 2 B V V D (scores, mixture) and
       2 B V D F (feed-forward);
-    - decoder: B V D E on the way in; per layer 4 B L E E + 2 B L L E + 2 B L E G; B T E D on the
-      way out;
+    - decoder: B V D E on the way in; the same of O, E and G per layer, the last of which makes
+      outputs for T sites alone; B T E D on the way out;
     - genes: B M D T.
 
     Backward takes twice as much, one product for each operand; the counts and the depth want no
@@ -70,11 +73,13 @@ def count_flops(config: ModelConfig, shape: StepShape) -> StepFlops:
     shape
         Sizes of the batch.
     """
-    B, M, L, V, T = shape.patches, shape.genes, shape.sites, shape.visible, shape.targets
+    B, M, V, T = shape.patches, shape.genes, shape.visible, shape.targets
     D, E = config.width, config.decoder_width
     depth = B * V * D if config.library_size else 0
-    encoder = _layer(B, V, D, config.ffn) * config.layers
-    decoder = _layer(B, L, E, config.decoder_ffn) * config.decoder_layers
+    encoder = B * _layer(V, V, D, config.ffn) * config.layers
+    decoder = B * _layer(shape.observed, shape.observed, E, config.decoder_ffn)
+    decoder *= config.decoder_layers - 1
+    decoder += B * _layer(T, shape.observed, E, config.decoder_ffn)
     around = B * V * D * E + B * T * E * D
     return StepFlops(
         tokens=2 * (2 * (B * V * M * D + depth) + 3 * B * V * D * D),
@@ -84,9 +89,10 @@ def count_flops(config: ModelConfig, shape: StepShape) -> StepFlops:
     )
 
 
-def _layer(patches: int, tokens: int, width: int, ffn: int) -> int:
-    """Return the multiply-adds of a transformer layer, forward."""
-    return patches * tokens * width * (4 * width + 2 * tokens + 2 * ffn)
+def _layer(queries: int, keys: int, width: int, ffn: int) -> int:
+    """Return the multiply-adds of a transformer layer for one patch, forward."""
+    own = queries * width * (2 * width + 2 * ffn)  # query, out, feed-forward
+    return own + 2 * keys * width * width + 2 * queries * keys * width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,7 @@ class StepMemory:
     weights: int
     """Float32, with the gene means."""
     gradients: int
-    """Float32, as many as parameters."""
+    """Float32, as many as parameters; of the gene table only the rows of a batch, and a copy."""
     optimizer: int
     """Two running means per parameter, float32."""
     activations: int
@@ -118,9 +124,13 @@ def estimate_memory(
     An activation takes b = 4 bytes, or 2 under bf16. Kept are:
 
     - per encoder layer and token: 8 D (norms in and out, query, key, value, mixture, both residual
-      sums), 2 F (feed-forward before and after its bend) and, where attention is no fused kernel,
-      H V for the weights of attention; with `local`, 4 bytes for each of the V distances;
-    - per decoder layer and site: the same of E, G, its heads and L, both residual sums in float32;
+      sums; with `position` sums and norms in float32) and 2 F (feed-forward before and after its
+      bend);
+    - per decoder layer and site: the same of E and G, both residual sums in float32; the last layer
+      has only 4 E (before it, its norm, key and value) for sites that are no targets;
+    - per layer b H for each of the V V, O O or T O pairs, where these weights are few enough to be
+      kept (:data:`sttrain.attention.KEPT`);
+    - with `local`, once, 4 bytes for each of the V V, O O and T O distances;
     - once: 4 b B V D and 4 b B L E around the layers; per gene b (V + D + T) for the mixture, the
       table's rows and the features, and 5 T for errors and what counts of them;
     - under bf16, a copy of the weights in 2 bytes.
@@ -141,26 +151,30 @@ def estimate_memory(
         Type of the large products.
     """
     B, M, L, V, T = shape.patches, shape.genes, shape.sites, shape.visible, shape.targets
-    D, E = config.width, config.decoder_width
+    O, D, E = shape.observed, config.width, config.decoder_width  # noqa: E741 - the legend's
     b = 2 if precision == "bf16" else 4
-    # A bias that is learnt, and plain products under bf16 on a CPU, keep the attention weights.
-    plain = config.local or precision == "bf16"
     n_parameters = sum(count_parameters(config, n_genes).values())
-    per_token = b * (8 * D + 2 * config.ffn + plain * config.heads * V) + 4 * config.local * V
-    per_site = b * (8 * E + 2 * config.decoder_ffn + plain * config.decoder_heads * L)
-    per_site += (4 - b) * 2 * E
-    activations = B * (
-        config.layers * V * per_token
-        + config.decoder_layers * L * per_site
-        + 4 * b * (V * D + L * E)
-        + M * (b * (V + D + T) + 5 * T)
-    )
+    per_token = b * (8 * D + 2 * config.ffn) + config.position * (4 - b) * 4 * D
+    per_key, per_query = (4 + 3 * b) * E, (4 + 3 * b) * E + 2 * b * config.decoder_ffn
+    decoder = (config.decoder_layers - 1) * O * (per_key + per_query) + O * per_key + T * per_query
+    apart = 4 * config.local * (V * V + O * O + T * O * (T < O))
+    weights = _weights(B, config.heads, V, V) * config.layers
+    weights += _weights(B, config.decoder_heads, O, O) * (config.decoder_layers - 1)
+    weights += _weights(B, config.decoder_heads, T, O)
+    around = 4 * b * (V * D + L * E) + M * (b * (V + D + T) + 5 * T)
+    activations = B * (config.layers * V * per_token + decoder + apart + around) + b * weights
     copies = 2 * (n_parameters - n_genes * D) if precision == "bf16" else 0
     return StepMemory(
         weights=4 * count_numbers(config, n_genes),
-        gradients=4 * n_parameters,
+        gradients=4 * (n_parameters - n_genes * D) + 8 * min(n_genes, B * M) * D,
         optimizer=8 * n_parameters,
         activations=activations + copies,
         # Signed 16-bit counts, float32 values, and the library sizes as 64-bit integers.
         batch=B * L * (6 * M + 8),
     )
+
+
+def _weights(patches: int, heads: int, queries: int, keys: int) -> int:
+    """Return the attention weights of a layer that are kept for the backward pass."""
+    number = patches * heads * queries * keys
+    return number if number <= KEPT else 0

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NoReturn, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
@@ -90,6 +92,28 @@ class Ranks:
         found = torch.tensor(values, dtype=torch.float64, device=device)
         self.guard(lambda: dist.all_reduce(found))
         return [float(value) for value in found.tolist()]
+
+    def unite(
+        self, mine: NDArray[np.bool_], device: torch.device | None = None
+    ) -> NDArray[np.bool_]:
+        """Return where any rank has True.
+
+        Raises
+        ------
+        ResourceError
+            Another rank is gone or late.
+        """
+        if self.alone:
+            return mine
+        found = torch.from_numpy(mine.astype(np.uint8)).to(device or "cpu")
+        self.guard(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
+        return found.cpu().numpy() > 0
+
+    def average(self, values: Tensor) -> None:
+        """Take the mean of a tensor over all ranks, in place."""
+        if not self.alone:
+            values.div_(self.world.n_ranks)
+            self.guard(lambda: dist.all_reduce(values))
 
     def agree(
         self,
@@ -183,6 +207,9 @@ class Ranks:
         late = [rank for rank, (_, step) in after.items() if step < self.step and rank not in gone]
         named = [f"rank {rank} is gone (it was in step {before[rank][1]:,})" for rank in gone]
         named += [f"rank {rank} hangs in step {after[rank][1]:,}" for rank in late]
+        if not after and not self.is_first:
+            # Without a launcher of its own the first rank holds the store that beats are left in.
+            named = ["rank 0 is gone, or the launcher, and the rendezvous store with it"]
         return ResourceError(
             Problem(
                 code="P31",
@@ -214,7 +241,7 @@ def join_ranks(device: str, timeout: float) -> Iterator[Ranks]:
     Parameters
     ----------
     device
-        ``cpu``, ``cuda``, or ``auto``: decides between gloo and nccl.
+        ``cpu``, ``cuda``, or ``auto``: decides whether gradients travel over gloo or nccl.
     timeout
         Seconds after which a rank that does not answer is given up.
 
@@ -236,7 +263,8 @@ def join_ranks(device: str, timeout: float) -> Iterator[Ranks]:
         store, _, _ = next(rendezvous("env://", timeout=wait))
         store.set_timeout(wait)
         dist.init_process_group(
-            "nccl" if nccl else "gloo",
+            # The few numbers and words that ranks exchange stay on the host.
+            "cpu:gloo,cuda:nccl" if nccl else "gloo",
             store=PrefixStore("sttrain", store),
             rank=rank,
             world_size=n_ranks,
@@ -319,10 +347,3 @@ def _unpack(rank: int, text: str) -> StError:
         what=told["what"], fix=told["fix"],
     )  # fmt: skip
     return _KINDS.get(value["kind"], StError)(problem)
-
-
-def add_tensor(ranks: Ranks, values: Tensor) -> Tensor:
-    """Add a tensor over all ranks, in place."""
-    if not ranks.alone:
-        ranks.guard(lambda: dist.all_reduce(values))
-    return values

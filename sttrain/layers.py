@@ -1,6 +1,7 @@
 """A transformer layer that may prefer near sites, and the codes of places in a window.
 
-Letters: B batch, V tokens, L sites of a window (P by P, row by row), D width, H heads.
+Letters: B batch, V tokens, T wanted tokens, L sites of a window (P by P, row by row), D width,
+H heads.
 """
 
 import math
@@ -8,26 +9,14 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, linear
+
+from sttrain.attention import FAR, attend
 
 _PERIOD: Final = 100.0
 """Longest wavelength of the position code over 2 pi, in sites; windows have at most 64."""
 FIRST_SLOPES: Final = math.log(1.5), math.log(0.05)
 """Range of the heads' first slopes: the nearest neighbours, to most of a window."""
-_CLOSED: Final = -30000.0
-"""Score of what may not be attended to; finite, so that no gradient is lost in bfloat16."""
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Return the attention output (B, H, V, D / H); `bias` is added to the scores (B, H, V, V).
-
-    On a CPU in bfloat16 the fused kernel's backward pass takes four to eight times as long as
-    plain products (64 tokens: 19 ms against 2; 256 tokens: 53 against 18, one core).
-    """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not torch.is_grad_enabled():
-        return scaled_dot_product_attention(q, k, v, bias.to(q.dtype))
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias.to(q.dtype)
-    return torch.softmax(scores, dim=-1, dtype=q.dtype) @ v
 
 
 class Block(nn.Module):
@@ -46,37 +35,55 @@ class Block(nn.Module):
         self.down = nn.Linear(ffn, width)
         self.slopes = nn.Parameter(torch.empty(heads)) if local else None
 
-    def forward(self, x: Tensor, keys: Tensor, apart: Tensor) -> Tensor:
-        """Map (B, V, D) to (B, V, D).
+    def forward(
+        self, x: Tensor, keys: Tensor | None, apart: Tensor, seats: Tensor | None = None
+    ) -> Tensor:
+        """Map (B, V, D) to (B, V, D), or to (B, T, D) where only some outputs are wanted.
 
         Parameters
         ----------
         x
             Tokens.
         keys
-            (B, 1, 1, V) bool, which of them may be attended to.
+            (B or 1, 1, 1, V) bool, which of them may be attended to; None where `apart` says so.
         apart
-            (B or 1, 1, V, V) distance of their sites, in sites.
+            (B or 1, 1, V, V) distance of their sites, in sites; :data:`sttrain.attention.FAR` where
+            a token may not be attended to. Without `local` near is 0.
+        seats
+            (B, T) int64, the tokens whose output is wanted; None for all of them.
         """
+        apart = (apart if keys is None else torch.where(keys, apart, FAR))[:, 0]
         B, V, D = x.shape
-        bias: Tensor | float = 0.0
-        if self.slopes is not None:
-            bias = -apart * self.slopes.exp()[:, None, None]  # (B, H, V, V)
-        bias = torch.where(keys, bias, _CLOSED)
-        # (B, V, 3 D) -> (3, B, H, V, D / H)
-        q, k, v = self.qkv(self.norm1(x)).view(B, V, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        # (B, H, V, D / H) -> (B, V, D)
-        mixed = attend(q, k, v, bias).transpose(1, 2).reshape(B, V, D)
-        x = x + self.out(mixed)
+        fall = None if self.slopes is None else self.slopes.exp()
+        normed, weight, bias = self.norm1(x), self.qkv.weight, self.qkv.bias
+        if V == 1:  # all attention goes to the only token, whatever the slopes
+            mixed = linear(normed, weight[2 * D :], bias[2 * D :])
+            mixed = mixed if fall is None else mixed + 0 * fall.sum()  # DDP wants a gradient of all
+        elif seats is None:
+            q, k, v = self.qkv(normed).view(B, V, 3, self.heads, -1).unbind(2)
+            mixed = attend(q, k, v, fall, apart)
+        else:
+            q = linear(take(normed, seats), weight[:D], bias[:D])
+            k, v = linear(normed, weight[D:], bias[D:]).view(B, V, 2, self.heads, -1).unbind(2)
+            apart = take(apart.expand(B, -1, -1), seats)
+            mixed = attend(q.view(B, -1, *k.shape[2:]), k, v, fall, apart)
+        x = (x if seats is None or V == 1 else take(x, seats)) + self.out(mixed)
         y: Tensor = x + self.down(gelu(self.up(self.norm2(x))))
         return y
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Return the rows (B, T, X) of `values` (B, V, X) at `index` (B, T)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
 
 
 def distances(index: Tensor, L: int) -> Tensor:
     """Return the distances (B, 1, V, V) between sites `index` (B, V) of a square window."""
     P = math.isqrt(L)
-    places = torch.stack([index // P, index % P], dim=-1).float()  # (B, V, 2)
-    return torch.cdist(places, places)[:, None]
+    rows, cols = index // P, index % P
+    # Whole numbers up to their root: the same on every device.
+    square = (rows[:, :, None] - rows[:, None]) ** 2 + (cols[:, :, None] - cols[:, None]) ** 2
+    return square.float().sqrt()[:, None]
 
 
 def position_code(L: int, D: int, device: torch.device) -> Tensor:

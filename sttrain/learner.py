@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from sttrain.augment import turn_batch
 from sttrain.centring import SliceMeans
+from sttrain.compiling import loosen
 from sttrain.config import RunConfig
+from sttrain.gene_rows import GeneRows
 from sttrain.losses import count_errors, smooth_targets
 from sttrain.model import Hidden, MaskedAutoencoder, normalise
 from sttrain.objectives import draw_hidden, draw_values, squared_errors
@@ -32,6 +34,8 @@ class Task:
     hidden: Hidden
     n_targets: int
     """Hidden values of real genes at observed sites."""
+    lent: GeneRows | None = None
+    """Rows of the gene table that are used in its place."""
 
     def parts(self, most: int | None) -> Iterator["Task"]:
         """Yield the task in parts of at most `most` patches; nothing of an empty one."""
@@ -56,7 +60,8 @@ class Task:
         elements = self.hidden.elements
         if elements is not None:
             elements = torch.zeros(1, *elements.shape[1:], dtype=torch.bool)
-        return Task(batch=batch, hidden=Hidden(sites=sites, elements=elements), n_targets=0)
+        hidden = Hidden(sites=sites, elements=elements)
+        return Task(batch=batch, hidden=hidden, n_targets=0, lent=self.lent)
 
     def _rows(self, rows: slice) -> "Task":
         whole, elements = self.batch, self.hidden.elements
@@ -73,7 +78,9 @@ class Task:
         hidden = Hidden(
             sites=self.hidden.sites[rows], elements=None if elements is None else elements[rows]
         )
-        return Task(batch=batch, hidden=hidden, n_targets=count_targets(batch, hidden))
+        return Task(
+            batch=batch, hidden=hidden, n_targets=count_targets(batch, hidden), lent=self.lent
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +104,21 @@ class Learner(nn.Module):
         Objective, loss, masks, precision and seed.
     facts
         Of the slices that batches come from.
+    compiled
+        Whether the model is compiled code, which is told what lengths may vary.
     """
 
     def __init__(
-        self, model: MaskedAutoencoder, config: RunConfig, facts: SliceFacts | None = None
+        self,
+        model: MaskedAutoencoder,
+        config: RunConfig,
+        facts: SliceFacts | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.config, self.facts = model, config, facts or SliceFacts()
+        self.compiled = compiled
 
     def prepare(self, batch: Batch, *, held_out: bool = False) -> Task:
         """Draw what is hidden of a batch, on the CPU; patches are turned first, if they are at all.
@@ -132,9 +147,15 @@ class Learner(nn.Module):
         device, batch = self.model.table.device, task.batch
         counts, genes, totals = as_tensors(batch.counts, batch.genes, batch.totals, device)
         sites = replace(normalise(counts, genes, totals), means=self._means(batch, device))
-        hidden, domains = task.hidden.to(device), None
+        if task.lent is not None:
+            sites = task.lent.lend(sites, batch.genes)
+        # Places are found here, on the host, so that no device waits for their number.
+        hidden = task.hidden.located(torch.from_numpy(batch.totals > 0).flatten(1)).to(device)
+        domains = None
         if batch.domains is not None:
             domains = torch.from_numpy(batch.domains).to(device)
+        if self.compiled:
+            loosen(sites, hidden)
         kind = AUTOCAST.get(self.config.precision)
         with torch.autocast(device.type, kind, enabled=kind is not None):
             found = self.model(sites, hidden, domains)

@@ -249,7 +249,7 @@ class Loop:
         if journal is not None:
             journal.write("validation", done, {"epoch": batch.epoch, "val_loss": self.val_loss})
         if better:
-            self.ranks.run_first(lambda: self._write(BEST, batch, whole=False), self.trainer.device)
+            self._write(BEST, batch, whole=False)
 
     def _save(self, batch: Batch, *, stopping: bool) -> None:
         """Write a checkpoint where one is due, at the end, and before the run is stopped."""
@@ -257,28 +257,26 @@ class Loop:
         if done % every and done != self.trainer.total and not stopping:
             return
 
-        def write() -> None:
-            self._write(step_name(done), batch, whole=True)
-            drop_old(self.output, self.options.keep)
-
-        self.ranks.run_first(write, self.trainer.device)
+        self._write(step_name(done), batch, whole=True)
 
     def _write(self, name: str, batch: Batch, *, whole: bool) -> None:
+        """Write a checkpoint on the first rank; all of them hand in their part."""
         step = (batch.step + 1) % self.order.steps
         state = StreamState(epoch=batch.epoch + (step == 0), step=step)
         facts = checkpoint_facts(
             self.document, self.corpus, state, done=self.trainer.done,
             targets=self.trainer.n_targets,
         )  # fmt: skip
-        save_checkpoint(
-            self.output,
-            name,
-            self.trainer.model,
-            self.trainer.pack() if whole else None,
-            ema=self.trainer.average.tensors() if self.trainer.average else None,
-            best=self.best,
-            **facts,
-        )
+        device, taken = self.trainer.device, self.trainer.snapshot(whole=whole)
+
+        def write() -> None:
+            save_checkpoint(
+                self.output, name, self.trainer.model, taken.optimizer, weights=taken.weights,
+                ema=taken.ema, best=self.best, **facts,
+            )  # fmt: skip
+            drop_old(self.output, self.options.keep)
+
+        self.ranks.run_first(write, device)
 
     def _summary(self, steps: int, seconds: float) -> FitSummary:
         measured = self.waited + self.worked

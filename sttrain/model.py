@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from sttrain.attention import FAR
 from sttrain.errors import BadUsageError, Problem
-from sttrain.layers import FIRST_SLOPES, Block, distances, position_code
+from sttrain.layers import FIRST_SLOPES, Block, distances, position_code, take
 from sttrain.model_config import ModelConfig as ModelConfig  # for those who build models
+from sttrain.places import Places, locate, pick, send
 from sttrain.pretext import Pretext
 
 TARGET_SUM = 1e4
@@ -42,6 +44,10 @@ class Sites:
     """(B, L) float32, log1p of the library size; 0 at unobserved sites."""
     means: Tensor | None = None
     """(B, M) float32, means of the genes over the patch's own slice; the model's without them."""
+    rows: Tensor | None = None
+    """(B, M) int64, row of `table` of each gene; with it only."""
+    table: Tensor | None = None
+    """(U, D) float32, the rows of the gene table that are used; the model's own table without."""
 
 
 def normalise(counts: Tensor, genes: Tensor, totals: Tensor) -> Sites:
@@ -79,11 +85,25 @@ class Hidden:
     """(B, L) bool, sites that are hidden altogether; observed sites only."""
     elements: Tensor | None = None
     """(B, M, L) bool, single values that are hidden at the other sites."""
+    places: Places | None = None
+    """What follows for the sites, where it was worked out beforehand."""
+
+    def located(self, observed: Tensor) -> "Hidden":
+        """Return the same with its places, given the observed sites (B, L)."""
+        return replace(self, places=locate_hidden(observed, self))
 
     def to(self, device: torch.device) -> "Hidden":
         """Return the same masks on a device."""
-        elements = None if self.elements is None else self.elements.to(device)
-        return Hidden(sites=self.sites.to(device), elements=elements)
+        return Hidden(
+            sites=send(self.sites, device),
+            elements=None if self.elements is None else send(self.elements, device),
+            places=None if self.places is None else self.places.to(device),
+        )
+
+
+def locate_hidden(observed: Tensor, hidden: Hidden) -> Places:
+    """Return the places of a batch from its observed sites (B, L) and its masks."""
+    return locate(observed, hidden.sites, elements=hidden.elements is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,18 +230,33 @@ class MaskedAutoencoder(nn.Module):
             raise _no_means()
         return sites.means
 
-    def tokens(self, sites: Sites, index: Tensor, elements: Tensor | None) -> Tensor:
+    def vectors(self, sites: Sites) -> Tensor:
+        """Return the table's rows (B, M, D) of the genes of each patch."""
+        if sites.table is None or sites.rows is None:
+            found = embedding(sites.genes, self.table)
+        else:
+            found = embedding(sites.rows, sites.table)
+        kind = found.device.type
+        # Once for all products: autocast would cast them anew for each.
+        return (
+            found.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else found
+        )
+
+    def tokens(
+        self, sites: Sites, index: Tensor, elements: Tensor | None, vectors: Tensor | None = None
+    ) -> Tensor:
         """Return the (B, V, D) tokens of the sites at `index` (B, V), without hidden elements."""
         shown = sites.real[..., None].expand(-1, -1, index.shape[1])
         if elements is not None:
             shown = shown & ~gather_sites(elements, index)
         values = gather_sites(sites.values, index) - self.centres(sites)[..., None]
-        scale = shown.sum(1, keepdim=True).clamp(min=1).rsqrt()
+        scale = shown.sum(1).clamp(min=1).rsqrt()[..., None]  # (B, V, 1)
         # (B, M, V) -> (B, V, M), then times (B, M, D) -> (B, V, D)
         mixed = torch.bmm(
-            (values * shown * scale).transpose(1, 2), embedding(sites.genes, self.table)
+            torch.where(shown, values, 0).transpose(1, 2),
+            self.vectors(sites) if vectors is None else vectors,
         )
-        x: Tensor = self.token(mixed)
+        x: Tensor = self.token(mixed * scale)
         if self.depth is not None:
             x = x + self.depth((sites.depth - self.depth_mean).gather(1, index)[..., None])
         return x
@@ -232,7 +267,7 @@ class MaskedAutoencoder(nn.Module):
         """Predict the hidden values from the others; other units than patches in their own way.
 
         Hidden sites are dropped before the encoder, which makes a high share of them cheap; the
-        decoder sees a learnt token in their place.
+        decoder sees a learnt token in their place. Unobserved sites are dropped from both.
 
         Parameters
         ----------
@@ -247,31 +282,52 @@ class MaskedAutoencoder(nn.Module):
             from sttrain.contexts import reconstruct  # it needs this module
 
             return reconstruct(self, sites, hidden, domains)
-        index, valid = pick(sites.observed & ~hidden.sites)
-        x = self.norm(self._encode(sites, index, valid, hidden.elements)[-1])
-        L, D = sites.observed.shape[1], self.config.decoder_width
-        narrow = torch.where(valid[..., None], self.narrow(x), self.hidden.to(x.dtype))
-        # (B, V, D) -> (B, L, D), with the hidden token wherever nothing was encoded
-        y = self.hidden.to(narrow.dtype).expand(len(x), L, D)
-        y = y.scatter(1, index[..., None].expand(-1, -1, D), narrow)
-        y = y + position_code(L, D, y.device)
-        keys = sites.observed[:, None, None, :]
-        apart = distances(torch.arange(L, device=y.device)[None], L)
-        for block in self.decoder:
-            y = block(y, keys, apart)
-        rows, valid = pick(hidden.sites if hidden.elements is None else sites.observed)
-        phi = self.widen(self.decoder_norm(_at(y, rows)))  # (B, T, D)
-        return self.predict(sites, phi, rows, valid)
+        places = hidden.places or locate_hidden(sites.observed, hidden)
+        vectors = self.vectors(sites)
+        x = self._encode(sites, places.visible, places.shown, hidden.elements, vectors)[-1]
+        y = self._decode(self.norm(x), places, sites.observed.shape[1])
+        phi = self.widen(self.decoder_norm(y))  # (B, T, D)
+        return self.predict(sites, phi, places.targets, places.valid, vectors)
 
-    def predict(self, sites: Sites, phi: Tensor, rows: Tensor, valid: Tensor) -> Reconstruction:
+    def predict(
+        self,
+        sites: Sites,
+        phi: Tensor,
+        rows: Tensor,
+        valid: Tensor,
+        vectors: Tensor | None = None,
+    ) -> Reconstruction:
         """Return what features (B, T, D) of the sites `rows` (B, T) say of every gene."""
-        E = embedding(sites.genes, self.table) / math.sqrt(self.config.width)
+        vectors = self.vectors(sites) if vectors is None else vectors
+        phi = phi / math.sqrt(self.config.width)
         # (B, M, D) x (B, D, T) -> (B, M, T)
-        values = torch.bmm(E.to(phi.dtype), phi.transpose(1, 2)).float()
+        values = torch.bmm(vectors.to(phi.dtype), phi.transpose(1, 2)).float()
         base = self.log_rate[sites.genes] if self.pretext.counts else self.centres(sites)
         values = values + base[..., None]
         spread = None if self.dispersion is None else self.dispersion[sites.genes]
         return Reconstruction(values=values, index=rows, valid=valid, dispersion=spread)
+
+    def _decode(self, x: Tensor, places: Places, L: int) -> Tensor:
+        """Return the decoder's state (B, T, E) at the targets, from the visible sites (B, V, D)."""
+        E = self.config.decoder_width
+        narrow = torch.where(places.shown[..., None], self.narrow(x), self.hidden.to(x.dtype))
+        # (B, V, E) -> (B, L, E), with the hidden token wherever nothing was encoded
+        y = self.hidden.to(narrow.dtype).expand(len(x), L, E)
+        y = y.scatter(1, places.visible[..., None].expand(-1, -1, E), narrow)
+        # (B, L, E) -> (B, O, E)
+        y = take(y + position_code(L, E, y.device), places.observed)
+        apart = self._reach(places.observed, places.there, L)
+        *blocks, last = self.decoder
+        for block in blocks:
+            y = block(y, None, apart)
+        found: Tensor = last(y, None, apart, places.seats)
+        return found
+
+    def _reach(self, index: Tensor, keys: Tensor, L: int) -> Tensor:
+        """Return how far (B, 1, V, V) sites `index` (B, V) are for attention; keys (B, V) open."""
+        near = distances(index, L) if self.config.local else index.new_zeros(1, 1, 1, 1).float()
+        V = index.shape[1]
+        return torch.where(keys[:, None, None, :], near, FAR).expand(-1, -1, V, -1)
 
     def encode(
         self,
@@ -316,26 +372,26 @@ class MaskedAutoencoder(nn.Module):
 
             return encode_sites(self, sites, layer)
         index, valid = pick(sites.observed)
-        states = self._encode(sites, index, valid, None)
+        states = self._encode(sites, index, valid, None, self.vectors(sites))
         x = (self.norm(states[-1]) if layer is None else states[layer]).float()
         out = x.new_zeros(*sites.observed.shape, x.shape[2])
         x = torch.where(valid[..., None], x, 0)
         return out.scatter(1, index[..., None].expand_as(x), x)
 
     def _encode(
-        self, sites: Sites, index: Tensor, valid: Tensor, elements: Tensor | None
+        self, sites: Sites, index: Tensor, valid: Tensor, elements: Tensor | None, vectors: Tensor
     ) -> list[Tensor]:
         """Return the (B, V, D) state before the first and after every layer."""
         L = sites.observed.shape[1]
-        x = self.tokens(sites, index, elements)
+        x = self.tokens(sites, index, elements, vectors)
         if self.config.position:
             x = x + position_code(L, self.config.width, index.device)[index]
-        states, apart = [x], distances(index, L)
         # A patch that shows nothing attends to one padding token, so that no softmax is empty.
         first = torch.arange(index.shape[1], device=index.device) == 0
-        keys = (valid | (first & ~valid.any(1, keepdim=True)))[:, None, None, :]
+        keys = valid | (first & ~valid.any(1, keepdim=True))
+        states, apart = [x], self._reach(index, keys, L)
         for block in self.blocks:
-            states.append(block(states[-1], keys, apart))
+            states.append(block(states[-1], None, apart))
         return states
 
 
@@ -345,24 +401,6 @@ def _no_means() -> BadUsageError:
     return BadUsageError(Problem(code="B111", subject="model", what=what, fix=fix))
 
 
-def pick(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Gather the positions that a mask (B, L) holds, in order, padded to the most of any row.
-
-    Returns
-    -------
-    tuple
-        Positions (B, V) int64, distinct within a row, and which of them are in the mask (B, V).
-    """
-    most = max(1, int(mask.sum(1).max()))
-    valid, index = torch.sort(mask, dim=1, descending=True, stable=True)
-    return index[:, :most], valid[:, :most]
-
-
 def gather_sites(values: Tensor, index: Tensor) -> Tensor:
     """Return the columns (B, M, V) of `values` (B, M, L) at the sites `index` (B, V)."""
     return values.gather(2, index[:, None, :].expand(-1, values.shape[1], -1))
-
-
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    """Return the rows (B, V, X) of `values` (B, L, X) at `index` (B, V)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sttrain.config import OptimizerConfig
 from sttrain.errors import IntegrityError, Problem
+from sttrain.sharding import part_like
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -60,9 +61,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's tensors as ``<what>/<name of the weight>``."""
+    """Return the optimizer's tensors as ``<what>/<name of the weight>``, where they are."""
     return {
-        f"{what}/{name}": value.detach().cpu().contiguous()
+        f"{what}/{name}": value.detach()
         for name, weight in model.named_parameters()
         for what, value in optimizer.state[weight].items()
     }
@@ -91,6 +92,10 @@ def unpack_state(
                     fix="remove this checkpoint; the run goes on from the one before",
                 )
             )
-        # The step counter stays on the CPU, as the optimizer itself would have it.
-        place = value if value.ndim == 0 else value.to(weight.device)
-        optimizer.state[weight][what] = place.clone()
+        if value.ndim:
+            optimizer.state[weight][what] = part_like(value, weight).clone()
+        else:
+            # The counter is where the optimizer itself would have it.
+            optimizer.state[weight][what] = (
+                value.to(weight.device) if weight.is_cuda else value.clone()
+            )

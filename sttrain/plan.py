@@ -225,6 +225,7 @@ def step_shape(
         genes=genes,
         sites=sites,
         visible=max(1, int((n - hidden).max())),
+        observed=max(1, int(n.max())),
         targets=max(1, targets),
     )
 
@@ -255,7 +256,9 @@ def _shape(
     if config.objective == "patch":
         return step_shape(config.mask, kind, observed, genes, sites)
     most = max(1, int(observed.max()))  # values alone are hidden, and no site
-    return StepShape(patches=observed.size, genes=genes, sites=sites, visible=most, targets=most)
+    return StepShape(
+        patches=observed.size, genes=genes, sites=sites, visible=most, observed=most, targets=most
+    )
 
 
 def _plan_kind(
@@ -296,6 +299,7 @@ def _of_rank(shape: StepShape, n_ranks: int) -> StepShape:
         genes=shape.genes,
         sites=shape.sites,
         visible=shape.visible,
+        observed=shape.observed,
         targets=shape.targets,
     )
 

@@ -90,4 +90,4 @@ def estimate_single_memory(
 def _single(shape: StepShape) -> StepShape:
     """Return the same sites as windows of one site each."""
     n = shape.patches * shape.visible
-    return StepShape(patches=n, genes=shape.genes, sites=1, visible=1, targets=1)
+    return StepShape(patches=n, genes=shape.genes, sites=1, visible=1, observed=1, targets=1)

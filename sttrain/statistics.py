@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sttrain.model import TARGET_SUM, Sites, normalise
+from sttrain.places import send
 from sttrain.stream import PatchSource
 
 _CHUNK = 32
@@ -113,7 +114,7 @@ def as_tensors(
     else:
         wire = counts.astype(np.int64)
     return (
-        torch.from_numpy(wire).to(device),
-        torch.from_numpy(genes).to(device),
-        torch.from_numpy(totals.astype(np.int64)).to(device),
+        send(torch.from_numpy(wire), device),
+        send(torch.from_numpy(genes), device),
+        send(torch.from_numpy(totals.astype(np.int64)), device),
     )

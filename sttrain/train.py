@@ -13,7 +13,6 @@ from typing import Final
 import torch
 
 from stbuild.corpus.reader import Corpus
-from sttrain.average import Average
 from sttrain.centring import measure_slices
 from sttrain.checkpoint import (
     FOLDER,
@@ -115,8 +114,24 @@ def fit(
             return loop.run(stream, state)
 
 
-def describe_run(corpus: Corpus, config: RunConfig, order: Order, n_ranks: int = 1) -> RunDocument:
-    """Return the document of a run on a corpus."""
+def describe_run(
+    corpus: Corpus, config: RunConfig, order: Order, n_ranks: int = 1, *, engine: str = "plain"
+) -> RunDocument:
+    """Return the document of a run on a corpus.
+
+    Parameters
+    ----------
+    corpus
+        What is trained on.
+    config
+        What is trained.
+    order
+        Of its patches.
+    n_ranks
+        Processes that train together.
+    engine
+        How: sums come out otherwise in the last bits under another one.
+    """
     return RunDocument(
         config=config,
         corpus=corpus.document.name,
@@ -124,7 +139,7 @@ def describe_run(corpus: Corpus, config: RunConfig, order: Order, n_ranks: int =
         n_patches=order.n_samples,
         steps=order.steps * config.epochs,
         fingerprint=config.fingerprint(corpus.document.corpus_id),
-        environment=describe_environment() | {"ranks": str(n_ranks)},
+        environment=describe_environment() | {"ranks": str(n_ranks), "engine": engine},
     )
 
 
@@ -167,7 +182,10 @@ class _Setting:
     @contextmanager
     def entered(self, say: Say) -> Iterator[RunDocument]:
         """Hold the run folder on the first rank, as long as this lasts, and say what is other."""
-        document = describe_run(self.corpus, self.config, self.order, self.ranks.world.n_ranks)
+        document = describe_run(
+            self.corpus, self.config, self.order, self.ranks.world.n_ranks,
+            engine=_engine(self.options, self.ranks),
+        )  # fmt: skip
         with ExitStack() as stack:
             before = self.ranks.run_first(
                 lambda: stack.enter_context(
@@ -213,9 +231,9 @@ class _Setting:
         state, done = self._place(checkpoint)
         trainer = Trainer(
             config=config, model=model, device=self.device, total=document.steps, done=done,
-            ranks=ranks, part=self.options.part,
-            average=Average(model, config.ema) if config.ema else None,
-            facts=self._slice_facts(), n_targets=checkpoint.targets_done,
+            ranks=ranks, part=self.options.part, sharded=self.options.fsdp,
+            compiled=self.options.compile, facts=self._slice_facts(),
+            n_targets=checkpoint.targets_done,
         )  # fmt: skip
         if checkpoint.optimizer is not None:
             trainer.restore(self.output / FOLDER, name, checkpoint)
@@ -268,6 +286,14 @@ class _Setting:
             raise _between(seen, self.batch)
         place = StreamState(epoch=state.epoch, step=done)
         return place, state.epoch * self.order.steps + done
+
+
+def _engine(options: FitOptions, ranks: Ranks) -> str:
+    """Return what decides the last bits of a sum besides the number of ranks."""
+    parted = options.fsdp and not ranks.alone
+    names = ["fsdp"] * parted + ["compiled"] * options.compile
+    names += [f"parts of {options.part}"] * (options.part is not None)
+    return ", ".join(names) or "plain"
 
 
 def _too_many(n_ranks: int, batch: int) -> BadUsageError:

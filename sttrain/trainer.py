@@ -7,7 +7,7 @@ is weighted right, however the batch was parted.
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -17,9 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sttrain.average import Average
 from sttrain.checkpoint import CheckpointDocument, load_ema, load_optimizer
+from sttrain.compiling import compile_model
 from sttrain.config import RunConfig
 from sttrain.distributed import Ranks
 from sttrain.errors import BadUsageError, DivergedError, Problem, ResourceError, StError
+from sttrain.gene_rows import GeneRows, RowOptimizer, drawn_genes
 from sttrain.learner import Learner, SliceFacts, Task
 from sttrain.model import MaskedAutoencoder
 from sttrain.optimizer import (
@@ -29,6 +31,7 @@ from sttrain.optimizer import (
     set_rate,
     unpack_state,
 )
+from sttrain.sharding import clip_gradients, gather, shard_model
 from sttrain.stream import Batch
 
 _NAMED: Final = 5
@@ -53,6 +56,15 @@ class StepReport:
     """Whether a rank was asked to stop."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that a checkpoint holds of a trainer, whole and on the host; empty on other ranks."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor] | None
+    ema: dict[str, Tensor] | None
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """A model, its optimizer, and how many steps they have taken."""
@@ -66,24 +78,39 @@ class Trainer:
     ranks: Ranks = field(default_factory=Ranks)
     part: int | None = None
     """Most patches of a rank that are computed at once; the gradients of parts add up."""
-    average: Average | None = None
+    sharded: bool = False
+    """Part weights and optimizer over the ranks (FSDP2) instead of copying them to each (DDP)."""
+    compiled: bool = False
+    """Compile the forward pass."""
     facts: SliceFacts = field(default_factory=SliceFacts)
     n_targets: int = 0
     """Values that all steps so far asked for."""
+    average: Average | None = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     learner: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model.to(self.device)
-        learner = Learner(self.model, self.config, self.facts)
+        self.sharded = self.sharded and not self.ranks.alone
+        # Its rows are lent to every batch; so no gradient is as long as the vocabulary.
+        self.model.table.requires_grad_(requires_grad=False)
+        if self.compiled:
+            compile_model(self.model, layers=self.sharded)
+        if self.sharded:
+            n_ranks = self.ranks.world.n_ranks
+            self.ranks.guard(lambda: shard_model(self.model, n_ranks, self.device))
+        else:
+            self.model.to(self.device)
+        learner = Learner(self.model, self.config, self.facts, compiled=self.compiled)
         self.learner = learner
-        if not self.ranks.alone:
+        if not self.ranks.alone and not self.sharded:
             self.learner = self.ranks.guard(
                 lambda: DistributedDataParallel(
                     learner, forward_sync_buffers=False, gradient_as_bucket_view=True
                 )
             )
+        self.average = Average(self.model, self.config.ema) if self.config.ema else None
         self.optimizer = build_optimizer(self.model, self.config.optimizer)
+        self.table = RowOptimizer(self.model.table, self.optimizer)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.config.precision == "fp16"
         )
@@ -101,7 +128,7 @@ class Trainer:
         discarded pass before either, both are the same.
         """
         if not self.ranks.alone:
-            self._backward([self.asker.prepare(batch).blank()], 1.0)
+            self._backward([self.asker.prepare(batch).blank()], 1.0, self._lend(batch))
             self.optimizer.zero_grad()
 
     def step(
@@ -132,8 +159,10 @@ class Trainer:
         n_targets, n_patches, n_stopping = self.ranks.agree(
             [task.n_targets, len(batch.keys), float(stopping)], error, self.device
         )
-        parts = list(task.parts(self.part)) or [task.blank()]
-        errors = self.ranks.guard(lambda: self._backward(parts, max(n_targets, 1.0)))
+        lent = self._lend(batch)
+        errors = self.ranks.guard(
+            lambda: self._backward(self.parts(task, batch.total), max(n_targets, 1.0), lent)
+        )
         (summed,) = self.ranks.add([float(errors.double().sum())], self.device)
         loss, norm = summed / max(n_targets, 1.0), self._clip()
         diverged = None
@@ -144,6 +173,9 @@ class Trainer:
             self.ranks.agree((), diverged, self.device)
             raise self._diverged(batch, errors, loss, norm)
         set_rate(self.optimizer, learning_rate(self.config.optimizer, self.done, self.total))
+        if math.isfinite(norm):
+            self.table.step(lent)
+        lent.values.grad = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.done += 1
@@ -155,13 +187,38 @@ class Trainer:
             stopping=bool(n_stopping),
         )  # fmt: skip
 
-    def pack(self) -> dict[str, Tensor]:
-        """Return all that a resumed run needs besides the weights."""
-        state = pack_state(self.model, self.optimizer)
-        if self.scaler.is_enabled():
-            kept = self.scaler.state_dict()
-            state |= {f"{_SCALER}/{key}": torch.tensor(float(kept[key])) for key in _SCALED}
-        return state
+    def parts(self, task: Task, total: int) -> list[Task]:
+        """Return the parts of a task that are computed one after the other; never none.
+
+        Sharded ranks gather weights in each of them, so that all must have as many: as many as the
+        rank with most of the `total` patches.
+        """
+        found = list(task.parts(self.part)) or [task.blank()]
+        if self.sharded:
+            most = math.ceil(total / self.ranks.world.n_ranks)
+            wanted = math.ceil(most / (self.part or max(most, 1)))
+            found += [task.blank()] * (wanted - len(found))
+        return found
+
+    def snapshot(self, *, whole: bool) -> Snapshot:
+        """Return what a checkpoint holds; all ranks must ask, and the first one gets it.
+
+        Parameters
+        ----------
+        whole
+            With all that a resumed run needs besides the weights.
+        """
+        keep = self.ranks.is_first
+        state = None
+        if whole:
+            state = gather(pack_state(self.model, self.optimizer), keep=keep)
+            if self.scaler.is_enabled():
+                kept = self.scaler.state_dict()
+                state |= {f"{_SCALER}/{key}": torch.tensor(float(kept[key])) for key in _SCALED}
+        average = None if self.average is None else gather(self.average.means, keep=keep)
+        return Snapshot(
+            weights=gather(self.model.state_dict(), keep=keep), optimizer=state, ema=average
+        )
 
     def restore(self, folder: Path, name: str, checkpoint: CheckpointDocument) -> None:
         """Take up where a checkpoint stands.
@@ -183,35 +240,44 @@ class Trainer:
         if self.average is not None:
             self.average.restore(load_ema(folder, name, checkpoint))
 
-    def _backward(self, parts: list[Task], n_targets: float) -> Tensor:
+    def _lend(self, batch: Batch) -> GeneRows:
+        """Return the rows of the gene table that the global batch uses, on every rank the same."""
+        drawn = drawn_genes(batch.genes, len(self.model.table))
+        rows = GeneRows(self.model.table, self.ranks.unite(drawn, self.device))
+        self.table.take(rows)
+        return rows
+
+    def _backward(self, parts: list[Task], n_targets: float, lent: GeneRows) -> Tensor:
         """Add the gradients of all parts and ranks up; return the errors (B,) of this rank."""
         self.optimizer.zero_grad()
         errors = []
         for number, part in enumerate(parts, 1):
             with self._unsynchronised() if number < len(parts) else nullcontext():
-                found = self._run(part)
-                # DDP takes the mean over the ranks, and the sum is wanted.
-                loss = found.sum() * (self.ranks.world.n_ranks / n_targets)
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                try:
+                    found = self.learner(replace(part, lent=lent))
+                    # DDP takes the mean over the ranks, and the sum is wanted.
+                    loss = found.sum() * (self.ranks.world.n_ranks / n_targets)
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                except RuntimeError as error:
+                    if _is_full(error):
+                        raise _full(len(part.batch.keys)) from error
+                    raise
             errors.append(found.detach())
+        if lent.values.grad is not None:
+            self.ranks.average(lent.values.grad)
         return torch.cat(errors)
-
-    def _run(self, part: Task) -> Tensor:
-        try:
-            return cast(Tensor, self.learner(part))
-        except torch.OutOfMemoryError as error:
-            raise _full(len(part.batch.keys)) from error
 
     def _unsynchronised(self) -> AbstractContextManager[None]:
         if isinstance(self.learner, DistributedDataParallel):
             return cast(AbstractContextManager[None], self.learner.no_sync())
-        return nullcontext()
+        return nullcontext()  # sharded gradients are too large to keep whole between parts
 
     def _clip(self) -> float:
         self.scaler.unscale_(self.optimizer)
         clip = self.config.optimizer.clip
         limit = math.inf if clip == "none" else clip
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        groups = self.optimizer.param_groups
+        return clip_gradients([w for group in groups for w in group["params"]], limit)
 
     def _diverged(self, batch: Batch, errors: Tensor, loss: float, norm: float) -> DivergedError:
         bad = (~torch.isfinite(errors)).nonzero().flatten().tolist()
@@ -231,6 +297,11 @@ class Trainer:
 def _nothing() -> StError:
     what, fix = "it has neither a batch nor a reason", "report this with the run's log"
     return StError(Problem(code="E001", subject="step", what=what, fix=fix))
+
+
+def _is_full(error: RuntimeError) -> bool:
+    """Return whether memory ran out; the CPU's allocator has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _full(n_patches: int) -> ResourceError:

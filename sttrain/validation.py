@@ -43,23 +43,31 @@ class Validator:
         steps = min(order.steps, math.ceil(self.patches / self.batch))
         summed, n_targets, error = 0.0, 0, None
         trainer.model.eval()
-        for step in range(ranks.world.rank, steps, ranks.world.n_ranks):
+        for first in range(0, steps, ranks.world.n_ranks):
+            step = first + ranks.world.rank
+            if step >= steps and not trainer.sharded:
+                break
             try:
-                batch = stream.read(StreamState(epoch=0, step=step))
+                # Past the end sharded ranks take part in what the others gather.
+                batch = stream.read(StreamState(epoch=0, step=step % steps))
             except StError as caught:
                 error = caught
+            if trainer.sharded:
+                ranks.agree((), error, trainer.device)
+            if error is not None:
                 break
-            found, counted = _measure(trainer, replace(batch, epoch=_EPOCH))
-            summed += found
-            n_targets += counted
+            found, counted = _measure(trainer, replace(batch, epoch=_EPOCH), self.batch)
+            summed += found if step < steps else 0.0
+            n_targets += counted if step < steps else 0
         trainer.model.train()
         total, n = ranks.agree([summed, n_targets], error, trainer.device)
         return total / max(n, 1.0)
 
 
 @torch.no_grad()
-def _measure(trainer: Trainer, batch: Batch) -> tuple[float, int]:
+def _measure(trainer: Trainer, batch: Batch, most: int) -> tuple[float, int]:
+    """Return the errors and the targets of a batch; no rank's has more patches than `most`."""
     task = trainer.asker.prepare(batch, held_out=True)
-    parts = task.parts(trainer.part)
+    parts = trainer.parts(task, most * trainer.ranks.world.n_ranks)
     summed = sum(float(trainer.asker(part).double().sum()) for part in parts)
     return summed, task.n_targets

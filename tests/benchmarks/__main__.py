@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stbuild.corpus.reader import open_corpus
 from tests.benchmarks import bench_build
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.slices import real_slices
@@ -35,12 +36,15 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
         marginal += bench_build.marginal_rows(*results)
     say("loading")
     # Late: what is loaded counts as a child's memory.
-    from tests.benchmarks import bench_load, bench_probe
+    from tests.benchmarks import bench_load, bench_probe, bench_step
 
     first = work / f"{files[0].stem}-{n_per_slice}"
     load = bench_load.measure_load(
         first / "zstd" / "corpus", first / "lz4" / "corpus", work, repeats
     )
+    say("training steps")
+    corpus = open_corpus(first / "zstd" / "corpus")
+    step = bench_step.step_lines(corpus, bench_step.RECIPE, repeats)
     command = "make bench"
     return [
         "# Speed",
@@ -73,6 +77,15 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
         *bench_load.load_rows(load),
         "",
         *bench_probe.probe_lines(repeats),
+        "## Training steps, one core",
+        "",
+        "From the integers of a batch to updated weights. The peer is the same model out of "
+        "`torch.nn.TransformerEncoderLayer` in float32, every site a token, a dense gene table "
+        "under dense AdamW (`tests/benchmarks/plain.py`); ours drops hidden and unobserved sites. "
+        "The share of peak is that of the products which the model needs, over the fastest "
+        "product of the same run. Medians, least and greatest of the turns.",
+        "",
+        *step,
     ]
 
 

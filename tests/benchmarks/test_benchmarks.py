@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from sttrain.config import RunConfig
+from sttrain.model import Hidden, MaskedAutoencoder, normalise
 from sttrain.normalised import normalise_counts
 from sttrain.source import PatchSource
 from tests.benchmarks.bench_load import (
@@ -18,9 +21,12 @@ from tests.benchmarks.bench_load import (
     write_float_shards,
 )
 from tests.benchmarks.bench_probe import measure_probe
+from tests.benchmarks.bench_step import measure_step
 from tests.benchmarks.measure import ROOT, Cost, middle, run
 from tests.benchmarks.naive import crop_patches, read_dense
+from tests.benchmarks.plain import PlainAutoencoder, plain_step
 from tests.corpora import write_corpus
+from tests.sttrain.judged import TINY
 
 SECTION = ROOT / "sample" / "Br8325_ant.h5ad"
 
@@ -98,3 +104,32 @@ def raw_samples(paths):
                 assert file is not None
                 members.setdefault(key, {})[suffix] = file.read()
         yield from members.values()
+
+
+def test_the_plain_model_is_as_large_as_ours_and_learns():
+    plain = PlainAutoencoder(TINY, 30)
+    ours = MaskedAutoencoder(TINY, 30, torch.Generator())
+    sizes = [sum(w.numel() for w in model.parameters()) for model in (plain, ours)]
+    # Its token of a hidden site stands before the encoder, ours after it.
+    assert sizes[0] - TINY.width == sizes[1] - TINY.decoder_width
+    g = torch.Generator().manual_seed(0)
+    counts, totals = torch.randint(0, 6, (3, 8, 6, 6), generator=g), torch.full((3, 6, 6), 80)
+    totals[:, 0] = 0
+    genes = torch.stack([torch.randperm(30, generator=g)[:8] for _ in range(3)])
+    sites = normalise(counts * (totals > 0)[:, None], genes, totals)
+    hidden = Hidden(sites=sites.observed & (torch.rand(3, 36, generator=g) < 0.5))
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01)
+    losses = [plain_step(plain, optimizer, sites, hidden) for _ in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_steps_are_measured(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", n_patches=5)
+    config = RunConfig.model_validate({"batch": 4, "model": TINY.model_dump()})
+    results = measure_step(corpus, config, 1)
+    assert [result.kind for result in results[:3]] == ["site", "block", "element"]
+    assert results[3].flops == sum(
+        share * result.flops for share, result in zip((0.4, 0.3, 0.3), results, strict=False)
+    )
+    assert all(result.row().count("|") == 8 for result in results)
+    assert all(t > 0 for result in results for t in (*result.peer, *result.full, *result.half))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sttrain.layers import attend, distances, position_code
-from sttrain.model import Hidden, MaskedAutoencoder, ModelConfig, gather_sites, normalise, pick
+from sttrain.layers import distances, position_code
+from sttrain.model import Hidden, MaskedAutoencoder, ModelConfig, gather_sites, normalise
 from sttrain.objectives import squared_errors
 
 K, B, M, P = 30, 3, 12, 6
@@ -235,30 +235,9 @@ def test_predictions_start_near_the_gene_means(wire, hidden):
     assert (model(sites, hidden).values - expected).abs().max() < 0.5
 
 
-def test_plain_and_fused_attention_agree():
-    """The fast way for a CPU in bfloat16 is compared with PyTorch's own."""
-    g = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, 4, 9, 8, generator=g) for _ in range(3))
-    bias = torch.randn(2, 4, 9, 9, generator=g)
-    bias[0, :, :, 5:] = -30000
-    exact = attend(q, k, v, bias)
-    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
-    plain = attend(q, k, v, bias)
-    with torch.no_grad():
-        fused = attend(q, k, v, bias)
-    assert plain.dtype == torch.bfloat16
-    assert torch.allclose(plain.float(), exact, atol=0.03)
-    assert torch.allclose(plain.float(), fused.float(), atol=0.03)
-
-
-def test_pick_pads_with_distinct_positions():
-    mask = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    index, valid = pick(mask)
-    assert index.tolist() == [[1, 3, 0], [0, 1, 2], [0, 1, 2]]
-    assert valid.tolist() == [[True, True, False], [True] * 3, [False] * 3]
-    assert gather_sites(torch.arange(8).view(1, 2, 4), index[:1]).tolist() == [
-        [[1, 3, 0], [5, 7, 4]]
-    ]
+def test_gather_sites():
+    index = torch.tensor([[1, 3, 0]])
+    assert gather_sites(torch.arange(8).view(1, 2, 4), index).tolist() == [[[1, 3, 0], [5, 7, 4]]]
 
 
 def test_places():

@@ -49,3 +49,12 @@ def test_only_matrices_of_layers_decay_and_the_table_has_its_rate():
 def test_both_kinds(name, kind):
     model = MaskedAutoencoder(ModelConfig(width=16, layers=1), 5, torch.Generator())
     assert type(build_optimizer(model, OptimizerConfig(name=name))) is kind
+
+
+def test_rises_stays_and_falls_at_the_end():
+    """Warm-up, stable, decay."""
+    config = OptimizerConfig(lr=1.0, warmup=0.1, schedule="wsd", decay=0.2)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10:81] == [1.0] * 71
+    assert rates[80:] == pytest.approx([1.0 - 0.05 * i for i in range(20)])

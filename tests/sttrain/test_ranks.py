@@ -9,21 +9,26 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from safetensors.numpy import load_file
 
 from stbuild.corpus.reader import open_corpus
+from sttrain.checkpoint import list_checkpoints
 from sttrain.order import Order
 from sttrain.stream import PatchSource
 from sttrain.trace import read_trace
 from tests.corpora import write_corpus
+from tests.sttrain.processes import Job, Starter, wait_for_lines
+
+pytestmark = pytest.mark.dist
 
 RECIPE = """
 epochs = {epochs}
 batch = 8
 precision = "fp32"
 statistics_patches = 16
+ema = 0.9
 [model]
 width = 16
 layers = 1
@@ -34,45 +39,213 @@ decoder_layers = 1
 decoder_heads = 2
 decoder_ffn = 8
 """
-EPOCHS = 20
+EPOCHS = 10
 STEPS = 4 * EPOCHS
+OPTIONS = [
+    "--workers=0", "--threads=1", "--device=cpu", "--trace", "--keep=3", "--checkpoint-every=7",
+    "--log-every=1", "--timeout=30", "--logger=none",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def starter():
+    found = Starter()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, starter):
     """A corpus of 30 patches (batches of 8, the last of 6) and an uninterrupted run of one rank."""
     root = tmp_path_factory.mktemp("ranks")
     write_corpus(root / "corpus", n_patches=15)
     (root / "recipe.toml").write_text(RECIPE.format(epochs=EPOCHS))
-    assert fit(root, "alone").returncode == 0
+    finish(start(starter, root, "alone"))
     return root
 
 
-def command(root, name, n_ranks, *more):
-    launcher = ["torch.distributed.run", "--nproc-per-node", str(n_ranks), "--monitor-interval=0.2"]
-    start = [sys.executable, "-m", *(launcher if n_ranks > 1 else [])]
-    start += ["-m", "sttrain"] if n_ranks > 1 else ["sttrain"]
-    options = ["--workers", "0", "--threads", "1", "--device", "cpu", "--trace", "--keep", "3"]
-    options += ["--checkpoint-every", "7", "--log-every", "1", "--timeout", "30"]
-    return [*start, "fit", str(root / "corpus"), "-c", str(root / "recipe.toml"), "-o",
-            str(root / name), *options, *map(str, more)]  # fmt: skip
+def arguments(root: Path, name: str, *more: object) -> list[str]:
+    where = [str(root / "corpus"), "-c", str(root / "recipe.toml"), "-o", str(root / name)]
+    return ["fit", *where, *OPTIONS, *map(str, more)]
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+def start(starter: Starter, root: Path, name: str, n_ranks: int = 1, *more: object) -> Job:
+    return starter.start(arguments(root, name, *more), root / name, n_ranks)
 
 
-def fit(root, name, n_ranks=1, *more):
-    return subprocess.run(
-        command(root, name, n_ranks, *more), capture_output=True, text=True, check=False,
-        env=environment(), timeout=240,
-    )  # fmt: skip
+def finish(job: Job) -> None:
+    assert set(job.wait()) == {0}, job.text()
 
 
-def start(root, name, n_ranks, *more):
+def log_of(root: Path, name: str) -> Path:
+    return root / name / "log.jsonl"
+
+
+def losses(root, name):
+    lines = [json.loads(line) for line in log_of(root, name).read_text().splitlines()]
+    return [line["loss"] for line in lines if line["event"] == "step"]
+
+
+def tensors(root, name, suffix=".safetensors"):
+    return load_file(root / name / "checkpoints" / f"step-{STEPS:08d}{suffix}")
+
+
+def expected_trace(root):
+    source = PatchSource(open_corpus(root / "corpus"), "train")
+    order = Order(n_samples=len(source), batch=8, seed=0)
+    batches = [order.global_batch(e, s) for e in range(EPOCHS) for s in range(order.steps)]
+    return {i: [source.index.keys[n] for n in batch] for i, batch in enumerate(batches, 1)}
+
+
+def check_against_alone(root, name, *, exactly=None):
+    assert read_trace(root / name) == expected_trace(root)
+    assert losses(root, name) == pytest.approx(losses(root, "alone"), rel=1e-4)
+    if exactly is not None:
+        for suffix in (".safetensors", ".optimizer.safetensors", ".ema.safetensors"):
+            ours, theirs = tensors(root, name, suffix), tensors(root, exactly, suffix)
+            assert ours.keys() == theirs.keys()
+            assert all((ours[key] == theirs[key]).all() for key in theirs)
+        assert losses(root, name) == losses(root, exactly)
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_samples_are_the_same_at_any_number_of_ranks(lab, starter, n_ranks):
+    job = start(starter, lab, f"by{n_ranks}", n_ranks)
+    finish(job)
+    assert job.text().count(f"{STEPS} steps,") == 1  # one rank speaks for all
+    check_against_alone(lab, f"by{n_ranks}")
+
+
+@pytest.mark.parametrize("n_ranks", [3, *(pytest.param(i, marks=pytest.mark.slow)
+                                          for i in (1, 2, 4))])  # fmt: skip
+def test_a_stopped_run_goes_on_bit_for_bit_at_the_same_number_of_ranks(lab, starter, n_ranks):
+    """Stopped between two checkpoints, and killed there."""
+    whole, name = f"whole{n_ranks}", f"parted{n_ranks}"
+    finish(start(starter, lab, whole, n_ranks))
+    for lines, what in ((10, signal.SIGTERM), (24, signal.SIGKILL)):
+        job = start(starter, lab, name, n_ranks)
+        wait_for_lines(log_of(lab, name), lines, job)
+        job.send(what)
+        codes = job.wait(60)
+        if what == signal.SIGTERM:
+            assert set(codes) == {143}, job.text()
+            assert "interrupted; finished work is kept" in job.text()
+            newest = list_checkpoints(lab / name)[0]
+            assert newest == f"step-{len(losses(lab, name)):08d}"
+    finish(start(starter, lab, name, n_ranks))
+    check_against_alone(lab, name, exactly=whole)
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 5))]
+)
+def test_a_killed_rank_is_named_and_fewer_ranks_go_on(lab, starter, seed):
+    """Four, of which one is killed at a random step, then two, then three."""
+    draw, name = np.random.default_rng(seed), f"killed{seed}"
+    for n_ranks in (4, 2):
+        log = log_of(lab, name)
+        have = len(losses(lab, name)) if log.is_file() else 0
+        job = start(starter, lab, name, n_ranks)
+        wait_for_lines(log, min(have + int(draw.integers(3, 14)), STEPS - 6), job)
+        victim = int(draw.integers(n_ranks))
+        job.send(signal.SIGKILL, victim)
+        began = time.monotonic()
+        codes = job.wait(60)
+        assert time.monotonic() - began < 60
+        assert codes.pop(victim) == -signal.SIGKILL
+        assert set(codes) == {7}, job.text()
+        for rank in set(range(n_ranks)) - {victim}:
+            assert f"rank {victim} is gone" in job.text(rank)
+    job = start(starter, lab, name, 3)
+    finish(job)
+    assert "ranks was 4, is now 3" in job.text()
+    check_against_alone(lab, name)
+
+
+def test_parted_weights_train_alike_and_leave_the_same_files(lab, starter, tmp_path):
+    """FSDP2 on two ranks, killed; then DDP on three; then parted again on two, in parts."""
+    name = "fsdp"
+    job = start(starter, lab, name, 2, "--fsdp")
+    wait_for_lines(log_of(lab, name), 12, job)
+    job.send(signal.SIGKILL)
+    job.wait(60)
+    for suffix in (".safetensors", ".optimizer.safetensors", ".ema.safetensors"):
+        ours = load_file(lab / name / "checkpoints" / f"step-00000007{suffix}")
+        theirs = tensors(lab, "alone", suffix)
+        assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+    job = start(starter, lab, name, 3)
+    wait_for_lines(log_of(lab, name), 20, job)
+    job.send(signal.SIGTERM)
+    assert set(job.wait(60)) == {143}
+    job = start(starter, lab, name, 2, "--fsdp", "--part=3", "--val-split=train")
+    finish(job)
+    assert read_trace(lab / name) == expected_trace(lab)
+    assert losses(lab, name) == pytest.approx(losses(lab, "alone"), rel=1e-4)
+    ours, theirs = tensors(lab, name), tensors(lab, "alone")
+    assert all(np.allclose(ours[key], theirs[key], atol=2e-3) for key in theirs)
+
+
+def test_what_one_rank_cannot_read_stops_all_with_its_cause(tmp_path, starter):
+    write_corpus(tmp_path / "corpus", n_patches=15)
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(epochs=2))
+    shard = next((tmp_path / "corpus" / "data" / "train").glob("*.tar"))
+    raw = bytearray(shard.read_bytes())
+    raw[700] ^= 1
+    shard.write_bytes(raw)
+    job = start(starter, tmp_path, "run", 2)
+    assert job.wait(60) == [6, 6], job.text()
+    assert "L03" in job.text(0)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_named(lab, starter):
+    job = start(starter, lab, "hanging", 2, "--timeout=5")
+    wait_for_lines(log_of(lab, "hanging"), 5, job)
+    job.send(signal.SIGSTOP, 1)
+    began = time.monotonic()
+    assert starter.ask(wait=job.numbers[0], seconds=60) == 7
+    assert time.monotonic() - began < 60
+    assert "rank 1 is gone" in job.text(0)
+    job.send(signal.SIGKILL, 1)
+    starter.ask(wait=job.numbers[1], seconds=60)
+
+
+def test_more_ranks_than_patches_of_a_batch_are_refused(lab, tmp_path, starter):
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(epochs=1).replace("batch = 8", "batch = 1"))
+    (tmp_path / "corpus").symlink_to(lab / "corpus")
+    job = start(starter, tmp_path, "run", 2)
+    assert job.wait(60) == [2, 2]
+    assert "T07" in job.text(0)
+
+
+def test_two_jobs_in_one_folder(lab, starter):
+    """The second one is refused on all its ranks; the first one ends as if alone."""
+    first = start(starter, lab, "shared", 1)
+    wait_for_lines(log_of(lab, "shared"), 1, first)
+    first.send(signal.SIGSTOP)
+    second = start(starter, lab, "shared", 2)
+    codes = second.wait(60)
+    first.send(signal.SIGCONT)
+    finish(first)
+    assert codes == [5, 5], second.text()
+    assert "another process is training in it" in second.text(0)
+    check_against_alone(lab, "shared", exactly="alone")
+
+
+# --- under torchrun -------------------------------------------------------------------------
+
+
+def torchrun(root: Path, name: str, n_ranks: int) -> "subprocess.Popen[str]":
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--monitor-interval=0.2"]
+    command = [*launcher, "--nproc-per-node", str(n_ranks), "-m", "sttrain"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     return subprocess.Popen(
-        command(root, name, n_ranks, *more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment(),
+        [*command, *arguments(root, name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=environment,
     )  # fmt: skip
 
 
@@ -89,138 +262,29 @@ def ranks_of(process):
     return found
 
 
-def wait_for_step(root, name, step, process):
-    log, until = root / name / "log.jsonl", time.monotonic() + 90
-    while time.monotonic() < until and process.poll() is None:
-        if log.is_file() and len(log.read_text().splitlines()) >= step:
-            return
+def test_the_command_of_the_readme_when_a_rank_is_killed(lab, starter):
+    """Torchrun ends the job and names the rank; the run goes on without torchrun, too."""
+    process, log = torchrun(lab, "launched", 2), log_of(lab, "launched")
+    until = time.monotonic() + 120
+    while not (log.is_file() and log.read_bytes().count(b"\n") > 8) and time.monotonic() < until:
         time.sleep(0.02)
-    pytest.fail(f"no step {step}: {process.communicate(timeout=10)[0]}")
-
-
-def losses(root, name):
-    lines = [json.loads(line) for line in (root / name / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if line["event"] == "step"]
-
-
-def weights(root, name):
-    return load_file(root / name / "checkpoints" / f"step-{STEPS:08d}.safetensors")
-
-
-def expected_trace(root):
-    source = PatchSource(open_corpus(root / "corpus"), "train")
-    order = Order(n_samples=len(source), batch=8, seed=0)
-    batches = [order.global_batch(e, s) for e in range(EPOCHS) for s in range(order.steps)]
-    return {i: [source.index.keys[n] for n in batch] for i, batch in enumerate(batches, 1)}
-
-
-def check_against_alone(root, name, *, exactly=None):
-    assert read_trace(root / name) == expected_trace(root)
-    assert losses(root, name) == pytest.approx(losses(root, "alone"), rel=1e-4)
-    if exactly is not None:
-        ours, theirs = weights(root, name), weights(root, exactly)
-        assert all((ours[key] == theirs[key]).all() for key in theirs)
-        assert losses(root, name) == losses(root, exactly)
-
-
-@pytest.mark.parametrize("n_ranks", [2, *(pytest.param(i, marks=pytest.mark.slow) for i in (3, 4))])
-def test_the_samples_are_the_same_at_any_number_of_ranks(lab, n_ranks):
-    done = fit(lab, f"by{n_ranks}", n_ranks)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(f"{STEPS} steps") == 2  # one rank speaks for all
-    check_against_alone(lab, f"by{n_ranks}")
-
-
-@pytest.mark.parametrize("n_ranks", [pytest.param(2, marks=pytest.mark.slow), 3,
-                                     pytest.param(4, marks=pytest.mark.slow)])  # fmt: skip
-def test_a_stopped_run_goes_on_bit_for_bit_at_the_same_number_of_ranks(lab, n_ranks):
-    whole, name = f"whole{n_ranks}", f"parted{n_ranks}"
-    assert fit(lab, whole, n_ranks).returncode == 0
-    for step in (11, 30):
-        process = start(lab, name, n_ranks)
-        wait_for_step(lab, name, step, process)
-        for rank in ranks_of(process).values():
-            rank.send_signal(signal.SIGTERM)
-        text, _ = process.communicate(timeout=60)
-        assert "interrupted; finished work is kept" in text
-    done = fit(lab, name, n_ranks)
-    assert done.returncode == 0, done.stderr
-    check_against_alone(lab, name, exactly=whole)
-
-
-@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
-def test_a_killed_rank_ends_the_job_and_fewer_ranks_go_on(lab, seed):
-    draw, name = np.random.default_rng(seed), f"killed{seed}"
-    for n_ranks in (4, 2):
-        process = start(lab, name, n_ranks)
-        have = len(losses(lab, name)) if (lab / name / "log.jsonl").is_file() else 0
-        wait_for_step(lab, name, min(have + int(draw.integers(5, 26)), STEPS - 8), process)
-        victim = int(draw.integers(n_ranks))
-        ranks_of(process)[victim].kill()
-        began = time.monotonic()
-        text, _ = process.communicate(timeout=60)
-        assert time.monotonic() - began < 60
-        assert process.returncode != 0
-        assert f"rank      : {victim}" in text, text  # the launcher's table
-    done = fit(lab, name, 3)
-    assert done.returncode == 0, done.stderr
-    assert "ranks was 2, is now 3" in done.stderr or "ranks was 4, is now 3" in done.stderr
-    check_against_alone(lab, name)
-
-
-def test_preemption_writes_a_checkpoint_and_exits_143(lab):
-    process = start(lab, "preempted", 1)
-    wait_for_step(lab, "preempted", 9, process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    done = len(losses(lab, "preempted"))
-    assert (lab / "preempted" / "checkpoints" / f"step-{done:08d}.json").is_file()
-    assert fit(lab, "preempted").returncode == 0
-    check_against_alone(lab, "preempted", exactly="alone")
-
-
-def test_what_one_rank_cannot_read_stops_all_with_its_cause(lab, tmp_path):
-    root = tmp_path
-    write_corpus(root / "corpus", n_patches=15)
-    (root / "recipe.toml").write_text(RECIPE.format(epochs=2))
-    shard = next((root / "corpus" / "data" / "train").glob("*.tar"))
-    raw = bytearray(shard.read_bytes())
-    raw[700] ^= 1
-    shard.write_bytes(raw)
-    done = fit(root, "run", 2)
-    assert done.returncode != 0
-    assert "L03" in done.stderr
-    assert "exitcode  : 6" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_rank_that_hangs_is_named(lab):
-    process = start(lab, "hanging", 2, "--timeout", "5")
-    wait_for_step(lab, "hanging", 5, process)
-    ranks_of(process)[1].suspend()
+    ranks_of(process)[1].kill()
     began = time.monotonic()
     text, _ = process.communicate(timeout=60)
     assert time.monotonic() - began < 60
-    assert "rank 1 is gone" in text, text
+    assert process.returncode != 0
+    assert "rank      : 1" in text, text  # the launcher's table
+    job = start(starter, lab, "launched", 2)
+    finish(job)
+    assert "going on from step-" in job.text()
+    check_against_alone(lab, "launched")
 
 
-def test_more_ranks_than_patches_of_a_batch_are_refused(lab, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE.format(epochs=1).replace("batch = 8", "batch = 1"))
-    (tmp_path / "corpus").symlink_to(lab / "corpus")
-    done = fit(tmp_path, "run", 2)
-    assert done.returncode != 0
-    assert "T07" in done.stderr
-    assert "exitcode  : 2" in done.stderr
-
-
-@pytest.mark.dist
 @pytest.mark.slow
-def test_ranks_share_the_batches_of_blocks(lab):
+def test_ranks_share_the_batches_of_blocks(lab, starter):
     """The same trace on one, two and three ranks, where shards come in groups."""
     blocks = ("--order", "block", "--group", "2", "--epochs", "3")
-    assert fit(lab, "blocks-1", 1, *blocks).returncode == 0
+    finish(start(starter, lab, "blocks-1", 1, *blocks))
     for n_ranks in (2, 3):
-        done = fit(lab, f"blocks-{n_ranks}", n_ranks, *blocks)
-        assert done.returncode == 0, done.stderr
+        finish(start(starter, lab, f"blocks-{n_ranks}", n_ranks, *blocks))
         assert read_trace(lab / f"blocks-{n_ranks}") == read_trace(lab / "blocks-1")

@@ -35,7 +35,8 @@ def forward(objective):
     sites = normalise(counts, genes, totals)
     errors, n = squared_errors(sites, hidden, model(sites, hidden, domains))
     most = int((totals > 0).flatten(1).sum(1).max())
-    shape = StepShape(patches=B, genes=M, sites=P * P, visible=most, targets=most)
+    sizes = {"patches": B, "genes": M, "sites": P * P}
+    shape = StepShape(**sizes, visible=most, observed=most, targets=most)
     return model, errors.sum() / n.sum(), shape
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -29,6 +30,7 @@ from sttrain.trace import read_trace
 from sttrain.train import fit
 from sttrain.trainer import choose_device, choose_precision
 from tests.corpora import write_corpus
+from tests.sttrain.processes import Starter, wait_for_lines
 
 SIZES = {
     "width": 16, "layers": 1, "heads": 2, "ffn": 16,
@@ -37,7 +39,7 @@ SIZES = {
 CONFIG = RunConfig.model_validate(
     {"epochs": 3, "batch": 8, "precision": "fp32", "statistics_patches": 16, "model": SIZES}
 )
-OPTIONS = FitOptions(threads=1, workers=0, checkpoint_every=3, log_every=1)
+OPTIONS = FitOptions(threads=1, workers=0, checkpoint_every=3, log_every=1, logger=())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def root(tmp_path_factory):
 def whole(tmp_path_factory, root):
     """An uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    fit(root, run, CONFIG, OPTIONS)
+    fit(root, run, CONFIG, OPTIONS.model_copy(update={"logger": ("tensorboard",)}))
     return run
 
 
@@ -258,47 +260,71 @@ def command(root: Path, run: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "sttrain", "fit", str(root), "-o", str(run), *SETTINGS,
         "--set=statistics_patches=16", "--set=precision=fp32", "--batch=8", "--threads=1",
-        "--checkpoint-every=7", "--log-every=1", *more,
+        "--checkpoint-every=7", "--log-every=1", "--logger=none", *more,
     ]  # fmt: skip
 
 
-def wait_for_steps(run: Path, process: "subprocess.Popen[bytes]", steps: int) -> None:
-    log = run / "log.jsonl"
-    for _ in range(6000):
-        if log.is_file() and len(log.read_text().splitlines()) >= steps:
-            return
-        if process.poll() is not None:
-            pytest.fail(f"the run ended by itself: {process.returncode}")
-        time.sleep(0.01)
-    pytest.fail("the run made no step in a minute")
+@pytest.fixture(scope="module")
+def starter():
+    found = Starter()
+    yield found
+    found.close()
 
 
 @pytest.mark.dist
-def test_kill_9_and_the_same_command_again(root, tmp_path):
+def test_kill_9_and_the_same_command_again(root, tmp_path, starter):
     """Killed in earnest, anywhere: samples and losses go on as if the run had never stopped."""
     run, plain = tmp_path / "run", tmp_path / "plain"
-    process = subprocess.Popen(command(root, run, "--epochs=40"))
-    wait_for_steps(run, process, 20)
-    process.kill()
-    process.wait()
-    subprocess.run(command(root, run, "--epochs=40"), check=True, capture_output=True)
-    fit(root, plain, CONFIG.model_copy(update={"epochs": 40}), OPTIONS)
+    job = starter.start(command(root, run, "--epochs=10")[3:], tmp_path / "out")
+    wait_for_lines(run / "log.jsonl", 20, job)
+    job.send(signal.SIGKILL)
+    job.wait()
+    assert subprocess.run(command(root, run, "--epochs=10"), check=True, capture_output=True)
+    fit(root, plain, CONFIG.model_copy(update={"epochs": 10}), OPTIONS)
     assert losses(run) == losses(plain)
     assert weights(run) == weights(plain)
 
 
+@pytest.mark.slow
+@pytest.mark.dist
+def test_killed_ten_times_at_random_the_weights_are_those_of_an_unkilled_run(
+    root, tmp_path, starter
+):
+    """Killed anywhere, also inside of saving: a checkpoint is written after every step."""
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    more = ("--epochs=60", "--checkpoint-every=1", "--keep=2", "--set=ema=0.99")
+    draw, steps = np.random.default_rng(0), 4 * 60
+    begun = []
+    for _ in range(10):
+        job = starter.start(command(root, run, *more)[3:], tmp_path / "out")
+        log = run / "log.jsonl"
+        have = log.read_bytes().count(b"\n") if log.is_file() else 0
+        wait_for_lines(log, have + int(draw.integers(1, steps // 12)), job)
+        time.sleep(float(draw.uniform(0, 0.05)))
+        job.send(signal.SIGKILL)
+        assert job.wait() == [-signal.SIGKILL], job.text()
+        begun.append(json.loads(log.read_text().splitlines()[-1])["steps"])
+    assert begun[-1] < steps
+    assert sorted(begun) == begun
+    for folder in (run, plain):
+        job = starter.start(command(root, folder, *more)[3:], tmp_path / "out")
+        assert job.wait() == [0], job.text()
+    assert losses(run) == losses(plain)
+    for suffix in ("safetensors", "optimizer.safetensors", "ema.safetensors"):
+        name = f"checkpoints/{list_checkpoints(plain)[0]}.{suffix}"
+        assert (run / name).read_bytes() == (plain / name).read_bytes()
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_exits_with_its_code(root, tmp_path, number, code):
+def test_a_signal_saves_and_exits_with_its_code(root, tmp_path, starter, number, code):
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command(root, run, "--epochs=2000", "--checkpoint-every=100000"), stderr=subprocess.PIPE
-    )
-    wait_for_steps(run, process, 3)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert b"run the same command again to resume" in said
+    more = "--epochs=2000", "--checkpoint-every=100000"
+    job = starter.start(command(root, run, *more)[3:], tmp_path / "out")
+    wait_for_lines(run / "log.jsonl", 3, job)
+    job.send(number)
+    assert job.wait(60) == [code]
+    assert "run the same command again to resume" in job.text()
     newest = list_checkpoints(run)[0]
     assert newest == f"step-{losses(run)[-1][0]:08d}"
 

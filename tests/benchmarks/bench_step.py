@@ -1,0 +1,203 @@
+"""The training step: patches a second of one core, and what share of the processor's products.
+
+The peer is :mod:`tests.benchmarks.plain`. Both take the same patches under the same masks, in
+turns in one process, and start from integers. The peak is the fastest of some plain matrix
+products, measured in the same turns.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from stbuild.corpus.reader import Corpus, open_corpus
+from sttrain.config import RunConfig, load_config
+from sttrain.costs import StepShape, count_flops
+from sttrain.model import MaskedAutoencoder, normalise
+from sttrain.objectives import KINDS, Kind
+from sttrain.order import Order
+from sttrain.plan import kind_shares
+from sttrain.statistics import as_tensors
+from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
+from sttrain.trainer import Trainer, choose_precision
+from tests.benchmarks.measure import ROOT
+from tests.benchmarks.plain import PlainAutoencoder, plain_step
+
+HEAD = [
+    "| masks of a step | peer, patches/s | ours float32 | times peer | share of peak | ours bf16 | "
+    "times peer |",
+    "|---|---|---|---|---|---|---|",
+]
+_PRODUCTS = ((1024, 1024, 1024), (2048, 256, 1024), (2048, 256, 768), (2048, 1024, 256))
+CPU = torch.device("cpu")
+RECIPE = ROOT / "manifests" / "runs" / "small.toml"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """CPU seconds of a step of each rival, turn by turn."""
+
+    kind: str
+    patches: int
+    flops: float
+    peer: list[float]
+    full: list[float]
+    half: list[float]
+    """None where the processor has no instructions for bf16."""
+    peak: list[float]
+    """Floating-point operations a second of the fastest product."""
+
+    def row(self) -> str:
+        """Return the line of the table."""
+        share = [self.flops / t / peak for t, peak in zip(self.full, self.peak, strict=True)]
+        cells = [
+            f"{self.patches / median(self.peer):.1f}",
+            f"{self.patches / median(self.full):.1f}",
+        ]
+        cells += [_ratio(self.peer, self.full), _spread(share)]
+        if self.half:
+            cells += [f"{self.patches / median(self.half):.1f}", _ratio(self.peer, self.half)]
+        else:
+            cells += ["no bf16 here", "-"]
+        return f"| {self.kind} | {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"**{median(values):.2f}** ({min(values):.2f} to {max(values):.2f})"
+
+
+def _ratio(peer: Sequence[float], ours: Sequence[float]) -> str:
+    return _spread([a / b for a, b in zip(peer, ours, strict=True)])
+
+
+def measure_step(
+    corpus: Corpus, config: RunConfig, repeats: int, kinds: Sequence[Kind] = KINDS
+) -> list[StepResult]:
+    """Take `repeats` steps of every rival under every kind of mask, in turns.
+
+    The last result is the mean step of the recipe's mix of masks.
+    """
+    source = PatchSource(corpus, config.split)
+    order = Order(n_samples=len(source), batch=config.batch, seed=config.seed)
+    batch = PatchStream(source, order).read(StreamState())
+    results = [_measure_kind(batch, source.n_genes, config, kind, repeats) for kind in kinds]
+    shares = kind_shares(config.mask)
+    if len(results) > 1:
+        results.append(_mix(results, [shares[kind] for kind in kinds]))
+    return results
+
+
+def _mix(results: Sequence[StepResult], shares: Sequence[float]) -> StepResult:
+    def mean(name: str) -> list[float]:
+        turns = zip(*(getattr(result, name) for result in results), strict=True)
+        return [sum(s * t for s, t in zip(shares, turn, strict=True)) for turn in turns]
+
+    flops = sum(s * result.flops for s, result in zip(shares, results, strict=True))
+    text = f"the recipe's mix ({', '.join(f'{share:.0%}' for share in shares)})"
+    peak = [max(turn) for turn in zip(*(r.peak for r in results), strict=True)]
+    return StepResult(
+        text, results[0].patches, flops, mean("peer"), mean("full"), mean("half"), peak
+    )
+
+
+def _measure_kind(
+    batch: Batch, n_genes: int, config: RunConfig, kind: Kind, repeats: int
+) -> StepResult:
+    mask = config.mask.model_copy(update={"kind": kind})
+    rivals: list[Callable[[], object]] = [_peer(batch, n_genes, config, kind)]
+    able = choose_precision("auto", CPU) == "bf16"
+    trainers = []
+    for precision in ("fp32", *(["bf16"] if able else [])):
+        changed = config.model_copy(update={"mask": mask, "precision": precision})
+        trainers.append(_trainer(changed, n_genes))
+        rivals.append(lambda trainer=trainers[-1]: trainer.step(batch))
+    times: list[list[float]] = [[] for _ in rivals]
+    peak = []
+    for turn in range(repeats + 1):  # the first one warms up
+        found = [_seconds(rival) for rival in rivals]
+        fastest = _peak()
+        if turn:
+            peak.append(fastest)
+            for kept, seconds in zip(times, found, strict=True):
+                kept.append(seconds)
+    task = trainers[0].asker.prepare(batch)
+    places = task.hidden.located(torch.from_numpy(batch.totals > 0).flatten(1)).places
+    assert places is not None
+    shape = StepShape(
+        patches=len(batch.keys), genes=batch.genes.shape[1], sites=batch.totals[0].size,
+        visible=places.visible.shape[1], observed=places.observed.shape[1],
+        targets=places.targets.shape[1],
+    )  # fmt: skip
+    flops = count_flops(config.model, shape).total
+    return StepResult(
+        kind, len(batch.keys), flops, times[0], times[1], times[2] if able else [], peak
+    )
+
+
+def _trainer(config: RunConfig, n_genes: int) -> Trainer:
+    model = MaskedAutoencoder(config.model, n_genes, torch.Generator().manual_seed(0))
+    return Trainer(config=config, model=model, device=CPU, total=10**6)
+
+
+def _peer(batch: Batch, n_genes: int, config: RunConfig, kind: Kind) -> Callable[[], object]:
+    changed = config.model_copy(update={"mask": config.mask.model_copy(update={"kind": kind})})
+    hidden = _trainer(changed, n_genes).asker.prepare(batch).hidden
+    model = PlainAutoencoder(config.model, n_genes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.optimizer.lr)
+
+    def step() -> float:
+        sites = normalise(*as_tensors(batch.counts, batch.genes, batch.totals, CPU))
+        return plain_step(model, optimizer, sites, hidden)
+
+    return step
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+def _peak() -> float:
+    """Return the operations a second of the fastest float32 product."""
+    best = 0.0
+    for n, k, m in _PRODUCTS:
+        a, b = torch.ones(n, k), torch.ones(m, k)
+        for _ in range(6):
+            best = max(best, 2 * n * k * m / _seconds(lambda a=a, b=b: a @ b.T))
+    return best
+
+
+def step_lines(corpus: Corpus, recipe: Path, repeats: int) -> list[str]:
+    """Measure a recipe, with and without its distances, and return the lines of the report."""
+    torch.set_num_threads(1)
+    config, lines = load_config(recipe, {}), []
+    plainer = config.model.model_copy(update={"local": False, "position": True})
+    for what, model in (
+        ("attention falls with distance by learnt slopes, as in the recipe", config.model),
+        ("a code of positions instead, so that PyTorch's fused attention serves the peer", plainer),
+    ):
+        results = measure_step(corpus, config.model_copy(update={"model": model}), repeats)
+        peak = median([peak for result in results for peak in result.peak])
+        head = f"{recipe.name}, batch {config.batch}; {what}."
+        fastest = f"The fastest float32 product ran at {peak / 1e9:.0f} GFLOP/s."
+        lines += [f"{head} {fastest}", "", *HEAD, *(r.row() for r in results), ""]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path, help="a corpus of 16 x 16 sites x 512 genes")
+    parser.add_argument("-c", "--config", type=Path, default=RECIPE)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    lines = step_lines(open_corpus(options.corpus), options.config, options.repeats)
+    print("\n".join(lines))  # noqa: T201 - the result of a script
+
+
+if __name__ == "__main__":
+    main()

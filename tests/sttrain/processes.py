@@ -1,0 +1,109 @@
+"""Real processes of ``sttrain fit`` for tests: alone or as ranks, to be waited for or killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 240
+"""Patience with a job; the machine may be busy."""
+
+
+class Starter:
+    """Forks processes from one that has imported everything; see :mod:`tests.sttrain.starter`."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.sttrain.starter"], cwd=ROOT, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def ask(self, **question: object) -> int | None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps(question)}\n")
+        self._process.stdin.flush()
+        answer: int | None = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def start(self, arguments: list[str], output: Path, n_ranks: int = 1) -> "Job":
+        """Start one process, or the ranks of a job, as a launcher on one machine would."""
+        where = {}
+        if n_ranks > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            where = {
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n_ranks),
+                "LOCAL_WORLD_SIZE": str(n_ranks),
+            }  # fmt: skip
+        numbers, outputs = [], []
+        for rank in range(n_ranks):
+            own = where and {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            outputs.append(output.with_suffix(f".{rank}.txt"))
+            outputs[-1].unlink(missing_ok=True)
+            number = self.ask(arguments=arguments, environment=where | own, output=str(outputs[-1]))
+            assert number is not None
+            numbers.append(number)
+        return Job(starter=self, numbers=numbers, outputs=outputs)
+
+
+@dataclass
+class Job:
+    """Processes that run together."""
+
+    starter: Starter
+    numbers: list[int]
+    outputs: list[Path]
+
+    def send(self, what: signal.Signals, rank: int | None = None) -> None:
+        for number in self.numbers if rank is None else [self.numbers[rank]]:
+            os.kill(number, what)
+
+    def poll(self) -> bool:
+        """Return whether the first process still runs."""
+        return Path(f"/proc/{self.numbers[0]}/stat").read_text().split()[2] != "Z"
+
+    def wait(self, seconds: float = SECONDS) -> list[int]:
+        """Return the exit codes; a process that is too slow fails the test."""
+        until, codes = time.monotonic() + seconds, []
+        for number in self.numbers:
+            code = self.starter.ask(wait=number, seconds=max(0, until - time.monotonic()))
+            if code is None:
+                self.send(signal.SIGKILL)
+                self.wait()
+                pytest.fail(f"a process did not end in {seconds:.0f} s: {self.text()}")
+            codes.append(code)
+        self.numbers = []
+        return codes
+
+    def text(self, rank: int | None = None) -> str:
+        """Return what the processes said."""
+        chosen = self.outputs if rank is None else [self.outputs[rank]]
+        return "\n".join(path.read_text() for path in chosen if path.exists())
+
+
+def wait_for_lines(log: Path, lines: int, job: Job) -> None:
+    """Wait until a run's log has so many lines."""
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until and job.poll():
+        if log.is_file() and log.read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.005)
+    pytest.fail(f"no {lines} lines: {job.text()}")

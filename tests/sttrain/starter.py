@@ -1,0 +1,68 @@
+"""Starts processes of ``sttrain`` that need not import PyTorch again: each is a fork of this one.
+
+Reads a JSON line for each: ``{"arguments", "environment", "output"}`` starts one and answers with
+its number, ``{"wait", "seconds"}`` answers with its exit code, negative for a signal, null if it
+still runs. Nothing here has threads, so that a fork is a whole process.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+
+import tensorboard.summary.writer.event_file_writer  # type: ignore[import-untyped]  # noqa: F401
+import torch.distributed.fsdp
+import torch.nn.parallel  # noqa: F401
+
+import sttrain.curves
+import sttrain.train  # noqa: F401
+from sttrain.cli import main
+
+
+def run(arguments: list[str], environment: dict[str, str], output: str) -> None:
+    """Be the process: never returns."""
+    os.setsid()
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.update(environment)
+    sys.argv = ["sttrain", *arguments]
+    code = 1
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - a test shall read it
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def wait(number: int, seconds: float) -> int | None:
+    until = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(number, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.005)
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "wait" in asked:
+            answer = wait(asked["wait"], asked["seconds"])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                run(**asked)
+        sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
