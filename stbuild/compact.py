@@ -4,6 +4,7 @@
 configuration are unchanged is left alone.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -235,10 +236,13 @@ def compact(
         outcomes: list[Outcome[GridReport]] = runner(compact_slice, tasks, done)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         reports = tuple(outcome.result for outcome in outcomes if outcome.result is not None)
-        if error := _duplicates(reports, tasks):
+        reports, twins = _part_twins(reports)
+        if error := _refuse_twins(twins, tasks):
             errors.append(error)
         if errors and (not skip_bad or not reports):
             raise merge_errors(errors)
+        for twin in twins:
+            shutil.rmtree(out / f"{twin}.zarr")
         entries = tuple(
             CatalogueEntry(slug=r.slug, fingerprint=r.fingerprint, content=r.content)
             for r in reports
@@ -263,21 +267,24 @@ def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | N
     return whole if len(whole) == len(tasks) else None
 
 
-def _duplicates(reports: tuple[GridReport, ...], tasks: list[CompactTask]) -> StError | None:
-    """Refuse two slices of the same content: they would leak between splits."""
-    paths = {task.record.slug: task.record.path for task in tasks}
+def _part_twins(reports: tuple[GridReport, ...]) -> tuple[tuple[GridReport, ...], dict[str, str]]:
+    """Return the reports of distinct content, and the first slug of each that repeats another."""
     first: dict[str, str] = {}
-    problems = []
-    for report in reports:
-        other = first.setdefault(report.content, report.slug)
-        if other != report.slug:
-            problems.append(
-                Problem(
-                    code="B010",
-                    subject=f"slice '{report.slug}'",
-                    where=paths[report.slug],
-                    what=f"same content as slice '{other}' ({paths[other]})",
-                    fix="list it once; a duplicate would leak between splits",
-                )
-            )
+    kept = tuple(r for r in reports if first.setdefault(r.content, r.slug) == r.slug)
+    return kept, {r.slug: first[r.content] for r in reports if first[r.content] != r.slug}
+
+
+def _refuse_twins(twins: dict[str, str], tasks: list[CompactTask]) -> StError | None:
+    """Refuse slices that repeat the content of another: they would leak between splits."""
+    paths = {task.record.slug: task.record.path for task in tasks}
+    problems = [
+        Problem(
+            code="B010",
+            subject=f"slice '{slug}'",
+            where=paths[slug],
+            what=f"same content as slice '{other}' ({paths[other]})",
+            fix="list it once; a duplicate would leak between splits",
+        )
+        for slug, other in twins.items()
+    ]
     return as_error(problems, BadInputError)

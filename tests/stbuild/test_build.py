@@ -13,6 +13,7 @@ import webdataset
 
 from stbuild.assemble import publish_corpus
 from stbuild.build import build_corpus
+from stbuild.catalogue import read_catalogue
 from stbuild.compact import compact
 from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.documents import ShardConfig
@@ -227,6 +228,17 @@ def test_the_same_slice_twice_is_refused(slice_files, tmp_path):
     with pytest.raises(BadInputError, match="B010"):
         compact(read_inputs(files), GRID, tmp_path / "g", run_loop)
     assert not (tmp_path / "g" / "grids.json").exists()
+
+
+def test_of_the_same_slice_twice_one_is_kept_where_bad_ones_are_skipped(slice_files, tmp_path):
+    shutil.copy(slice_files[0], tmp_path / "copy.h5ad")
+    files = [str(slice_files[0]), str(tmp_path / "copy.h5ad")]
+    for _ in range(2):
+        done = compact(read_inputs(files), GRID, tmp_path / "g", run_loop, skip_bad=True)
+        assert [error.problems[0].code for error in done.rejected] == ["B010"]
+        assert [report.slug for report in done.reports] == ["alpha"]
+        assert [entry.slug for entry in read_catalogue(tmp_path / "g").grids] == ["alpha"]
+        assert not (tmp_path / "g" / "copy.zarr").exists()
 
 
 def test_good_grids_are_kept_when_another_slice_is_bad(slice_files, tmp_path):
