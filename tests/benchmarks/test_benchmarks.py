@@ -2,6 +2,7 @@
 
 import sys
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_loaders_yield_the_same_patches(tmp_path):
     """What is compared in speed is the same in content: ours against the peer's float32."""
     corpus = write_corpus(tmp_path / "c", n_patches=20)
     source = PatchSource(corpus, "train")
-    ours = {}
+    ours: dict[str, Any] = {}
     for batch in stream(source):
         values = normalise_counts(batch.counts, batch.genes, batch.totals)
         ours |= dict(zip(batch.keys, values, strict=True))
@@ -82,7 +83,7 @@ def test_loaders_yield_the_same_patches(tmp_path):
 
 def raw_samples(paths):
     for path in paths:
-        members = {}
+        members: dict[str, dict[str, bytes]] = {}
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 key, _, suffix = info.name.partition(".")
