@@ -14,8 +14,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_UNUSED: Final = 3
-"""References to a buffer that only we hold: the list, the loop's name, and getrefcount's own."""
+
+def _references(held: list[NDArray[np.uint8]], at: int) -> int:
+    return sys.getrefcount(held[at])
+
+
+_UNUSED: Final = _references([np.empty(1, np.uint8)], 0)
+"""References to a buffer that only a list holds, as this interpreter counts them."""
 
 
 class Buffers:
@@ -46,15 +51,16 @@ class Buffers:
 
     def _find(self, size: int) -> NDArray[np.uint8] | None:
         """Return an unused buffer of that size, or up to twice as large."""
-        for buffer in self._held:
-            if size <= buffer.nbytes <= 2 * size and sys.getrefcount(buffer) == _UNUSED:
-                return buffer
+        for at in range(len(self._held)):
+            if size <= self._held[at].nbytes <= 2 * size and _references(self._held, at) == _UNUSED:
+                return self._held[at]
         return None
 
     def _keep(self, fresh: NDArray[np.uint8]) -> None:
         if len(self._held) >= self.most:
-            unused = [i for i, b in enumerate(self._held) if sys.getrefcount(b) == _UNUSED]
-            if not unused:
+            unused = (i for i in range(len(self._held)) if _references(self._held, i) == _UNUSED)
+            oldest = next(unused, None)
+            if oldest is None:
                 return
-            del self._held[unused[0]]
+            del self._held[oldest]
         self._held.append(fresh)

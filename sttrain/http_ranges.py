@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from fsspec.asyn import sync  # type: ignore[import-untyped]
 from fsspec.implementations.http import HTTPFileSystem  # type: ignore[import-untyped]
 
 from stbuild.corpus.transient import TransientError
@@ -21,6 +22,8 @@ from stbuild.corpus.urls import refuse_redirect
 from sttrain.transport import Patience, RefusedError
 
 _BLOCK: Final = 1 << 16
+_CLOSING: Final = 5.0
+"""Seconds in which connections close."""
 _LONGEST_WAIT: Final = 60.0
 _MOST_REDIRECTS: Final = 5
 _PASSING: Final = frozenset({408, 409, 423, 425, 429, 500, 502, 503, 504, 520, 522, 524})
@@ -42,6 +45,11 @@ class HTTPRanges(HTTPFileSystem):  # type: ignore[misc]
     def __init__(self, patience: Patience) -> None:
         super().__init__(get_client=_open_client)
         self.patience = patience
+
+    def hang_up(self) -> None:
+        """Close all connections; what waits for an answer fails at once."""
+        if self._session is not None:
+            sync(self.loop, self._session.close, timeout=_CLOSING)
 
     async def _cat_file(
         self, path: str, start: int = 0, end: int = 0, total: int | None = None
@@ -74,7 +82,8 @@ class HTTPRanges(HTTPFileSystem):  # type: ignore[misc]
                     if reply.status not in _REDIRECTS:
                         return await _read(reply, start, end, total)
                     url = _redirected(path, urljoin(url, reply.headers.get("Location", "")))
-        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+        # A session that is closed on the way is a RuntimeError.
+        except (TimeoutError, aiohttp.ClientError, RuntimeError, ValueError) as error:
             raise TransientError(_words(error)) from error
         msg = "it leads from one place to another without end"
         raise RefusedError(msg)

@@ -103,6 +103,7 @@ def fit(
         # Whatever one rank cannot do (read the corpus, hold the folder) stops all of them.
         heard = say if ranks.is_first else (lambda _: None)
         task = _Setting(root, output, config, options, ranks)
+        stack.callback(task.leave)  # a server that stalls must not keep the process from its end
         with task.entered(heard) as document:
             trainer, state, best = task.prepare(document, heard)
             loop = Loop(
@@ -198,6 +199,11 @@ class _Setting:
             if (remark := self._remark()) is not None:
                 say(remark)
             yield document
+
+    def leave(self) -> None:
+        """End what still waits for a server."""
+        if isinstance(self.corpus, RemoteCorpus):
+            self.corpus.folder.hang_up()
 
     def _remark(self) -> str | None:
         """Say what makes a run over a network slower than it need be; None where nothing does."""

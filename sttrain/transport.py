@@ -6,6 +6,7 @@ for, whatever the server sends; what it is, the caller checks by digest.
 
 import errno
 import logging
+import threading
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -72,6 +73,7 @@ class RemoteFolder:
             raise BadInputError(_problem("R01", url, reason, _FIX_URL))
         self.url, self.patience = url.rstrip("/"), patience or Patience()
         self._scheme = url.partition(":")[0].lower()
+        self._left = threading.Event()
         self._files = self._open()
 
     def _open(self) -> Any:  # noqa: ANN401 - fsspec ships no types
@@ -88,6 +90,15 @@ class RemoteFolder:
             what = f"{self._scheme}: URLs need the package {package}, which is not installed"
             fix = f"pip install '{package}'"
             raise PlatformError(_problem("E009", self.url, what, fix)) from error
+
+    def hang_up(self) -> None:
+        """Let whoever waits for a server give up: what comes is not wanted any more."""
+        self._left.set()
+        if self._scheme in ("http", "https"):
+            self._files.hang_up()
+
+    def _when_to_retry(self, error: Exception) -> bool | float:
+        return False if self._left.is_set() else when_to_retry(error)
 
     def where(self, path: str) -> str:
         """Return the URL of a file as it is shown."""
@@ -125,7 +136,7 @@ class RemoteFolder:
             wait_max=patience.longest_wait, wait_jitter=patience.wait / 4,
         )  # fmt: skip
         try:
-            return caller(when_to_retry, self._ask, path, start, end, total)
+            return caller(self._when_to_retry, self._ask, path, start, end, total)
         except TransientError as error:
             what = f"{error}; given up after {patience.attempts} attempts"
             raise RemoteError(_problem("R05", self.where(path), what, _FIX_AGAIN)) from None

@@ -33,7 +33,7 @@ _MAGIC: Final = b"STINDEX1"
 _ALIGNED: Final = 64
 _ROWS: Final = 2**18
 """Rows that are looked at together."""
-_FIX: Final = "free space, or name another folder for the cache"
+_FIX: Final = "free space, or name another folder for the cache (--cache)"
 _COLUMNS: Final[Mapping[str, tuple[Any, tuple[int, ...]]]] = {
     **ARRAY_COLUMNS,
     "slice": (np.int32, ()),

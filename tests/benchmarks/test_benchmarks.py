@@ -96,7 +96,7 @@ def test_loaders_yield_the_same_patches(tmp_path):
 
 def raw_samples(paths):
     for path in paths:
-        members: dict[str, Any] = {}
+        members: dict[str, dict[str, bytes]] = {}
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 key, _, suffix = info.name.partition(".")

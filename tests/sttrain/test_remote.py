@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -361,6 +362,19 @@ def test_reading_ahead_leaves_faults_to_the_reader(server, url, tmp_path):
     shard_of = source.index.shard[np.concatenate([order.global_batch(0, i) for i in range(30)])]
     assert taken == list(range(int(np.flatnonzero(shard_of == 1)[0]) // 2))
     assert not [t for t in threading.enumerate() if t.name.startswith("sttrain")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_who_leaves_does_not_wait_for_a_server(server, url, tmp_path, workers):
+    """A process that is to end ends, though a server stalls and much patience is left."""
+    server.files[f"/{SHARD}"].ways = ["silent"]
+    remote = open_remote(url, tmp_path, patience=Patience(attempts=50, wait=0.01, stall=300))
+    leaving = Timer(0.5, remote.folder.hang_up)
+    leaving.start()
+    began = time.monotonic()
+    with pytest.raises(RemoteError, match="given up"):
+        batches(remote, workers=workers)
+    assert time.monotonic() - began < 10
 
 
 def test_a_missing_shard_may_be_skipped(local, server, url, tmp_path):
