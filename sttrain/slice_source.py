@@ -71,8 +71,8 @@ class SliceSource:
         self.group = group
         self.patches = PatchSource(corpus, split)
         self.index, self.spots, self.views = plan_views(corpus, split, context, self.patches.index)
-        self.shards = corpus.document.shards_of(split, "slice")
-        for shard in self.shards:
+        self.entries = corpus.document.shards_of(split, "slice")
+        for shard in self.entries:
             corpus.shard_file(shard)
         self._ends = np.cumsum(self.views)
         self._domains: dict[int, NDArray[np.int64]] = {}
@@ -154,7 +154,7 @@ class SliceSource:
             if at in self._kept:
                 self._kept.move_to_end(at)
                 return self._kept[at]
-        shard = self.shards[int(self.index.shard[at])]
+        shard = self.entries[int(self.index.shard[at])]
         where = f"{shard.path}:{self.index.keys[at]}"
         raw = self.corpus.read_sample(shard, self.index, at)
         whole = decode_whole(unpack_sample(raw, where)[1], where)
