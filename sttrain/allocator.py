@@ -1,8 +1,8 @@
 """Memory that a step frees and the next one wants again stays with the process.
 
-Glibc gives large blocks back to the system, which then hands out empty pages one by one: half of the
-system time of a training step on a CPU, a twentieth of the step. Only a process that does nothing
-but train should ask for this; the command line does.
+Glibc gives large blocks back to the system, which then hands out empty pages one by one: half of
+the system time of a training step on a CPU, a twentieth of the step. Only a process that does
+nothing but train should ask for this; the command line does.
 """
 
 import ctypes
