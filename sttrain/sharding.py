@@ -6,7 +6,6 @@ leaves here is whole: checkpoints are the same files at any number of ranks, par
 """
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ def shard_model(model: MaskedAutoencoder, n_ranks: int, device: torch.device) ->
 
 def whole(value: Tensor) -> Tensor:
     """Return a tensor with the parts of all ranks; every rank must ask."""
-    return cast(Tensor, value.full_tensor()) if isinstance(value, DTensor) else value  # type: ignore[no-untyped-call]
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:

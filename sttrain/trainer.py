@@ -92,7 +92,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.sharded = self.sharded and not self.ranks.alone
         # Its rows are lent to every batch; so no gradient is as long as the vocabulary.
-        self.model.table.requires_grad_(requires_grad=False)
+        self.model.table.requires_grad_(False)  # noqa: FBT003 - it knows no name
         if self.compiled:
             compile_model(self.model, layers=self.sharded)
         if self.sharded:
@@ -257,7 +257,7 @@ class Trainer:
                     found = self.learner(replace(part, lent=lent))
                     # DDP takes the mean over the ranks, and the sum is wanted.
                     loss = found.sum() * (self.ranks.world.n_ranks / n_targets)
-                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                    self.scaler.scale(loss).backward()
                 except RuntimeError as error:
                     if _is_full(error):
                         raise _full(len(part.batch.keys)) from error

@@ -9,12 +9,14 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
 from stbuild.corpus.reader import Corpus, open_corpus
+from sttrain.allocator import keep_freed_memory
 from sttrain.config import RunConfig, load_config
 from sttrain.costs import StepShape, count_flops
 from sttrain.model import MaskedAutoencoder, normalise
@@ -114,7 +116,7 @@ def _measure_kind(
     for precision in ("fp32", *(["bf16"] if able else [])):
         changed = config.model_copy(update={"mask": mask, "precision": precision})
         trainers.append(_trainer(changed, n_genes))
-        rivals.append(lambda trainer=trainers[-1]: trainer.step(batch))
+        rivals.append(partial(trainers[-1].step, batch))
     times: list[list[float]] = [[] for _ in rivals]
     peak = []
     for turn in range(repeats + 1):  # the first one warms up
@@ -168,13 +170,14 @@ def _peak() -> float:
     for n, k, m in _PRODUCTS:
         a, b = torch.ones(n, k), torch.ones(m, k)
         for _ in range(6):
-            best = max(best, 2 * n * k * m / _seconds(lambda a=a, b=b: a @ b.T))
+            best = max(best, 2 * n * k * m / _seconds(partial(torch.mm, a, b.T)))
     return best
 
 
 def step_lines(corpus: Corpus, recipe: Path, repeats: int) -> list[str]:
     """Measure a recipe, with and without its distances, and return the lines of the report."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # for the peer, too
     config, lines = load_config(recipe, {}), []
     plainer = config.model.model_copy(update={"local": False, "position": True})
     for what, model in (

@@ -84,7 +84,7 @@ def plain_step(
         secret = secret | hidden.elements
     secret = secret & sites.observed[:, None] & sites.real[..., None]
     loss = ((model(sites, hidden) - sites.values) ** 2)[secret].mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    return loss.item()
+    return float(loss.detach())

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from stbuild.corpus import durable
 from stbuild.corpus.reader import open_corpus
 from sttrain import checkpoint as store
 from sttrain.config import FitOptions, RunConfig
@@ -125,7 +124,10 @@ def test_gradients_are_shortened_as_pytorch_does():
             b.grad = a.grad.clone()
         norm = clip_gradients([*ours, nn.Parameter(torch.zeros(4))], limit)
         assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs, limit)))
-        assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.grad is not None
+            assert b.grad is not None
+            assert torch.allclose(a.grad, b.grad)
 
 
 def test_a_step_clips_the_gene_rows_with_all_else(root):
@@ -274,7 +276,7 @@ def refuse_flushes_of(monkeypatch, name: str, after: int) -> None:
             raise OSError(28, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr(durable.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
 
 
 @pytest.mark.parametrize("after", range(3), ids=["weights", "optimizer", "document"])
