@@ -106,6 +106,7 @@ def fit(
 
     Example: sttrain fit train/ -c manifests/runs/small.toml -o run/ --set optimizer.lr=3e-4
     """
+    from sttrain.allocator import keep_freed_memory
     from sttrain.curves import plot_if_possible
     from sttrain.plan import describe_plan, plan_run
     from sttrain.remote import open_location
@@ -130,6 +131,7 @@ def fit(
         if not flags["quiet"]:
             click.echo(text, err=True)
 
+    keep_freed_memory()
     shown = {"quiet": flags["quiet"], "device": chosen.device.replace("auto", "cpu")}
     with show_training("fit", **shown) as progress:
         summary = run_fit(corpus, output, recipe, chosen, progress=progress, say=say)
