@@ -21,7 +21,7 @@ from stbuild.lattices import Lattice
 from stbuild.provenance import describe_origin
 from stbuild.slices import Notice, Slice, SliceRecord
 
-_FEW_SITES: Final = 96
+_FEW_SITES: Final = 128
 """Sites of the median window below which a recognised lattice may be a finer one than the true."""
 _DISAGREE: Final = 0.2
 """Residual, in pitches, from which array coordinates and positions are said to disagree."""

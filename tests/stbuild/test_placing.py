@@ -174,7 +174,7 @@ def test_bins_are_named_by_their_cell_and_keep_their_cells():
 
 
 def test_two_sections_that_nobody_tells_apart_leave_a_sparse_lattice_and_a_word(tmp_path):
-    """Their spots fit a finer lattice, a quarter of which they fill."""
+    """Their spots fit a finer lattice, most of which stays empty."""
     first, second = (make_anndata(Spec(seed=seed, drop=0)) for seed in (1, 2))
     second.obsm["spatial"] = second.obsm["spatial"] + [37.0, 21.0]
     data = anndata.concat([first, second], index_unique="-")
