@@ -1,6 +1,7 @@
 # This file only names commands. `make` alone lists them.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 export VENV
 
 BIN := $(VENV)/bin
@@ -22,7 +23,7 @@ demo: $(STAMP)  ## sample slices -> corpus -> pretraining -> probes -> report, i
 	bash sample/demo.sh
 
 test: lint types  ## lint, types and all tests but the slow ones
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/pytest -q -m 'slow and not gpu'

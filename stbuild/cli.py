@@ -33,6 +33,7 @@ from stbuild.options import (
     worker_options,
 )
 from stbuild.publish.command import publish
+from stbuild.publish.push.command import push
 from stbuild.screen import Screen, format_size
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def _read_genes(vocabulary: str | None) -> Any:
     return read_vocabulary(Path(vocabulary))
 
 
-for command in (fetch, publish, *COMMANDS):
+for command in (fetch, publish, push, *COMMANDS):
     cli.add_command(command)
 
 

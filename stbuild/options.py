@@ -17,6 +17,8 @@ from stbuild.corpus.errors import BadUsageError, Problem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+click.rich_click.TEXT_MARKUP = "rich"
+
 
 def _option(model: type[BaseModel], name: str) -> Callable[[Command], Command]:
     """Make the option of one configuration field; its default stays the model's."""
@@ -118,7 +120,7 @@ def source_options(command: Command) -> Command:
         click.option(
             "--probe-memory",
             type=click.FloatRange(min=0.1),
-            help="GiB that the reader of one file may use [default: 3/4 of the machine's].",
+            help="GiB that the reader of one file may use \\[default: 3/4 of the machine's].",
         ),
         click.option(
             "--probe-timeout",

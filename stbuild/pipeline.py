@@ -96,7 +96,8 @@ def open_runner(jobs: int, scheduler: str | None) -> Iterator[Runner]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            # With None its HTTP server would listen on every address of the machine, port 8787.
+            dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
         Client(cluster) as client,

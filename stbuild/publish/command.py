@@ -10,6 +10,7 @@ import rich_click as click
 from stbuild.corpus.documents import read_config
 from stbuild.options import Command, shared_options
 from stbuild.publish.options import PublishOptions
+from stbuild.publish.push.command import push_options, run_push
 from stbuild.screen import Screen, format_size
 
 
@@ -36,14 +37,22 @@ def _said(
               help="File with the citation, such as BibTeX.")  # fmt: skip
 @_said("date")
 @_said("release_version")
+@click.option(
+    "--push", "target", help="Send it on: hf:ORG/NAME, zenodo, zenodo-sandbox; see `stbuild push`."
+)
+@push_options
 @shared_options
-def publish(corpus: str, output: str, citation: str | None, **flags: Any) -> None:
+def publish(
+    corpus: str, output: str, citation: str | None, target: str | None, **flags: Any
+) -> None:
     """Make a release of a finished CORPUS: card, Croissant, licences, provenance, checksums.
 
     The corpus is verified first. Slices whose licence is unknown or does not allow it are refused
     by name.
 
     Example: stbuild publish train/ -o release/ --title "Our corpus" --author "A. Lab"
+
+    And sent on, after a look at what that means: ... --push hf:our-lab/our-corpus --dry-run
     """
     from stbuild.publish.release import publish_release
 
@@ -74,4 +83,9 @@ def publish(corpus: str, output: str, citation: str | None, **flags: Any) -> Non
         "bytes": summary.n_bytes,
         "already_done": summary.already_done,
     }
-    screen.result(value, lines)
+    if target is None:
+        screen.result(value, lines)
+        return
+    for line in lines:
+        screen.say(line)
+    run_push(Path(output), target, screen, flags)

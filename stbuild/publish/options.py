@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import CorpusDocument, Document
@@ -10,6 +10,8 @@ from stbuild.corpus.documents import CorpusDocument, Document
 
 class PublishOptions(Document):
     """What a publisher says of a release; none of it changes a shard."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     title: str | None = None
     """Title of the card, else the corpus's name."""

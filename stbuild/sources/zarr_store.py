@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import zarr
 
+from stbuild.sources.blosc_frames import check_frames
 from stbuild.sources.faults import SourceFaultError
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class StoredArray:
         self._array = array
         _check_codecs(array, where)
         _check_size(array, where)
+        if wrong := guard(lambda: check_frames(place_of(array)), where):
+            raise SourceFaultError("B004", where, wrong, FIX)
 
     def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401 - as NumPy
         return guard(lambda: self._array[key], self.where)

@@ -76,6 +76,8 @@ def check_checksums(corpus: Corpus, release: ReleaseDocument | None) -> Iterator
         other = sorted(set(expected) ^ set(lines), key=lambda line: line[66:])
         first = other[0].strip()[66:] if other else "the order of lines"
         yield bad(path, f"{len(other)} lines are not those of corpus.json (first: {first!r})")
+        if release is None and any(line[66:].strip() == RELEASE_JSON for line in other):
+            yield bad(corpus.root / RELEASE_JSON, "missing, though SHA256SUMS lists it")
     if raw != corpus.document.to_bytes():
         yield bad(document, "its bytes are not the form that a corpus.json is written in")
     for name in (names.CORPUS_JSON, RELEASE_JSON):

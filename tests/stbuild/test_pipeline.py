@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import dataclass
 
+import psutil
 import pytest
 
 from stbuild.corpus.errors import BadInputError, Problem, RemoteError
@@ -42,6 +43,21 @@ def test_local_processes_give_the_outcomes_of_a_loop():
         outcomes = runner(work, jobs, lambda: None)
     assert [o.result for o in outcomes] == [o.result for o in run_loop(work, jobs, lambda: None)]
     assert str(outcomes[2].error) == "error[B000] 2: no twos. fix: drop it"
+
+
+@pytest.mark.dist
+def test_two_runs_at_once_listen_on_loopback_alone():
+    with open_runner(2, None) as one, open_runner(2, None) as two:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = {
+            connection.laddr.ip
+            for process in processes
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        jobs = [Job("only", 4)]
+        assert [runner(work, jobs, lambda: None)[0].result for runner in (one, two)] == [8, 8]
 
 
 @pytest.mark.slow
