@@ -1,5 +1,6 @@
 """Reading in a child process: the same slice as here; a reader that dies or hangs is named."""
 
+import faulthandler
 import os
 import signal
 import time
@@ -76,7 +77,7 @@ def forked(answer, seconds=5, size=0):
     """Run one request as the server does, in this process, and return how its child ended."""
     child = os.fork()
     if child == 0:
-        os.close(2)  # pytest's fault handler would write a page about every signal
+        faulthandler.disable()  # it would write a page about every signal
         jail_child._answer = answer
         jail_child._run_child({"seconds": seconds, "bytes": size, "folder": "/nonexistent"})
     _, status = os.waitpid(child, 0)
