@@ -174,6 +174,14 @@ class TestStandingFiles:
             fetch(one, replace=replace_it)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C through; workers of a parallel test run ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestResuming:
     def test_a_cut_connection_is_gone_on_with(self, one: Path, server: Server) -> None:
         server.host("a", BODY, "cut:10000", "cut:5000", "good")
@@ -292,7 +300,9 @@ class TestResuming:
         assert server.ranges("a")[-1] is not None
         assert (one.parent / "data/s0.bin").read_bytes() == BODY
 
-    def test_ctrl_c_ends_at_once_and_keeps_what_came(self, one: Path, server: Server) -> None:
+    def test_ctrl_c_ends_at_once_and_keeps_what_came(
+        self, one: Path, server: Server, interruptible: None
+    ) -> None:
         server.host("a", BODY, "stall:20000")
         timer = Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         begin = monotonic()
