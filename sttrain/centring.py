@@ -48,7 +48,7 @@ def measure_slices(*sources: PatchSource) -> SliceMeans:
     Raises
     ------
     IntegrityError
-        A patch is damaged.
+        A patch is damaged, and damage is not to be skipped.
     """
     slugs = sorted({slug for source in sources for slug in source.index.slices})
     rows = {slug: row for row, slug in enumerate(slugs)}
@@ -57,9 +57,12 @@ def measure_slices(*sources: PatchSource) -> SliceMeans:
     for source in sources:
         for first in range(0, len(source), _CHUNK):
             numbers = range(first, min(first + _CHUNK, len(source)))
-            batch = normalise(*as_tensors(*source.read(numbers), torch.device("cpu")))
+            found = source.gather(numbers)  # without the damaged ones, where those are skipped
+            host = torch.device("cpu")
+            batch = normalise(*as_tensors(found.counts, found.genes, found.totals, host))
             real, index = batch.real.numpy(), batch.genes.numpy()
-            mine = np.array([rows[source.index.slices[number]] for number in numbers])
+            kept = [numbers[at] for at in found.kept.tolist()]
+            mine = np.array([rows[source.index.slices[number]] for number in kept], np.int64)
             places = np.broadcast_to(mine[:, None], real.shape)[real], index[real]
             np.add.at(sums, places, batch.values.double().sum(2).numpy()[real])
             observed = batch.observed.sum(1, keepdim=True).numpy()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from stbuild.corpus.reader import Corpus, open_corpus
+from sttrain.centring import measure_slices
 from sttrain.config import FitOptions
 from sttrain.distributed import Ranks
 from sttrain.errors import IntegrityError
@@ -237,6 +238,25 @@ def starter():
     found = Starter()
     yield found
     found.close()
+
+
+def test_means_of_slices_are_those_of_the_patches_that_are_left(copy):
+    """A skipped patch moves no other into a slice that is not its own."""
+    damage(copy, BAD)
+    source = PatchSource(copy, "train", on_bad="skip")
+    found = measure_slices(source)
+    for slug, row in found.rows.items():
+        of_it = [i for i in range(len(source)) if source.index.slices[i] == slug and i not in BAD]
+        sums, seen = np.zeros(source.n_genes), np.zeros(source.n_genes)
+        for number in of_it:
+            counts, genes, totals = (array[0] for array in source.read([number]))
+            at = totals > 0
+            for gene, values in zip(genes.tolist(), counts.astype(float), strict=True):
+                if gene >= 0:
+                    sums[gene] += np.log1p(1e4 * values[at] / totals[at]).sum()
+                    seen[gene] += at.sum()
+        expected = sums / np.maximum(seen, 1)
+        np.testing.assert_allclose(found.table[row].numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.dist
