@@ -1,0 +1,154 @@
+"""The command ``sttrain bench``: a suite, a submitted file, or a list of what there is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from stbuild.corpus.errors import printable
+from sttrain.bench.suite import FOLDER
+from sttrain.options import device_option, shared_options
+from sttrain.progress import show_progress
+
+
+class SuiteGroup(click.RichGroup):
+    """A group whose first argument may be a suite: then the command is ``run``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``run`` in front of anything that is neither a command nor an option of the group."""
+        own = {flag for option in self.params for flag in option.opts} | {"-h", "--help"}
+        if args and args[0] not in self.commands and args[0].partition("=")[0] not in own:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=SuiteGroup, invoke_without_command=True)
+@click.option("--list", "wanted", is_flag=True, help="Name every kind of method and every suite.")
+@click.option(
+    "--suites",
+    type=click.Path(path_type=Path),
+    default=FOLDER,
+    show_default=True,
+    help="Folder of suites that --list reads.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def bench(ctx: click.Context, wanted: bool, suites: Path, as_json: bool, debug: bool) -> None:  # noqa: FBT001 - click's flags
+    """Judge many methods on many data sets as a suite says.
+
+    sttrain bench SUITE.toml runs a suite (more: sttrain bench run --help), sttrain bench score
+    re-scores a submitted file, and sttrain bench --list says what there is.
+
+    Example: sttrain bench manifests/suites/quick.toml --data her2st=eval/ --checkpoint ours=run/
+    -o results/
+    """
+    del debug
+    if wanted:
+        from sttrain.bench.listing import listing, listing_lines
+
+        found = listing(suites)
+        if as_json:
+            click.echo(json.dumps(found))
+            return
+        for line in listing_lines(found, suites):
+            click.echo(printable(line))
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@bench.command("run")
+@click.argument("suite", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of results; what stands there is not done again.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Evaluation corpus of a data set; NAME/VIEW=FOLDER for the same slices in another "
+    "window or with other genes. Repeatable.",
+)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="NAME=RUN",
+    help="Run or released weights; embedded once and kept in vectors/. Repeatable.",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Folder of weights of a published model that runs here. Repeatable.",
+)
+@click.option(
+    "--embedding",
+    "embeddings",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Vectors of a model, or DATA/NAME=FILE for one data set. Repeatable.",
+)
+@click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Leave out what the suite asks for and is not given; it is counted and told.",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Fits at the same time; scores do not depend on it.",
+)
+@device_option
+@shared_options
+def run(suite: Path, output: Path, **flags: Any) -> None:
+    """Run SUITE, or what is missing of it, and write one table of all its rows.
+
+    Example: sttrain bench run manifests/suites/quick.toml --data her2st=eval/
+    --checkpoint ours=run/ -j 2 -o results/
+    """
+    from sttrain.bench.inputs import parse_given
+    from sttrain.bench.run import run_suite
+    from sttrain.bench.suite import read_suite
+    from sttrain.embed import choose_device
+
+    found = read_suite(suite)
+    given = parse_given(*(flags[n] for n in ("data", "checkpoints", "weights", "embeddings")))
+    with show_progress("bench", quiet=flags["quiet"]) as progress:
+        outcome = run_suite(
+            found,
+            output,
+            given=given,
+            beside=suite.parent,
+            workers=flags["jobs"],
+            device=choose_device(flags["device"]),
+            skip_missing=flags["skip_missing"],
+            progress=progress,
+            say=lambda line: click.echo(line, err=True),
+        )
+    facts = {
+        "suite": found.name,
+        "rows": len(outcome.rows),
+        "computed": outcome.n_computed,
+        "reused": outcome.n_reused,
+        "skipped": list(outcome.skipped),
+        "output": str(output / f"{found.name}.parquet"),
+    }
+    if flags["as_json"]:
+        click.echo(json.dumps(facts, sort_keys=True))
+        return
+    for line in outcome.skipped:
+        click.echo(printable(f"skipped: {line}"))
+    click.echo(
+        f"{found.name}: {len(outcome.rows):,} rows, {outcome.n_computed:,} fits computed, "
+        f"{outcome.n_reused:,} reused, {len(outcome.skipped):,} things skipped"
+    )
+    click.echo(printable(f"{facts['output']}; next: sttrain report {output} --suite {found.name}"))
