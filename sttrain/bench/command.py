@@ -152,3 +152,45 @@ def run(suite: Path, output: Path, **flags: Any) -> None:
         f"{outcome.n_reused:,} reused, {len(outcome.skipped):,} things skipped"
     )
     click.echo(printable(f"{facts['output']}; next: sttrain report {output} --suite {found.name}"))
+
+
+@bench.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for NAME-scores.parquet and NAME-scores.csv.",
+)
+@click.option("--name", help="Name in tables. \\[default: that of the file]")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    help="Expect the first so many seeds of every split. \\[default: all of them]",
+)
+@shared_options
+def score(predictions: Path, corpus: Path, output: Path | None, **flags: Any) -> None:
+    """Score submitted PREDICTIONS on CORPUS, an evaluation corpus, ourselves.
+
+    PREDICTIONS is .parquet or .csv: slice, barcode, split, seed, predicted; one row for every
+    judged spot of every seed of a split, no other.
+
+    Example: sttrain bench score predictions.parquet eval/ --name theirs -o scores/
+    """
+    from rich.console import Console
+
+    from sttrain.bench.score import score_file, write_scores
+    from sttrain.judged_tables import mean_rows, means_table
+    from sttrain.metrics import METRICS
+
+    rows = score_file(predictions, corpus, name=flags["name"], seeds=flags["seeds"])
+    files = [str(path) for path in write_scores(rows, output)] if output else []
+    pooled = [row for row in rows if row.slice is None]
+    means = mean_rows(pooled, ("method", "split"), METRICS)
+    if flags["as_json"]:
+        click.echo(json.dumps({"table": means, "files": files}, sort_keys=True))
+        return
+    Console(soft_wrap=True, highlight=False).print(means_table(means))
+    for path in files:
+        click.echo(printable(path))
