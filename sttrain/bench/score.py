@@ -225,7 +225,7 @@ def _match(
             codes[place[key]] = code[label]
         seen.add(key)
     missing = [key for key in judged if key not in seen]
-    faults = [
+    faults: list[tuple[str, str, Sequence[object]]] = [
         ("V01", "judged spots missing", missing),
         ("V01", "rows of spots that are not judged", extra),
         ("V01", "rows that stand twice", twice),

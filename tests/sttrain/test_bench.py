@@ -217,7 +217,7 @@ def test_the_suites_of_this_project_are_sound():
 def test_printed_averages_are_those_of_their_rows_but_where_a_note_says_so():
     with (FOLDER / "paper_values.csv").open(newline="") as file:
         printed = list(csv.DictReader(file))
-    rows = {}
+    rows: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for value in printed:
         key = (value["table"], value["method"], value["size"], value["metric"])
         rows.setdefault(key, {})[value["data"]] = value
@@ -249,7 +249,7 @@ def test_printed_values_differ_between_tables_only_where_a_note_says_so():
 
 
 def test_every_printed_row_is_asked_for_by_the_suite_of_its_table():
-    suites = {suite.table: suite for suite in known_suites(FOLDER) if suite.table}
+    suites = {str(suite.table): suite for suite in known_suites(FOLDER) if suite.table}
     with (FOLDER / "paper_values.csv").open(newline="") as file:
         printed = list(csv.DictReader(file))
     assert set(suites) == {value["table"] for value in printed}
