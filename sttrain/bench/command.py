@@ -194,3 +194,46 @@ def score(predictions: Path, corpus: Path, output: Path | None, **flags: Any) ->
     Console(soft_wrap=True, highlight=False).print(means_table(means))
     for path in files:
         click.echo(printable(path))
+
+
+def report_suite(root: Path, output: Path | None, flags: dict[str, Any]) -> None:
+    """Do what ``sttrain report --suite`` does: write the files, or print the tables.
+
+    Raises
+    ------
+    BadUsageError
+        Options that a suite has no use for.
+    BadInputError
+        No results of the suite.
+    """
+    from rich.console import Console
+
+    from sttrain.bench.blocks import difference_rows, report_blocks, table_rows
+    from sttrain.bench.page import write_bench_report
+    from sttrain.bench.summary import AGAINST, read_bench, summarise
+    from sttrain.bench.terminal import block_table
+
+    document, rows = read_bench(root, flags["suite"])
+    summary = summarise(
+        document,
+        rows,
+        metrics=flags["metrics"],
+        compared=flags["compare"],
+        against=flags["against"] or AGAINST,
+    )
+    files: list[str] = []
+    if output is not None:
+        with show_progress("maps", quiet=flags["quiet"]) as progress:
+            maps = not flags["no_maps"]
+            made = write_bench_report(root, output, summary, maps=maps, progress=progress)
+        files = [str(path) for path in made]
+    if flags["as_json"]:
+        facts = {"table": table_rows(summary), "differences": difference_rows(summary)}
+        remarks = {"remarks": list(summary.remarks), "files": files}
+        click.echo(json.dumps(facts | remarks, sort_keys=True))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    for block in report_blocks(summary):
+        console.print(block_table(block))
+    for line in (*summary.remarks, *files):
+        console.print(printable(line), markup=False)

@@ -15,6 +15,7 @@ from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import PlatformError
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.bench.inputs import DataPlan, Given, make_plan
+from sttrain.bench.printed import Printed, read_printed
 from sttrain.bench.rows import BenchRow, RowMaker
 from sttrain.bench.suite import Suite, untrained_name
 from sttrain.bench.vectors import Progress, VectorCache
@@ -52,6 +53,8 @@ class BenchDocument(Document):
     data: dict[str, DataRecord]
     skipped: tuple[str, ...]
     """What the suite asks for and was not given, a line each."""
+    printed: tuple[Printed, ...] = ()
+    """Numbers of the paper's table that the suite repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +332,9 @@ def run_suite(
     IntegrityError
         Damaged files.
     """
+    printed: tuple[Printed, ...] = ()
+    if suite.table is not None and suite.printed is not None:
+        printed = read_printed(beside / suite.printed, suite.table)
     plan = make_plan(suite, given, beside)
     run = _Run(suite, out, workers, device, skip_missing, progress, say)
     run.skip(plan.missing)
@@ -343,7 +349,7 @@ def run_suite(
     for part in plan.data:
         data[part.name], found = run.judge(part)
         rows += found
-    document = BenchDocument(suite=suite, data=data, skipped=tuple(run.skipped))
+    document = BenchDocument(suite=suite, data=data, skipped=tuple(run.skipped), printed=printed)
     RowTable(out, BenchRow, "").summarise(out / suite.name, rows)
     write_durable(out / f"{suite.name}.json", document.to_bytes())
     return BenchOutcome(
