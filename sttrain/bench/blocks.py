@@ -15,7 +15,7 @@ NOTHING = "-"
 _DIFFERENCES = (
     "Model minus reference, mean over donors (or slices) with its 95 % confidence interval, not "
     "adjusted; p of the test of signs, Holm-adjusted over all differences of the data set. Open: "
-    f"the data does not decide at {LEVEL:.0%}."
+    f"the data does not decide at {100 * LEVEL:.0f} %."
 )
 
 

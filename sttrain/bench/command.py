@@ -1,6 +1,7 @@
 """The command ``sttrain bench``: a suite, a submitted file, or a list of what there is."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,9 @@ def report_suite(root: Path, output: Path | None, flags: dict[str, Any]) -> None
         remarks = {"remarks": list(summary.remarks), "files": files}
         click.echo(json.dumps(facts | remarks, sort_keys=True))
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    if not sys.stdout.isatty():
+        console.width = 200
     for block in report_blocks(summary):
         console.print(block_table(block))
     for line in (*summary.remarks, *files):

@@ -134,10 +134,12 @@ def _block(block: Block) -> str:
 def _pictures(
     root: Path, summary: Summary, progress: Callable[[int, int, str], None] | None
 ) -> dict[str, bytes]:
-    """Return the box plots of every data set, and its domain maps."""
+    """Return the curves of a suite, the box plots of every data set, and its domain maps."""
     from sttrain.bench.boxes import box_plots
+    from sttrain.bench.trends import draw_trends, find_trends
 
-    found: dict[str, bytes] = {}
+    trends = find_trends(summary)
+    found = {"curves.png": draw_trends(trends)} if trends else {}
     document: BenchDocument = summary.document
     for data in document.data if document.suite.probe is not None else ():
         store = open_store(root / data)

@@ -282,7 +282,8 @@ def _remarks(
 ) -> Iterable[str]:
     yield (
         "Cells: mean ± standard deviation over seeds, pooled over slices; in brackets the ranks "
-        f"that paired comparisons over donors (or slices) leave open at {LEVEL:.0%}, Holm-adjusted "
+        f"that paired comparisons over donors (or slices) leave open at {100 * LEVEL:.0f} %, "
+        "Holm-adjusted "
         "over all pairs of the column."
     )
     units = sorted({entry.n_units for entry in entries.values()})

@@ -1,11 +1,14 @@
 import csv
 import json
+import shutil
 from statistics import fmean
 
+import click
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from sttrain.bench.command import bench as command
 from sttrain.bench.inputs import parse_given
 from sttrain.bench.run import run_suite
 from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
@@ -76,6 +79,19 @@ def bench(path, out, corpus, checkpoint, **options):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, corpus, checkpoint):
+    """Folder and outcome of the suite, run once; tests that go on copy the folder."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "toy.toml").write_text(SUITE)
+    return root / "r", bench(root / "toy.toml", root / "r", corpus, checkpoint)
+
+
+@pytest.fixture
+def continued(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "r")
+
+
 def test_what_is_missing_is_named_and_skipped_only_on_request(suite_file, corpus, tmp_path):
     common = ["bench", suite_file, "-o", tmp_path / "r", "--data", f"one={corpus.root}"]
     error = call(*common, code=1)
@@ -89,10 +105,8 @@ def test_what_is_missing_is_named_and_skipped_only_on_request(suite_file, corpus
     assert kept["skipped"] == facts["skipped"]
 
 
-def test_rows_are_those_of_the_suite_and_carry_what_decides_them(
-    suite_file, corpus, checkpoint, tmp_path
-):
-    rows = bench(suite_file, tmp_path / "r", corpus, checkpoint).rows
+def test_rows_are_those_of_the_suite_and_carry_what_decides_them(corpus, finished):
+    rows = finished[1].rows
     probes = {(r.method, r.head) for r in rows if r.task == "domain-detection@1"}
     assert ("raw", "kNN (k=10)") in probes
     assert ("raw", "logistic") not in probes
@@ -102,7 +116,7 @@ def test_rows_are_those_of_the_suite_and_carry_what_decides_them(
     assert {r.corpus_id for r in rows} == {corpus.document.corpus_id}
     assert all(r.wall_seconds is not None and r.wall_seconds >= 0 for r in rows)
     assert all(r.peak_mib > 10 and json.loads(r.versions)["sttrain"] for r in rows)
-    table = pq.read_table(tmp_path / "r" / "toy.parquet")
+    table = pq.read_table(finished[0] / "toy.parquet")
     assert table.num_rows == len(rows)
     key = ("data", "method", "task", "split", "head", "seed", "repeat", "slice")
     listed = list(zip(*(table.column(name).to_pylist() for name in key), strict=True))
@@ -110,36 +124,34 @@ def test_rows_are_those_of_the_suite_and_carry_what_decides_them(
 
 
 def test_a_rerun_computes_nothing_and_other_suites_share_what_is_there(
-    suite_file, corpus, checkpoint, tmp_path
+    suite_file, corpus, checkpoint, finished, continued
 ):
-    first = bench(suite_file, tmp_path / "r", corpus, checkpoint)
-    vectors = {p: p.stat().st_mtime_ns for p in (tmp_path / "r" / "vectors").iterdir()}
+    first = finished[1]
+    vectors = {p: p.stat().st_mtime_ns for p in (continued / "vectors").iterdir()}
     assert len(vectors) == 2
-    before = (tmp_path / "r" / "toy.parquet").read_bytes()
-    again = bench(suite_file, tmp_path / "r", corpus, checkpoint)
+    before = (continued / "toy.parquet").read_bytes()
+    again = bench(suite_file, continued, corpus, checkpoint)
     assert first.n_computed > 0
     assert (again.n_computed, again.n_reused) == (0, first.n_computed)
-    assert (tmp_path / "r" / "toy.parquet").read_bytes() == before
+    assert (continued / "toy.parquet").read_bytes() == before
     suite_file.write_text(
         SUITE.replace('"raw", "coords"', '"raw"').replace("seeds = 2", "seeds = 3")
     )
-    more = bench(suite_file, tmp_path / "r", corpus, checkpoint)
+    more = bench(suite_file, continued, corpus, checkpoint)
     assert 0 < more.n_computed < first.n_computed
     assert "coords" not in {row.method for row in more.rows}
     assert {p: p.stat().st_mtime_ns for p in vectors} == vectors
 
 
-def test_results_of_another_corpus_are_refused(suite_file, corpus, checkpoint, tmp_path):
-    bench(suite_file, tmp_path / "r", corpus, checkpoint)
+def test_results_of_another_corpus_are_refused(suite_file, checkpoint, continued, tmp_path):
     other = write_corpus(tmp_path / "other", kind="cover", n_slices=2, seed=1)
     with pytest.raises(ConflictError, match="another -o folder"):
-        bench(suite_file, tmp_path / "r", other, checkpoint)
+        bench(suite_file, continued, other, checkpoint)
 
 
-def test_other_weights_under_the_same_name_are_refused(suite_file, corpus, checkpoint, tmp_path):
-    bench(suite_file, tmp_path / "r", corpus, checkpoint)
+def test_other_weights_under_the_same_name_are_refused(suite_file, corpus, checkpoint, continued):
     with pytest.raises(ConflictError, match="other vectors"):
-        bench(suite_file, tmp_path / "r", corpus, checkpoint / "checkpoints" / "initial.json")
+        bench(suite_file, continued, corpus, checkpoint / "checkpoints" / "initial.json")
 
 
 def test_a_view_is_embedded_on_its_own_corpus_and_judged_on_the_common_spots(
@@ -263,3 +275,12 @@ def test_every_printed_row_is_asked_for_by_the_suite_of_its_table():
         ):  # it fills nothing here
             assert value["method"] in asked
         assert value["data"] in {"average", *(entry.name for entry in suite.data)}
+
+
+@pytest.mark.parametrize("name", sorted(command.commands))
+def test_every_command_below_explains_its_options_and_shows_an_example(name):
+    text = " ".join(call("bench", name, "--help").stdout.split())
+    assert f"Example: sttrain bench {name} " in text
+    for option in command.commands[name].params:
+        if isinstance(option, click.Option):
+            assert len((option.help or "").split()) > 1, option.name

@@ -14,6 +14,7 @@ from sttrain.bench.page import bench_markdown, bench_page, write_bench_report
 from sttrain.bench.run import run_suite
 from sttrain.bench.suite import read_suite
 from sttrain.bench.summary import read_bench, summarise
+from sttrain.bench.trends import draw_trends, find_trends
 from sttrain.cli import cli
 from sttrain.errors import BadInputError
 from tests.corpora import write_corpus
@@ -151,6 +152,33 @@ def test_files_and_maps(results, summary, tmp_path):
     table = list(csv.DictReader(io.StringIO((tmp_path / "a" / "table.csv").read_text())))
     assert len(table) == len(table_rows(summary)) == len(summary.entries)
     assert len(difference_rows(summary)) == len(summary.differences) > 0
+
+
+def test_curves_are_of_checkpoints_that_differ_in_a_number(results):
+    pytest.importorskip("matplotlib")
+    document, rows = read_bench(results, "toy")
+    checkpoint = document.suite.checkpoints[0]
+    numbered = [checkpoint.model_copy(update={"name": f"ours-{n}"}) for n in (8, 16, 24)]
+    document = document.model_copy(
+        update={"suite": document.suite.model_copy(update={"checkpoints": tuple(numbered)})}
+    )
+    mine = [row for row in rows if row.method == "ours-16" and row.data == "toy"]
+    made = [
+        replace(row, method=f"ours-{n}", accuracy=None if row.accuracy is None else n / 100)
+        for row in mine
+        for n in (8, 16, 24)
+    ]
+    (trend,) = (
+        t for t in find_trends(summarise(document, made)) if t.metric == "accuracy"
+    )  # fmt: skip
+    assert [(n, round(mean, 6)) for n, mean, _ in trend.points] == [
+        (8, 0.08),
+        (16, 0.16),
+        (24, 0.24),
+    ]
+    assert trend.printed == ((16, 0.753),)
+    assert draw_trends([trend]).startswith(b"\x89PNG")
+    assert find_trends(summarise(document, [r for r in made if r.method != "ours-8"])) == []
 
 
 def test_the_command(results, tmp_path):
