@@ -63,16 +63,12 @@ def domain_map(spots: SpotTable, panels: Sequence[Panel], title: str) -> bytes:
         matplotlib is not installed.
     """
     with drawing():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         names = sorted({name for name in spots.labels if name is not None})
         names += sorted({name for panel in panels for name in panel.spots.predicted} - set(names))
         colours = _colours(names)
         n_columns = min(4, len(panels) + 2)
         n_rows = ceil((len(panels) + 2) / n_columns)
-        figure = Figure(figsize=(_SIDE * n_columns + 1.6, (_SIDE + 0.3) * n_rows), dpi=_DPI)
-        FigureCanvasAgg(figure)
+        figure = new_figure(_SIDE * n_columns + 1.6, (_SIDE + 0.3) * n_rows)
         grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel().tolist()
         shades = [colours[name] if name is not None else _NO_LABEL for name in spots.labels]
         _scatter(grid[0], spots, shades, "labels")
@@ -86,9 +82,24 @@ def domain_map(spots: SpotTable, panels: Sequence[Panel], title: str) -> bytes:
         _legend(figure, colours, set(panels[0].spots.codes))
         figure.suptitle(plain(title), fontsize=10)
         figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 0.97))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
+        return to_png(figure)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches that is drawn off screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_png(figure: "Figure") -> bytes:
+    """Return a figure as a PNG without time stamp or software name."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -210,6 +210,11 @@ def write_report(
         "differences.csv": rows_csv(asdict(difference) for difference in report.differences),
         "report.md": report_markdown(report, list(pictures)).encode(),
     }
+    return write_files(out, files)
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files of a folder, made if needed, and return where they are."""
     for name, content in files.items():
         write_durable(out / name, content)
     return [out / name for name in files]

@@ -1,9 +1,8 @@
 """Box plots over seeds: how far a method's score depends on who trains."""
 
-import io
 from collections.abc import Sequence
 
-from sttrain.figures import drawing, plain
+from sttrain.figures import drawing, new_figure, plain, to_png
 from sttrain.results import ResultRow
 
 
@@ -30,16 +29,12 @@ def box_plots(rows: Sequence[ResultRow], methods: Sequence[str], metric: str) ->
         matplotlib is not installed.
     """
     with drawing():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         pooled = [row for row in rows if row.slice is None]
         splits = sorted({row.split for row in pooled})
         heads = sorted({row.head for row in pooled})
         names = [name for name in methods if any(row.method == name for row in pooled)]
-        size = (1.8 + 3.2 * len(heads), (0.6 + 0.2 * len(names)) * len(splits) + 0.6)
-        figure = Figure(figsize=size, dpi=110)
-        FigureCanvasAgg(figure)
+        height = (0.6 + 0.2 * len(names)) * len(splits) + 0.6
+        figure = new_figure(1.8 + 3.2 * len(heads), height)
         grid = figure.subplots(len(splits), len(heads), squeeze=False, sharex=True, sharey=True)
         for axes, split in zip(grid, splits, strict=True):
             for panel, head in zip(axes, heads, strict=True):
@@ -62,6 +57,4 @@ def box_plots(rows: Sequence[ResultRow], methods: Sequence[str], metric: str) ->
         for panel in grid[-1]:
             panel.set_xlabel(plain(metric), fontsize=8)
         figure.tight_layout()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
+        return to_png(figure)

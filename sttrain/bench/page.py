@@ -10,12 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from stbuild.corpus.durable import write_durable
 from sttrain.bench.blocks import Block, difference_rows, report_blocks, table_rows
 from sttrain.bench.run import BenchDocument
 from sttrain.bench.summary import Summary
 from sttrain.errors import printable
-from sttrain.report import build_report, draw_maps
+from sttrain.report import build_report, draw_maps, write_files
 from sttrain.results import open_store
 from sttrain.rows import rows_csv
 from sttrain.tables import escape_markdown, markdown_row
@@ -76,9 +75,7 @@ def write_bench_report(
         "report.md": bench_markdown(summary, blocks, list(pictures)).encode(),
         "report.html": bench_page(summary, blocks, pictures).encode(),
     }
-    for name, content in files.items():
-        write_durable(out / name, content)
-    return [out / name for name in files]
+    return write_files(out, files)
 
 
 def bench_markdown(summary: Summary, blocks: Sequence[Block], pictures: Sequence[str]) -> str:

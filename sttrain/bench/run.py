@@ -151,16 +151,6 @@ class _Run:
         if config is None or not (methods or plan.embeddings):
             return []
         known = corpus.evaluation_splits()
-        self.skip(
-            Problem(
-                code="V14",
-                subject=f"split '{split}' of data set '{plan.name}'",
-                what="the corpus has no such split",
-                fix=f"it has {', '.join(known) or 'none'}; or leave it out: --skip-missing",
-            )
-            for split in config.splits
-            if split not in known
-        )
         splits = tuple(split for split in config.splits if split in known)
         if not splits:
             return []
@@ -261,16 +251,14 @@ class _Run:
         ]
 
     def _fills(self, name: str, run: Path) -> bool:
-        """Return whether a checkpoint can fill squares; others are counted as skipped."""
+        """Return whether a checkpoint can fill squares; of others it is told that they cannot."""
         from sttrain.checkpoint import load_encoder
 
         objective = load_encoder(run, say=self.say)[1].pretext.objective
-        if objective in FILLING:
-            return True
-        what = f"objective '{objective}' knows nothing of a site that is hidden"
-        fix = f"give a checkpoint of {' or '.join(FILLING)}, or leave it out: --skip-missing"
-        self.skip([Problem(code="V25", subject=f"checkpoint '{name}'", what=what, fix=fix)])
-        return False
+        if objective not in FILLING:
+            line = f"checkpoint '{name}': '{objective}' cannot fill a site that is hidden"
+            self.skipped += [line] if line not in self.skipped else []
+        return objective in FILLING
 
     @staticmethod
     def _names(
@@ -337,7 +325,7 @@ def run_suite(
         printed = read_printed(beside / suite.printed, suite.table)
     plan = make_plan(suite, given, beside)
     run = _Run(suite, out, workers, device, skip_missing, progress, say)
-    run.skip(plan.missing)
+    run.skip([*plan.missing, *_missing_splits(suite, plan.data)])
     if not plan.data:
         fix = f"give --data {suite.data[0].name}=FOLDER"
         what = "none of its data sets is given"
@@ -358,6 +346,21 @@ def run_suite(
         n_reused=run.n_reused,
         skipped=tuple(run.skipped),
     )
+
+
+def _missing_splits(suite: Suite, plans: Iterable[DataPlan]) -> Iterable[Problem]:
+    """Yield the splits that corpora do not have, before anything is computed."""
+    wanted = suite.probe.splits if suite.probe is not None else ()
+    for plan in plans if wanted else ():
+        known = open_corpus(plan.folder).evaluation_splits()
+        for split in wanted:
+            if split not in known:
+                yield Problem(
+                    code="V14",
+                    subject=f"split '{split}' of data set '{plan.name}'",
+                    what="the corpus has no such split",
+                    fix=f"it has {', '.join(known) or 'none'}; or leave it out: --skip-missing",
+                )
 
 
 def _is_asked(row: ResultRow, config: ProbeConfig) -> bool:

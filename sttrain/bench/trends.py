@@ -1,13 +1,12 @@
 """Curves over what the checkpoints of a suite differ in: the window, or the number of genes."""
 
-import io
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from sttrain.bench.rows import DETECTION
 from sttrain.bench.summary import Summary
-from sttrain.figures import drawing, plain
+from sttrain.figures import drawing, new_figure, plain, to_png
 
 _NUMBERED: Final = re.compile(r"(.+)-(\d+)")
 FEWEST: Final = 3
@@ -81,13 +80,9 @@ def draw_trends(trends: list[Trend]) -> bytes:
         matplotlib is not installed.
     """
     with drawing():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         n_columns = min(4, len(trends))
         n_rows = -(-len(trends) // n_columns)
-        figure = Figure(figsize=(3.2 * n_columns, 2.6 * n_rows), dpi=110)
-        FigureCanvasAgg(figure)
+        figure = new_figure(3.2 * n_columns, 2.6 * n_rows)
         grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel().tolist()
         for axes, trend in zip(grid, trends, strict=False):
             numbers, means, deviations = zip(*trend.points, strict=True)
@@ -102,6 +97,4 @@ def draw_trends(trends: list[Trend]) -> bytes:
         for axes in grid[len(trends) :]:
             axes.set_axis_off()
         figure.tight_layout()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
+        return to_png(figure)

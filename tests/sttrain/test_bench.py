@@ -216,6 +216,19 @@ def test_the_list_names_every_family_and_every_suite_of_this_project():
         assert name in shown
 
 
+def test_splits_that_a_corpus_lacks_are_told_before_anything_is_computed(
+    suite_file, corpus, checkpoint, tmp_path
+):
+    suite_file.write_text(SUITE.replace('"paper20@1"', '"paper20@1", "donor-out@1"'))
+    asked = parse_given(
+        [f"one={corpus.root}", f"two={corpus.root}"], [f"ours={checkpoint}"], [], []
+    )
+    with pytest.raises(BadUsageError, match="donor-out@1") as caught:
+        run_suite(read_suite(suite_file), tmp_path / "r", given=asked, beside=tmp_path)
+    assert len(caught.value.problems) == 2
+    assert not (tmp_path / "r").exists()
+
+
 SUITES = ("figure3", "honest", "quick", *(f"table{n}" for n in range(1, 8)))
 
 
@@ -231,9 +244,9 @@ def test_printed_averages_are_those_of_their_rows_but_where_a_note_says_so():
         printed = list(csv.DictReader(file))
     rows: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for value in printed:
-        key = (value["table"], value["method"], value["size"], value["metric"])
+        key = tuple(value[name] for name in ("table", "method", "size", "metric"))
         rows.setdefault(key, {})[value["data"]] = value
-    wrong = []
+    wrong: list[tuple[str, ...]] = []
     for key, found in rows.items():
         if "average" in found:
             assert len(found) == 7
