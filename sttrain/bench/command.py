@@ -17,9 +17,10 @@ class SuiteGroup(click.RichGroup):
     """A group whose first argument may be a suite: then the command is ``run``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``run`` in front of anything that is neither a command nor an option of the group."""
-        own = {flag for option in self.params for flag in option.opts} | {"-h", "--help"}
-        if args and args[0] not in self.commands and args[0].partition("=")[0] not in own:
+        """Put ``run`` in front of what is neither a command nor a question about this one."""
+        first = next((word for word in args if word not in {"--debug", "--json"}), None)
+        asks = {"--list", "-h", "--help"}.intersection(args[:1]) or "--list" in args
+        if first is not None and first not in self.commands and not asks:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 

@@ -99,7 +99,7 @@ def test_what_is_missing_is_named_and_skipped_only_on_request(suite_file, corpus
     assert "data set 'two'" in str(error)
     assert "--checkpoint ours=RUN" in str(error)
     assert not (tmp_path / "r").exists()
-    facts = json.loads(call(*common, "--skip-missing", "--json").stdout)
+    facts = json.loads(call("bench", "--json", *common[1:], "--skip-missing").stdout)
     assert len(facts["skipped"]) == 2
     kept = json.loads((tmp_path / "r" / "toy.json").read_text())
     assert kept["skipped"] == facts["skipped"]
@@ -211,6 +211,8 @@ def test_what_no_suite_asks_for_is_refused(suite_file, corpus, tmp_path):
 
 
 def test_the_list_names_every_family_and_every_suite_of_this_project():
+    assert "Commands" in call("bench").stdout
+    assert len(json.loads(call("bench", "--list", "--json").stdout)["suites"]) == len(SUITES)
     shown = call("bench", "--list").stdout
     for name in ("majority", "banksyK", "scgpt-spatial", "novae", *SUITES):
         assert name in shown
