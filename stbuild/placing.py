@@ -21,6 +21,8 @@ from stbuild.lattices import Lattice
 from stbuild.provenance import describe_origin
 from stbuild.slices import Notice, Slice, SliceRecord
 
+_FEW_SITES: Final = 128
+"""Sites of the median window below which a recognised lattice may be a finer one than the true."""
 _DISAGREE: Final = 0.2
 """Residual, in pitches, from which array coordinates and positions are said to disagree."""
 
@@ -289,6 +291,13 @@ def placing_notices(meta: GridMeta) -> tuple[Notice, ...]:
     if rows or cols:
         what = f"gaps kept open by {rows:,} empty rows and {cols:,} empty columns"
         found.append(Notice(code="B060", subject=subject, what=what))
+    median = meta.measures.get("median_window", 256.0)
+    if "peak" in meta.measures and median < _FEW_SITES:
+        what = (
+            f"the lattice found in the positions is filled sparsely ({median:.0f} of 256 sites of "
+            "the median window): a thin tissue, or several sections on top of each other"
+        )
+        found.append(Notice(code="B053", subject=subject, what=what))
     residual = meta.measures.get("residual", 0.0)
     if "parity" in meta.measures and residual > _DISAGREE:
         what = f"positions lie {residual:.2f} pitches off the array coordinates, which are used"

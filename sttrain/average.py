@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from sttrain.sharding import part_like
+from sttrain.sharding import is_parted, part_like
 
 
 class Average:
@@ -30,7 +29,7 @@ class Average:
         """Take the present weights in."""
         # Weights that are parted over ranks and weights that are not make lists of their own.
         for parted in (False, True):
-            names = [n for n, w in self._weights.items() if isinstance(w, DTensor) is parted]
+            names = [n for n, w in self._weights.items() if is_parted(w) is parted]
             means, weights = ([d[n] for n in names] for d in (self.means, self._weights))
             if names:
                 torch._foreach_lerp_(means, weights, 1 - self.decay)

@@ -91,7 +91,11 @@ def count_flops(config: ModelConfig, shape: StepShape) -> StepFlops:
 
 def _layer(queries: int, keys: int, width: int, ffn: int) -> int:
     """Return the multiply-adds of a transformer layer for one patch, forward."""
-    own = queries * width * (2 * width + 2 * ffn)  # query, out, feed-forward
+    own = (
+        queries * width * (2 * width + 2 * ffn)
+    )  # query (or value, of one token), out, feed-forward
+    if keys == 1:
+        return own  # all attention goes to the only token
     return own + 2 * keys * width * width + 2 * queries * keys * width
 
 

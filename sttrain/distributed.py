@@ -45,6 +45,11 @@ Result = TypeVar("Result")
 _BEAT_SECONDS: Final = 1.0
 _SILENT_SECONDS: Final = 4.0
 """A rank without a beat for so long is gone."""
+_groups: Final[list[Any]] = []
+"""Process groups that were joined. Whoever drops one last ends its threads and waits for them;
+where that is DDP's own reducer, it holds Python's lock, which such a thread may still need to let
+go of a tensor: both then wait for ever (one exit in thirty on a busy machine). Held here, a group
+goes last and without the lock."""
 _CUT: Final = {
     "code": "P31", "subject": "it failed", "where": None, "what": "its message was too long",
     "fix": "look at that rank's own lines",
@@ -272,6 +277,7 @@ def join_ranks(device: str, timeout: float) -> Iterator[Ranks]:
         )
     except (RuntimeError, ValueError) as error:
         raise _no_meeting(rank, n_ranks, error) from error
+    _groups.append(dist.group.WORLD)
     ranks = Ranks(world=world, local=_integer("LOCAL_RANK", 0), store=_own_store(wait))
     done = threading.Event()
     beater = threading.Thread(target=_beat, args=(ranks, _own_store(wait), done), daemon=True)

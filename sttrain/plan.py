@@ -290,7 +290,7 @@ def _plan_kind(
 
 
 def _decoded(config: RunConfig, shape: StepShape) -> int:
-    return shape.patches * (shape.sites if config.objective == "patch" else shape.visible)
+    return shape.patches * (shape.observed if config.objective == "patch" else shape.visible)
 
 
 def _of_rank(shape: StepShape, n_ranks: int) -> StepShape:

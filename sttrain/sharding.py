@@ -35,6 +35,11 @@ def shard_model(model: MaskedAutoencoder, n_ranks: int, device: torch.device) ->
     model.to(device)
 
 
+def is_parted(value: Tensor) -> bool:
+    """Return whether this rank holds only a part of a tensor."""
+    return isinstance(value, DTensor)
+
+
 def whole(value: Tensor) -> Tensor:
     """Return a tensor with the parts of all ranks; every rank must ask."""
     return value.full_tensor() if isinstance(value, DTensor) else value
@@ -65,8 +70,8 @@ def clip_gradients(weights: Iterable[nn.Parameter | Tensor], limit: float) -> fl
     As :func:`torch.nn.utils.clip_grad_norm_`, for weights of which some are parted over ranks.
     """
     having = [weight for weight in weights if weight.grad is not None]
-    parted = [w for w in having if isinstance(w, DTensor)]
-    plain = [w for w in having if not isinstance(w, DTensor)]
+    parted = [w for w in having if is_parted(w)]
+    plain = [w for w in having if not is_parted(w)]
     norms = [
         whole(nn.utils.get_total_norm([w.grad for w in group if w.grad is not None]))
         for group in (plain, parted)

@@ -69,20 +69,23 @@ def estimate_single_memory(
     """Estimate the memory of a step at its greatest, when the backward pass begins.
 
     As :func:`sttrain.costs.estimate_memory` does for windows of one site; but the sites of a patch
-    share the rows of the gene table, and weights of neighbours (B V V), or inputs of the fusion
-    (6 B V D), come on top.
+    share the rows of the gene table, a layer keeps neither query nor key nor a mixture of values
+    (3 D or 3 E a site), and weights of neighbours (B V V), or inputs of the fusion (6 B V D), come
+    on top.
     """
     B, M, V, D = shape.patches, shape.genes, shape.visible, config.width
     b = 2 if precision == "bf16" else 4
     found = estimate_memory(config, n_genes, _single(shape), precision)
     context = {"spot": 0, "multispot": V * V, "slice": 6 * V * D}.get(pretext.objective, 0)
+    needless = 3 * (config.layers * D + config.decoder_layers * config.decoder_width)
     n_parameters = sum(count_parameters(config, n_genes, pretext).values())
+    own = n_parameters - n_genes * D
     return replace(
         found,
         weights=4 * count_numbers(config, n_genes, pretext),
-        gradients=4 * n_parameters,
+        gradients=4 * own + 8 * min(n_genes, B * M) * D,
         optimizer=8 * n_parameters,
-        activations=found.activations - B * (V - 1) * M * b * D + B * b * context,
+        activations=found.activations - B * b * ((V - 1) * M * D + V * needless - context),
         batch=B * shape.sites * (6 * M + 8),
     )
 

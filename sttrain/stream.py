@@ -46,8 +46,8 @@ class Batch:
     """(B,) row of each patch in the global batch."""
     total: int
     """Patches of the global batch, those included that were skipped."""
-    slices: tuple[str, ...]
-    """B slugs of the slices that they are from."""
+    slices: tuple[str, ...] = ()
+    """B slugs of the slices that they are from; needed to turn patches and to centre by slice."""
     domains: NDArray[np.int64] | None = None
     """(B, L) macro-domain of every site, where samples are whole slices."""
     damaged: tuple[IntegrityError, ...] = ()

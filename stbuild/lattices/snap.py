@@ -27,6 +27,10 @@ _PREFER_X: Final = 3.0
 """Degrees by which the y axis must be closer to a lattice direction to be preferred."""
 _SAME: Final = 1e-9
 """Relative difference of squared lengths that is rounding."""
+_BETWEEN: Final = (86.0, 88.0)
+"""Angles of equal sides that a square (90) and a quincunx (83.9) are equally far from."""
+_TORN: Final = 0.4
+"""Confidence there: not enough."""
 _CALM: Final = 0.15
 """Residual up to which `_FAR` means anything."""
 
@@ -86,6 +90,9 @@ def _index_spots(xy: NDArray[np.float64], known: NDArray[np.bool_], waves: Waves
     whole = np.zeros((2, len(xy)), np.int64)
     whole[:, known] = row, col
     measures = _measures(waves, axes, kind, row, col, rms)
+    equal, angle = _measure_cell(basis)
+    if equal and _BETWEEN[0] < angle < _BETWEEN[1]:
+        measures["confidence"] = min(measures["confidence"], _TORN)
     evidence = (
         f"positions lie on a {kind} lattice: pitch {step:.4g}, turned by "
         f"{measures['angle_deg']:.1f} degrees, rms {rms:.2f} pitches off it"
@@ -127,10 +134,15 @@ def reduce_basis(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([a, b])
 
 
-def _kind(basis: NDArray[np.float64]) -> str:
+def _measure_cell(basis: NDArray[np.float64]) -> tuple[bool, float]:
+    """Return whether the sides of a reduced cell are equal, and their angle in degrees."""
     a, b = np.hypot(basis[:, 0], basis[:, 1])
     angle = np.degrees(np.arccos(np.clip(basis[0] @ basis[1] / (a * b), -1, 1)))
-    equal = b / a < 1.08
+    return bool(b / a < 1.08), float(angle)
+
+
+def _kind(basis: NDArray[np.float64]) -> str:
+    equal, angle = _measure_cell(basis)
     if equal and angle < 68:
         return "hex"
     if equal and 75 <= angle <= 87:

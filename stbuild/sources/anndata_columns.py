@@ -25,6 +25,8 @@ _NAMES: Final = (
 """Columns of var that hold the other id of a gene, in order of preference."""
 _POSITIONS: Final = ("spatial", "x_spatial", "spatial_coords", "coordinates", "coords")
 """Entries of obsm that hold (x, y), in order of preference; compared without case."""
+_SECTIONS: Final = (*SECTIONS, "batch", "library", "puck")
+"""Columns of obs that may tell sections apart; anndata itself calls what it joins a batch."""
 _NEIGHBOURS: Final = 8
 _MIXED: Final = 0.05
 """Share of spots with a spot of another section nearer than half a step, from which on sections
@@ -237,7 +239,7 @@ def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, 
     if split_by is not None and split_by not in present:
         what = f"no column '{split_by}' to split by; obs has: {', '.join(present)}"
         raise SourceFaultError("B056", "/obs", what, "name one of them with --split-by")
-    usual = [name for wanted in SECTIONS for name in present if name.lower() == wanted]
+    usual = [name for wanted in _SECTIONS for name in present if name.lower() == wanted]
     for name in [split_by] if split_by else usual:
         values = ["" if is_missing(value) else to_text(value) for value in obs.read(name)]
         if len(values) == n_spots and (split_by or len(set(values)) > 1):

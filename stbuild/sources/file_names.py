@@ -42,7 +42,10 @@ def find_named(folder: Path, stems: Sequence[str]) -> list[tuple[Path, str]]:
         for path in (folder / stem, folder / f"{stem}.gz"):
             if path.is_file():
                 return [(path, stem)]
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except PermissionError:  # the reader that is asked last says so
+        return []
     return [
         (path, stem)
         for stem in stems

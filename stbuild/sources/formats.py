@@ -103,6 +103,14 @@ def _is_anndata(path: Path) -> bool:
 
 
 def _detect_folder(path: Path) -> Format:
+    try:
+        return _look_inside(path)
+    except PermissionError:
+        fix = "make it readable for this user"
+        raise SourceFaultError("B011", "", "the folder may not be read", fix) from None
+
+
+def _look_inside(path: Path) -> Format:
     if any((path / name).is_file() for name in (".zgroup", "zarr.json", ".zmetadata")):
         from stbuild.sources.spatialdata import looks_like_spatialdata
 

@@ -201,6 +201,16 @@ def test_marks_of_the_tissue_are_zero_or_one_however_written(tmp_path, marks, n_
     assert read_here(record_of(path), PLAIN).ledger["spots_off_tissue"] == data.n_obs // 2
 
 
+@pytest.mark.parametrize("name", ["batch", "Sample", "library_id", "puck"])
+def test_columns_of_many_names_tell_sections_apart(tmp_path, name):
+    """Two lattices on top of each other fit a finer one, where nobody says that they are two."""
+    data = two_sections(37.0)
+    data.obs = data.obs.rename(columns={"section": name})
+    path = write(data, tmp_path)
+    with pytest.raises(BadInputError, match=rf"B056.*2 sections.*--split-by {name}"):
+        read_here(record_of(path), PLAIN)
+
+
 def test_parts_of_one_section_are_no_sections_on_top_of_each_other(tmp_path):
     """Their bounding boxes overlap; their spots never come closer than a step."""
     data = make_anndata(Spec(seed=3, rows=12, cols=12))

@@ -93,13 +93,15 @@ def test_one_unreadable_file_stops_no_other():
         for name in ("open", "shut"):
             make_anndata(Spec(rows=8, cols=8)).write_h5ad(root / f"{name}.h5ad")
         (root / "shut.h5ad").chmod(0)
+        (root / "folder").mkdir(mode=0)
         before = os.geteuid()
         if before == 0:
             os.seteuid(65534)
         try:
             assert read_here(record_of(root / "open.h5ad"), GridConfig()).barcodes
-            with pytest.raises(BadInputError, match=r"B011.*may not be read"):
-                read_here(record_of(root / "shut.h5ad"), GridConfig())
+            for name in ("shut.h5ad", "folder"):
+                with pytest.raises(BadInputError, match=r"B011.*may not be read"):
+                    read_here(record_of(root / name), GridConfig())
         finally:
             os.seteuid(before)
 

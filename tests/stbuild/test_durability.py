@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,17 +58,19 @@ def kill_once(files, root, delay):
 def check_kills(files, tmp_path, reference, n_kills, seed):
     digests, seconds = reference
     rng = np.random.default_rng(seed)
-    hits = 0
     for number in range(n_kills):
-        root = tmp_path / str(number)
+        root, delay = tmp_path / str(number), float(rng.uniform(0.2, seconds))
         root.mkdir()
-        hits += kill_once(files, root, float(rng.uniform(0.2, seconds)))
+        # The machine may be quicker now than it was for the reference: then sooner.
+        while not kill_once(files, root, delay):
+            shutil.rmtree(root)
+            root.mkdir()
+            delay /= 2
         corpus = root / "corpus" / "corpus.json"
         assert not corpus.exists() or tree_digests(root / "corpus")
         run_all(files, root)
         assert tree_digests(root) == digests
         assert not list(root.rglob("*.partial-*"))
-    assert hits >= n_kills // 2
 
 
 def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(slice_files, tmp_path, reference):

@@ -1,5 +1,6 @@
 """Placing: slice -> grid -> slice for every layout; shared cells, labels and molecules add up."""
 
+import anndata
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +10,9 @@ from scipy.sparse import csr_array
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import SourceFile
 from stbuild.lattices import Lattice
-from stbuild.placing import build_grid
+from stbuild.placing import build_grid, placing_notices
 from stbuild.slices import Slice, SliceRecord
+from tests.slices import Spec, grid_of, make_anndata
 
 RECORD = SliceRecord(name="S", slug="s", path="s.h5ad", source_name="s.h5ad")
 
@@ -169,3 +171,17 @@ def test_bins_are_named_by_their_cell_and_keep_their_cells():
     assert grid.meta.label_names == ("x", "y")
     assert grid.labels.tolist() == [0, 1]
     assert grid.meta.pitch_um == 5.0
+
+
+def test_two_sections_that_nobody_tells_apart_leave_a_sparse_lattice_and_a_word(tmp_path):
+    """Their spots fit a finer lattice, most of which stays empty."""
+    first, second = (make_anndata(Spec(seed=seed, drop=0)) for seed in (1, 2))
+    second.obsm["spatial"] = second.obsm["spatial"] + [37.0, 21.0]
+    data = anndata.concat([first, second], index_unique="-")
+    del data.obs["array_row"], data.obs["array_col"]
+    for name, kept in (("both", data), ("one", data[: first.n_obs])):
+        kept.write_h5ad(tmp_path / f"{name}.h5ad")
+        said = [
+            n.what for n in placing_notices(grid_of(tmp_path / f"{name}.h5ad", GridConfig()).meta)
+        ]
+        assert any("several sections" in what for what in said) == (name == "both")

@@ -64,7 +64,7 @@ TEXTS = {
     "no_ids": ("GAPDH\tACTB\tTP53\n4\t0\t1\n2\t2\t3\n", "B091", "no column of ids"),
     "both_spots": ("\t1x1\t1x2\n1x1\t0\t1\n1x2\t2\t3\n", "B040", "both axes look like spots"),
     "neither": ("\tA\tB\nfoo\t0\t1\nbar\t2\t3\n", "B040", "cannot tell spots from genes"),
-    "gem": ("geneID\tx\ty\tMIDCount\nA\t1\t2\t3\nB\t1\t2\t3\n", "B007", "lists molecules"),
+    "molecules": ("gene\tglobal_x\tglobal_y\nA\t1.5\t2\nB\t1\t2\n", "B007", "lists molecules"),
     "labels": ("barcode\tlabel\nAAACAAGTATCTCCCA-1\ttumour\n", "B023", "table of labels"),
     "positions": ("barcode,x,y\nAAACAAGTATCTCCCA-1,1.5,2\n", "B023", "table of positions"),
 }

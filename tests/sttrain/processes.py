@@ -86,6 +86,8 @@ class Job:
         for number in self.numbers:
             code = self.starter.ask(wait=number, seconds=max(0, until - time.monotonic()))
             if code is None:
+                self.send(signal.SIGUSR1)
+                time.sleep(1)
                 self.send(signal.SIGKILL)
                 self.wait()
                 pytest.fail(f"a process did not end in {seconds:.0f} s: {self.text()}")

@@ -5,8 +5,10 @@ its number, ``{"wait", "seconds"}`` answers with its exit code, negative for a s
 still runs. Nothing here has threads, so that a fork is a whole process.
 """
 
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +29,7 @@ def run(arguments: list[str], environment: dict[str, str], output: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(environment)
+    faulthandler.register(signal.SIGUSR1, file=2)  # where it stands, for a test that waits in vain
     sys.argv = ["sttrain", *arguments]
     code = 1
     try:

@@ -29,7 +29,7 @@ def draw(seed: int, n: int = 3) -> Batch:
     genes = np.stack([np.sort(rng.choice(K, 8, replace=False)) for _ in range(n)])
     return Batch(
         epoch=0, step=seed, counts=counts.astype(np.uint16), genes=genes.astype(np.int32),
-        totals=totals, keys=tuple(map(str, range(n))), rows=np.arange(n), total=n, slices=("s",) * n,
+        totals=totals, keys=tuple(map(str, range(n))), rows=np.arange(n), total=n,
     )  # fmt: skip
 
 

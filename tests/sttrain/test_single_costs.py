@@ -67,4 +67,6 @@ def test_activations_are_about_what_autograd_keeps(objective):
     found = estimate_single_memory(SMALL, K, shape, "fp32", model.pretext)
     assert found.activations == pytest.approx(sum(seen.values()), rel=0.15)
     assert found.weights == sum(value.nbytes for value in model.state_dict().values())
-    assert found.gradients == sum(weight.nbytes for weight in model.parameters())
+    drawn = min(K, shape.patches * shape.genes)  # rows of the gene table, and their copy
+    others = sum(weight.nbytes for weight in model.parameters()) - model.table.nbytes
+    assert found.gradients == others + 2 * drawn * model.table[0].nbytes

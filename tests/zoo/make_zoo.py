@@ -451,7 +451,8 @@ CASES = [
          exit_code=0),
     # Coordinates.
     Case("no_coordinates", "B046", "no coordinates", good(xy=None, array=False)),
-    Case("spatial_of_three", "B047", "rows of", good(xy=np.zeros((N_SPOTS, 3)), array=False)),
+    Case("spatial_of_three", "B047", "rows of", good(
+        xy=np.column_stack([XY, np.arange(N_SPOTS)]), array=False)),
     Case("spatial_too_short", "B047", "rows of", good(xy=np.zeros((5, 2)))),
     Case("array_row_of_text", "B047", "numbers", good(**array_rows(["x"] * N_SPOTS))),
     Case("nan_coordinates", "B048", "1 of 64 rows are not finite", good(
@@ -479,7 +480,8 @@ CASES = [
     Case("two_species", "B068", "human and mouse", good(
         genes=[f"ENS{'MUS' * (i % 2)}G{i:011d}" for i in range(N_GENES)])),
     Case("two_sections_on_top_of_each_other", "B056", "--split-by section", good(
-        columns={"section": ["A" if i % 2 else "B" for i in range(N_SPOTS)]})),
+        columns={"section": ["A"] * 32 + ["B"] * 32}, array=False,
+        xy=np.concatenate([XY[:32], XY[:32] + 10]))),
     Case("duplicate_genes", "B067", "2 genes share an id", good(
         genes=repeated(Slice().genes, 2, 7)), exit_code=0),
     Case("gene_ids_of_numbers", "B074", "list of strings", edited(
