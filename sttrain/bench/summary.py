@@ -5,8 +5,10 @@ slices. Ranks and differences are over donors (or slices), each the mean of its 
 repeats: `sttrain.bench.inference` says why.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, log2
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
@@ -287,10 +289,13 @@ def _remarks(
         "over all pairs of the column."
     )
     units = sorted({entry.n_units for entry in entries.values()})
-    if units[0] < 6:
+    n_methods = max(Counter(column for _, column in entries).values())
+    needed = ceil(log2(n_methods * (n_methods - 1) / LEVEL)) if n_methods > 1 else 0
+    if units[0] < needed:
         yield (
-            f"Some columns have {units[0]} donors or slices: the test of signs cannot give less "
-            "than 2 / 2^U, so fewer than 6 never decide at 5 %."
+            f"The test of signs cannot give less than 2 / 2^U for U donors or slices: with "
+            f"{n_methods} methods in a column no rank is decided below {needed} of them; here are "
+            f"{units[0]}{'' if units[0] == units[-1] else f' to {units[-1]}'}."
         )
     for name, record in document.data.items():
         yield f"{name}: corpus {record.corpus}, {record.corpus_id[:12]}."

@@ -115,6 +115,10 @@ def test_twelve_donors_that_agree_support_a_rank(results):
     summary = summarise(document, made, metrics=["accuracy"])
     ranks = {method: str(entry.rank) for (method, _), entry in summary.entries.items()}
     assert ranks == {"ours-16": "1", "raw": "2", "majority": "3"}
+    # Three pairs: 2 / 2^7 * 3 is the first product below 0.05.
+    assert not any("no rank is decided" in line for line in summary.remarks)
+    few = summarise(document, [r for r in made if r.group in {None, "d0", "d1"}])
+    assert any("no rank is decided below 7 of them; here are 2" in line for line in few.remarks)
 
 
 def test_printed_numbers_stand_only_beside_the_same_data_set_and_table(summary):
