@@ -11,6 +11,7 @@ import rich_click as click
 from stbuild.corpus.console import run_program
 from sttrain import __version__
 from sttrain.adapters.command import embed_published_command
+from sttrain.bench.command import bench
 from sttrain.cli_embed import embed
 from sttrain.cli_fit import fit
 from sttrain.cli_judge import cluster, probe, reconstruct, report
@@ -25,7 +26,9 @@ def cli() -> None:
     """Pretrain on a corpus of spatial-transcriptomics patches and judge what was learnt."""
 
 
-for command in (fit, embed, embed_published_command, probe, cluster, reconstruct, report, release):
+for command in (
+    fit, embed, embed_published_command, probe, cluster, reconstruct, bench, report, release,
+):  # fmt: skip
     cli.add_command(command)
 
 

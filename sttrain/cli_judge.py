@@ -288,13 +288,25 @@ def _print_means(
 )
 @click.option("--slice", "st_slice", help="Slice of the maps. \\[default: the most labelled one]")
 @click.option("--seed", type=int, help="Seed of the maps. \\[default: the first]")
+@click.option(
+    "--suite",
+    help="RESULTS is the folder of `sttrain bench -o`: report this suite, with confidence "
+    "intervals, ranks, printed numbers and an HTML page.",
+)
 @click.option("--no-maps", is_flag=True, help="No pictures; matplotlib is not needed.")
 @shared_options
 def report(results: Path, output: Path | None, **flags: Any) -> None:
     """Show what `sttrain probe` stored in RESULTS: table, paired differences, domain maps.
 
+    With --suite, show what `sttrain bench` stored of a suite.
+
     Example: sttrain report results/ -o report/ --against raw --against untrained
     """
+    if flags["suite"] is not None:
+        from sttrain.bench.command import report_suite
+
+        report_suite(results, output, flags)
+        return
     from sttrain.report import build_report, write_report
     from sttrain.results import open_store
 

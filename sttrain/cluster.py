@@ -7,6 +7,7 @@ not done again.
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from sttrain.clustering import Algorithm, Domains, abnormal_spots, chaos, find_d
 from sttrain.environment import describe_versions
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.evaluation import EvaluationSet, read_evaluation_set
+from sttrain.fit_costs import CostKeeper, measured
 from sttrain.methods import Method
 from sttrain.probe_config import ClusterConfig, Number
 from sttrain.projection import principal_components
@@ -120,6 +122,7 @@ def cluster_corpus(
     embeddings: Sequence[EmbeddingFile] = (),
     config: ClusterConfig,
     workers: int = 1,
+    keep_costs: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ClusterOutcome:
     """Cluster the labelled slices of an evaluation corpus and store what is missing.
@@ -156,14 +159,20 @@ def cluster_corpus(
     ]  # fmt: skip
     finished = table.finished()
     missing = [job for job in jobs if job.digest not in finished]
+    costs = CostKeeper.of(out, data.corpus_id, keep=keep_costs)
     done = 0
     with one_core_threads(workers) as pool:
         for name in dict.fromkeys(job.method.name for job in missing):
             mine = [job for job in missing if job.method.name == name]
             vectors = _vectors(mine[0], data, slugs)
-            running = {pool.submit(_cluster, job, data, vectors): job for job in mine}
+            running = {
+                pool.submit(measured, partial(_cluster, job, data, vectors)): job for job in mine
+            }
             for future in as_completed(running):
-                _store(store, running[future], future.result(), data)
+                domains, cost = future.result()
+                job = running[future]
+                costs.add(cost, job.digest)
+                _store(store, job, domains, data)
                 done += 1
                 if progress:
                     progress(done, len(missing), name)

@@ -62,17 +62,13 @@ def domain_map(spots: SpotTable, panels: Sequence[Panel], title: str) -> bytes:
     PlatformError
         matplotlib is not installed.
     """
-    with _drawing():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
+    with drawing():
         names = sorted({name for name in spots.labels if name is not None})
         names += sorted({name for panel in panels for name in panel.spots.predicted} - set(names))
         colours = _colours(names)
         n_columns = min(4, len(panels) + 2)
         n_rows = ceil((len(panels) + 2) / n_columns)
-        figure = Figure(figsize=(_SIDE * n_columns + 1.6, (_SIDE + 0.3) * n_rows), dpi=_DPI)
-        FigureCanvasAgg(figure)
+        figure = new_figure(_SIDE * n_columns + 1.6, (_SIDE + 0.3) * n_rows)
         grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel().tolist()
         shades = [colours[name] if name is not None else _NO_LABEL for name in spots.labels]
         _scatter(grid[0], spots, shades, "labels")
@@ -84,16 +80,37 @@ def domain_map(spots: SpotTable, panels: Sequence[Panel], title: str) -> bytes:
         for axes in grid[len(panels) + 2 :]:
             axes.set_axis_off()
         _legend(figure, colours, set(panels[0].spots.codes))
-        figure.suptitle(_plain(title), fontsize=10)
+        figure.suptitle(plain(title), fontsize=10)
         figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 0.97))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
+        return to_png(figure)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches that is drawn off screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_png(figure: "Figure") -> bytes:
+    """Return a figure as a PNG without time stamp or software name."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
-    """Use matplotlib's own defaults, whatever the user's settings; say what is missing."""
+def drawing() -> Iterator[None]:
+    """Use matplotlib's own defaults, whatever the user's settings; say what is missing.
+
+    Raises
+    ------
+    PlatformError
+        matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
         import matplotlib.style
@@ -116,7 +133,7 @@ def _scatter(axes: "Axes", spots: SpotTable, colours: Sequence[str], title: str)
     # Points of about the spacing that as many spots in a square of this extent would have.
     size = (_SIDE * 72 * 0.72 * np.sqrt(np.ptp(x) * np.ptp(y) / len(x)) / extent) ** 2
     axes.scatter(x, y, c=list(colours), s=float(np.clip(size, 1.0, 80.0)), linewidths=0)
-    axes.set_title(_plain(title), fontsize=8)
+    axes.set_title(plain(title), fontsize=8)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_axis_off()
@@ -128,7 +145,7 @@ def _legend(figure: "Figure", colours: dict[str, str], codes: set[str]) -> None:
     entries = [*colours.items()]
     entries += [(_ROLES[code], _ROLE_COLOURS[code]) for code in _ROLES if code in codes]
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=colour, label=_plain(name))
+        Line2D([], [], marker="o", linestyle="", color=colour, label=plain(name))
         for name, colour in entries
     ]
     figure.legend(handles=handles, loc="center right", fontsize=7, frameon=False)
@@ -142,6 +159,6 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
     return {name: to_hex(table(i % table.N)) for i, name in enumerate(names)}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep matplotlib from reading formulas into names."""
     return text.replace("$", r"\$")

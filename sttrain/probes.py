@@ -8,6 +8,7 @@ again, and jobs of one head and method are fitted in groups, which changes no sc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from stbuild.corpus.reader import open_corpus
 from sttrain.candidates import EmbeddingFile, collect_methods
 from sttrain.environment import describe_versions
 from sttrain.evaluation import EvaluationSet, read_evaluation_set, stack_slices
+from sttrain.fit_costs import Cost, CostKeeper, measured
 from sttrain.heads import FitTask, Fitted, Head, MajorityHead
 from sttrain.methods import Method
 from sttrain.metrics import score_predictions
@@ -90,6 +92,7 @@ def probe_corpus(
     config: ProbeConfig,
     workers: int = 1,
     replace: bool = False,
+    keep_costs: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ProbeOutcome:
     """Judge methods on an evaluation corpus and store what is missing.
@@ -110,6 +113,9 @@ def probe_corpus(
         Fits that run at the same time; it does not change any score.
     replace
         Drop stored results of an embedding whose file has changed since.
+    keep_costs
+        Store seconds and memory of every fit in ``costs/``, the one folder whose bytes differ
+        from run to run.
     progress
         Called with (fits done, fits in all, what is being done).
 
@@ -152,7 +158,8 @@ def probe_corpus(
     ]
     finished = store.finished()
     missing = [job for job in jobs if job.digest not in finished]
-    _run_jobs(missing, data, store, workers, progress)
+    costs = CostKeeper.of(out, data.corpus_id, keep=keep_costs)
+    _run_jobs(missing, data, store, costs, workers, progress)
     return ProbeOutcome(
         rows=store.summarise(),
         n_computed=len(missing),
@@ -174,6 +181,7 @@ def _run_jobs(
     jobs: Sequence[_Job],
     data: EvaluationSet,
     store: ResultStore,
+    costs: CostKeeper,
     workers: int,
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
@@ -191,7 +199,8 @@ def _run_jobs(
                 progress(done, len(jobs), mine[0].method.name)
             stacks = ahead.pop().result()
             ahead += [pool.submit(_stacks, them, data) for them in waiting[number + 1 : number + 2]]
-            for group, fitted in _as_fitted(pool, mine, stacks):
+            for group, (fitted, cost) in _as_fitted(pool, mine, stacks):
+                costs.add(cost, *(job.digest for job in group))
                 for job, said in zip(group, fitted, strict=True):
                     store.add(*_judge(job, said, data, versions))
                 done += len(group)
@@ -212,9 +221,9 @@ def _stacks(jobs: Sequence[_Job], data: EvaluationSet) -> _Stacks:
 
 def _as_fitted(
     pool: ThreadPoolExecutor, jobs: Sequence[_Job], stacks: _Stacks
-) -> Iterator[tuple[Sequence[_Job], list[Fitted]]]:
-    """Yield groups of jobs with what they say, as they end."""
-    running: dict[Future[list[Fitted]], Sequence[_Job]] = {}
+) -> Iterator[tuple[Sequence[_Job], tuple[list[Fitted], Cost]]]:
+    """Yield groups of jobs with what they say and took, as they end."""
+    running: dict[Future[tuple[list[Fitted], Cost]], Sequence[_Job]] = {}
     for head in dict.fromkeys(job.head for job in jobs):
         mine = [job for job in jobs if job.head == head]
         tasks = [job.task(stacks[job.split.slugs]) for job in mine]
@@ -223,7 +232,7 @@ def _as_fitted(
         for start in range(0, len(mine), size):
             chosen = np.s_[start : start + size]
             fit = MajorityHead().fit if featureless else head.fit
-            running[pool.submit(fit, tasks[chosen])] = mine[chosen]
+            running[pool.submit(measured, partial(fit, tasks[chosen]))] = mine[chosen]
     for future in as_completed(running):
         yield running[future], future.result()
 

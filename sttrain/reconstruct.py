@@ -6,6 +6,7 @@ repetition, and a job that is stored is not done again.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from sttrain.environment import describe_versions
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.evaluation import require_sound
 from sttrain.fillers import INTERPOLATIONS, Filler, load_filler
+from sttrain.fit_costs import CostKeeper, measured
 from sttrain.methods import NAME
 from sttrain.probe_config import ReconstructConfig
 from sttrain.reconstruction import score_region
@@ -123,6 +125,7 @@ def reconstruct_corpus(
     controls: Sequence[str] = tuple(INTERPOLATIONS),
     slices: Sequence[str] = (),
     config: ReconstructConfig,
+    keep_costs: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> ReconstructOutcome:
@@ -142,6 +145,8 @@ def reconstruct_corpus(
         Slugs; all without it.
     config
         Windows, sizes, genes and repetitions.
+    keep_costs
+        As of `sttrain.probes.probe_corpus`.
     progress
         Called with (jobs done, jobs in all, slice).
     say
@@ -173,6 +178,7 @@ def reconstruct_corpus(
     ]  # fmt: skip
     finished = table.finished()
     missing = [job for job in jobs if job.digest not in finished]
+    costs = CostKeeper.of(out, store.document.corpus_id, keep=keep_costs)
     with one_core_threads(1) as pool:
         done = 0
         for split in corpus.document.splits("slice"):
@@ -185,7 +191,11 @@ def reconstruct_corpus(
                 for job in mine:
                     if progress:
                         progress(done, len(missing), job.slug)
-                    table.add(job.file, pool.submit(_rows, job, source, corpus).result())
+                    filled, cost = pool.submit(
+                        measured, partial(_rows, job, source, corpus)
+                    ).result()
+                    costs.add(cost, job.digest)
+                    table.add(job.file, filled)
                     done += 1
     rows = sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat))
     table.summarise(store.root / "regions", rows)

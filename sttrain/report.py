@@ -203,26 +203,39 @@ def write_report(
     """
     from sttrain.tables import report_markdown
 
-    pictures = _draw_maps(open_store(source), report, st_slice, seed, progress) if maps else {}
+    pictures = draw_maps(open_store(source), report, st_slice, seed, progress) if maps else {}
     files = {
         **pictures,
         "table.csv": rows_csv(report.long_rows()),
         "differences.csv": rows_csv(asdict(difference) for difference in report.differences),
         "report.md": report_markdown(report, list(pictures)).encode(),
     }
+    return write_files(out, files)
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files of a folder, made if needed, and return where they are."""
     for name, content in files.items():
         write_durable(out / name, content)
     return [out / name for name in files]
 
 
-def _draw_maps(
+def draw_maps(
     store: ResultStore,
     report: Report,
     st_slice: str | None,
     seed: int | None,
     progress: Callable[[int, int, str], None] | None,
 ) -> dict[str, bytes]:
-    """Return one picture per split and head: the labels beside every method's predictions."""
+    """Return one picture per split and head: the labels beside every method's predictions.
+
+    Raises
+    ------
+    BadUsageError
+        No such slice or seed.
+    PlatformError
+        matplotlib is not installed.
+    """
     from sttrain.figures import Panel, domain_map
 
     rows = store.rows()

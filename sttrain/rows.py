@@ -74,17 +74,27 @@ class RowTable(Generic[Row]):
         IntegrityError
             A file that is damaged.
         """
-        columns = list(_types(self.kind))
         found: list[Row] = []
         for path in sorted(self.root.glob("*.parquet")):
-            table = read_table(path, set(columns))
-            found += [self.kind(**values) for values in table.select(columns).to_pylist()]
+            found += self.read(path)
         others = {row.corpus_id for row in found} - {self.corpus_id}
         if others:
             what = f"rows of corpus {min(others)[:12]}, expected {self.corpus_id[:12]}"
             fix = "keep the results of each corpus in a folder of its own"
             raise BadInputError(_problem("V10", self.root, what, fix))
         return found
+
+    def read(self, path: Path) -> list[Row]:
+        """Read the rows of one file, whatever corpus they belong to.
+
+        Raises
+        ------
+        IntegrityError
+            A file that is damaged.
+        """
+        columns = list(_types(self.kind))
+        table = read_table(path, set(columns))
+        return [self.kind(**values) for values in table.select(columns).to_pylist()]
 
     def add(self, name: str, rows: Sequence[Row]) -> None:
         """Store the rows of one job under a file name that ends in ``_<job>``."""

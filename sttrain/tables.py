@@ -52,21 +52,31 @@ def _difference_table(differences: Sequence[Difference]) -> "Table":
 
 def report_markdown(report: Report, pictures: Sequence[str]) -> str:
     """Return the report as Markdown: table, remarks, differences, maps."""
-    lines = [f"# Probes on {_md(report.corpus)}", "", f"Corpus `{report.corpus_id}`.", ""]
+    lines = [
+        f"# Probes on {escape_markdown(report.corpus)}",
+        "",
+        f"Corpus `{report.corpus_id}`.",
+        "",
+    ]
     headers = ["method", *(_header(column) for column in report.columns)]
-    lines += [_row(headers), _row(["---", *["---:"] * len(report.columns)])]
+    lines += [markdown_row(headers), markdown_row(["---", *["---:"] * len(report.columns)])]
     for method in report.methods:
         cells = (format_cell(report.cells.get((method, column))) for column in report.columns)
-        lines.append(_row([_md(method), *cells]))
-    lines += ["", *(f"- {_md(remark)}" for remark in report.remarks)]
+        lines.append(markdown_row([escape_markdown(method), *cells]))
+    lines += ["", *(f"- {escape_markdown(remark)}" for remark in report.remarks)]
     if report.differences:
         lines += ["", "## Paired differences", "", _DIFFERENCE_NOTE, ""]
-        lines += [_row(["method", "against", "split", "head", "metric", "difference", "seeds"])]
-        lines += [_row(["---"] * 5 + ["---:"] * 2)]
         lines += [
-            _row(
+            markdown_row(["method", "against", "split", "head", "metric", "difference", "seeds"])
+        ]
+        lines += [markdown_row(["---"] * 5 + ["---:"] * 2)]
+        lines += [
+            markdown_row(
                 [
-                    *(_md(name) for name in (d.method, d.reference, d.split, d.head, d.metric)),
+                    *(
+                        escape_markdown(name)
+                        for name in (d.method, d.reference, d.split, d.head, d.metric)
+                    ),
                     format_difference(d),
                     str(d.n_seeds),
                 ]
@@ -76,10 +86,12 @@ def report_markdown(report: Report, pictures: Sequence[str]) -> str:
     if pictures:
         lines += ["", "## Domain maps"]
         for name in pictures:
-            lines += ["", f"![{_md(name)}]({name})"]
+            lines += ["", f"![{escape_markdown(name)}]({name})"]
     return "\n".join(lines) + "\n"
 
 
+_NAMED = ("method", "reference", "split", "head", "metric")
+"""Fields of a difference that say what it is of."""
 _DIFFERENCE_NOTE = (
     "Method minus reference on the same seeds, mean ± standard error over seeds. The seeds share "
     "their spots: the error speaks of the choice of training spots, not of other tissue."
@@ -101,14 +113,15 @@ def format_difference(difference: Difference) -> str:
 
 
 def _header(column: Column) -> str:
-    return f"{_md(column.split)} · {_md(column.head)} · {column.metric}"
+    return f"{escape_markdown(column.split)} · {escape_markdown(column.head)} · {column.metric}"
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """Return cells, escaped already, as a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _md(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape what Markdown or the HTML around it would read as markup."""
     safe = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for character in "\\`*_[]|":

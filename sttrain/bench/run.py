@@ -1,0 +1,380 @@
+"""Run a suite: embed what has to be, judge it all, and write one table of what came of it.
+
+Each data set has a folder of results of its own below the output, in which any suite continues;
+``NAME.parquet`` and ``NAME.csv`` hold the rows of the suite NAME and nothing else.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from stbuild.corpus.documents import Document, Sha256
+from stbuild.corpus.durable import write_durable
+from stbuild.corpus.errors import PlatformError
+from stbuild.corpus.reader import Corpus, open_corpus
+from sttrain.bench.inputs import DataPlan, Given, make_plan
+from sttrain.bench.printed import Printed, read_printed
+from sttrain.bench.rows import BenchRow, RowMaker
+from sttrain.bench.suite import Suite, untrained_name
+from sttrain.bench.vectors import Progress, VectorCache
+from sttrain.candidates import EmbeddingFile, GivenVectors
+from sttrain.cluster import ClusterRow
+from sttrain.errors import BadUsageError, Problem
+from sttrain.evaluation import read_evaluation_set
+from sttrain.fillers import FILLING, INTERPOLATIONS
+from sttrain.fit_costs import read_costs
+from sttrain.methods import Method
+from sttrain.probe_config import HeadName, ProbeConfig
+from sttrain.reconstruct import RegionRow
+from sttrain.results import ResultRow
+from sttrain.rows import RowTable
+
+FEATURELESS: Final = "majority"
+"""The control without features; it has no clusters."""
+
+
+class DataRecord(Document):
+    """A data set as it was judged."""
+
+    corpus: str
+    corpus_id: Sha256
+    groups: dict[str, str]
+    """Donor by slice, or the slice where no donor is known."""
+
+
+class BenchDocument(Document):
+    """``NAME.json``: what was run, on which corpora, and what was not."""
+
+    format: Literal["sttrain/bench"] = "sttrain/bench"
+    version: Literal[1] = 1
+    suite: Suite
+    data: dict[str, DataRecord]
+    skipped: tuple[str, ...]
+    """What the suite asks for and was not given, a line each."""
+    printed: tuple[Printed, ...] = ()
+    """Numbers of the paper's table that the suite repeats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOutcome:
+    """What a run did."""
+
+    rows: list[BenchRow]
+    """All rows of the suite."""
+    n_computed: int
+    n_reused: int
+    skipped: tuple[str, ...]
+
+
+@dataclass
+class _Run:
+    """A suite that is running."""
+
+    suite: Suite
+    out: Path
+    workers: int
+    device: str
+    skip_missing: bool
+    progress: Progress | None
+    say: Callable[[str], None]
+    skipped: list[str] = field(default_factory=list)
+    n_computed: int = 0
+    n_reused: int = 0
+
+    def skip(self, problems: Iterable[Problem]) -> None:
+        """Count what is not there, or refuse it.
+
+        Raises
+        ------
+        BadUsageError
+            It may not be skipped.
+        """
+        listed = list(problems)
+        if listed and not self.skip_missing:
+            raise BadUsageError(*listed)
+        for problem in listed:
+            line = f"{problem.subject}: {problem.what}"
+            if line not in self.skipped:
+                self.skipped.append(line)
+
+    def judge(self, plan: DataPlan) -> tuple[DataRecord, list[BenchRow]]:
+        """Judge everything on one data set."""
+        corpus = open_corpus(plan.folder)
+        groups = {entry.slug: entry.donor or entry.slug for entry in corpus.document.slices}
+        vectors = self._vectors(plan, corpus) if self.suite.probe or self.suite.cluster else []
+        methods: list[str | Method] = [*self.suite.methods, *vectors]
+        folder = self.out / plan.name
+        detected = self._probe(plan, corpus, folder, methods)
+        clustered = self._cluster(plan, folder, methods)
+        filled = self._reconstruct(plan, folder)
+        costs = read_costs(folder, corpus.document.corpus_id)
+        maker = RowMaker(suite=self.suite.name, data=plan.name, groups=groups, costs=costs)
+        record = DataRecord(
+            corpus=corpus.document.name, corpus_id=corpus.document.corpus_id, groups=groups
+        )
+        return record, [
+            *(maker.detection(row) for row in detected),
+            *(maker.clustering(row) for row in clustered),
+            *(maker.reconstruction(row) for row in filled),
+        ]
+
+    def _vectors(self, plan: DataPlan, corpus: Corpus) -> list[GivenVectors]:
+        cache = VectorCache(
+            root=self.out,
+            data=read_evaluation_set(corpus),
+            device=self.device,
+            progress=self.progress,
+            say=self.say,
+        )
+        found: list[GivenVectors] = []
+        for model in plan.models:
+            name, run, view = model.checkpoint.name, model.run, model.corpus
+            found.append(cache.of_checkpoint(name, run, view, initial=False))
+            if model.checkpoint.untrained:
+                name = untrained_name(model.checkpoint)
+                found.append(cache.of_checkpoint(name, run, view, initial=True))
+        for method, weights in plan.published.items():
+            try:
+                found.append(cache.of_published(method, weights, corpus))
+            except PlatformError as error:
+                self.skip(error.problems)
+        return found
+
+    def _probe(
+        self, plan: DataPlan, corpus: Corpus, folder: Path, methods: Sequence[str | Method]
+    ) -> list[ResultRow]:
+        from sttrain.probes import probe_corpus
+
+        config = self.suite.probe
+        if config is None or not (methods or plan.embeddings):
+            return []
+        known = corpus.evaluation_splits()
+        splits = tuple(split for split in config.splits if split in known)
+        if not splits:
+            return []
+        rows: list[ResultRow] = []
+        for heads, some, files in self._by_heads(methods, plan.embeddings):
+            chosen = config.model_copy(update={"splits": splits, "heads": heads})
+            outcome = probe_corpus(
+                plan.folder,
+                folder,
+                methods=some,
+                embeddings=files,
+                config=chosen,
+                workers=self.workers,
+                keep_costs=True,
+                progress=self.progress,
+            )
+            self._count(outcome.n_computed, outcome.n_reused)
+            names = self._names(some, files, config.reduce)
+            rows += [row for row in outcome.rows if row.method in names and _is_asked(row, chosen)]
+        return rows
+
+    def _by_heads(
+        self, methods: Sequence[str | Method], files: Sequence[EmbeddingFile]
+    ) -> list[tuple[tuple[HeadName, ...], list[str | Method], list[EmbeddingFile]]]:
+        """Return methods and files in groups that are judged with the same heads."""
+        groups: dict[tuple[HeadName, ...], tuple[list[str | Method], list[EmbeddingFile]]] = {}
+        for method in methods:
+            name = method if isinstance(method, str) else method.name
+            groups.setdefault(self.suite.heads_of(name), ([], []))[0].append(method)
+        for file in files:
+            groups.setdefault(self.suite.heads_of(file.name), ([], []))[1].append(file)
+        return [(heads, some, listed) for heads, (some, listed) in groups.items() if heads]
+
+    def _cluster(
+        self, plan: DataPlan, folder: Path, methods: Sequence[str | Method]
+    ) -> list[ClusterRow]:
+        from sttrain.cluster import cluster_corpus
+
+        config = self.suite.cluster
+        chosen = [method for method in methods if method != FEATURELESS]
+        if config is None or not (chosen or plan.embeddings):
+            return []
+        outcome = cluster_corpus(
+            plan.folder,
+            folder,
+            methods=chosen,
+            embeddings=plan.embeddings,
+            config=config,
+            workers=self.workers,
+            keep_costs=True,
+            progress=self.progress,
+        )
+        self._count(outcome.n_computed, outcome.n_reused)
+        names = self._names(chosen, plan.embeddings, ())
+        return [
+            row
+            for row in outcome.rows
+            if row.method in names
+            and row.algorithm in config.algorithms
+            and row.number in config.numbers
+            and row.seed < config.seeds
+        ]
+
+    def _reconstruct(self, plan: DataPlan, folder: Path) -> list[RegionRow]:
+        from sttrain.reconstruct import ModelFile, reconstruct_corpus
+
+        config = self.suite.reconstruct
+        if config is None:
+            return []
+        models: list[ModelFile] = []
+        for model in plan.models:
+            name, run = model.checkpoint.name, model.run
+            if not self._fills(name, run):
+                continue
+            models.append(ModelFile(name=name, path=run))
+            if model.checkpoint.untrained:
+                untrained = untrained_name(model.checkpoint)
+                models.append(ModelFile(name=untrained, path=run, initial=True))
+        outcome = reconstruct_corpus(
+            plan.folder,
+            folder,
+            models=models,
+            config=config,
+            keep_costs=True,
+            progress=self.progress,
+            say=self.say,
+        )
+        self._count(outcome.n_computed, outcome.n_reused)
+        names = {model.name for model in models} | set(INTERPOLATIONS)
+        settings = config.model_dump(include={"genes", "repeats", "seed"})
+        return [
+            row
+            for row in outcome.rows
+            if row.method in names
+            and row.window in config.windows
+            and row.size in config.sizes
+            and _holds(row.settings, settings)
+        ]
+
+    def _fills(self, name: str, run: Path) -> bool:
+        """Return whether a checkpoint can fill squares; of others it is told that they cannot."""
+        from sttrain.checkpoint import load_encoder
+
+        objective = load_encoder(run, say=self.say)[1].pretext.objective
+        if objective not in FILLING:
+            line = f"checkpoint '{name}': '{objective}' cannot fill a site that is hidden"
+            self.skipped += [line] if line not in self.skipped else []
+        return objective in FILLING
+
+    @staticmethod
+    def _names(
+        methods: Sequence[str | Method], files: Sequence[EmbeddingFile], reduce: Sequence[int]
+    ) -> set[str]:
+        given = [m.name for m in methods if not isinstance(m, str)]
+        given += [file.name for file in files]
+        reduced = {f"{name}-pca{d}" for name in given for d in reduce}
+        return {m for m in methods if isinstance(m, str)} | set(given) | reduced
+
+    def _count(self, computed: int, reused: int) -> None:
+        self.n_computed += computed
+        self.n_reused += reused
+
+
+def run_suite(
+    suite: Suite,
+    out: Path,
+    *,
+    given: Given,
+    beside: Path,
+    workers: int = 1,
+    device: str = "cpu",
+    skip_missing: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> BenchOutcome:
+    """Run a suite, or what is missing of it.
+
+    Parameters
+    ----------
+    suite
+        What is judged, on what and how.
+    out
+        Folder of results; one folder below it for each data set.
+    given
+        Corpora, checkpoints, weights and vectors.
+    beside
+        Folder that paths of the suite are relative to.
+    workers
+        Fits at the same time; no score depends on it.
+    device
+        Torch device of checkpoints and published models, or ``auto``.
+    skip_missing
+        Leave out what the suite asks for and is not given; counted and told.
+    progress
+        Called with (steps done, steps in all, what is being done).
+    say
+        Hears of damaged checkpoints that were passed over.
+
+    Raises
+    ------
+    BadUsageError
+        Something is missing and may not be skipped (all of it at once), or nothing is left to do.
+    BadInputError
+        A corpus, checkpoint or file that cannot be judged.
+    ConflictError
+        `out` holds results of another corpus under the name of a data set.
+    IntegrityError
+        Damaged files.
+    """
+    printed: tuple[Printed, ...] = ()
+    if suite.table is not None and suite.printed is not None:
+        printed = read_printed(beside / suite.printed, suite.table)
+    plan = make_plan(suite, given, beside)
+    run = _Run(suite, out, workers, device, skip_missing, progress, say)
+    run.skip([*plan.missing, *_missing_splits(suite, plan.data)])
+    if not plan.data:
+        fix = f"give --data {suite.data[0].name}=FOLDER"
+        what = "none of its data sets is given"
+        raise BadUsageError(
+            Problem(code="V25", subject=f"suite '{suite.name}'", what=what, fix=fix)
+        )
+    data: dict[str, DataRecord] = {}
+    rows: list[BenchRow] = []
+    for part in plan.data:
+        data[part.name], found = run.judge(part)
+        rows += found
+    document = BenchDocument(suite=suite, data=data, skipped=tuple(run.skipped), printed=printed)
+    RowTable(out, BenchRow, "").summarise(out / suite.name, rows)
+    write_durable(out / f"{suite.name}.json", document.to_bytes())
+    return BenchOutcome(
+        rows=rows,
+        n_computed=run.n_computed,
+        n_reused=run.n_reused,
+        skipped=tuple(run.skipped),
+    )
+
+
+def _missing_splits(suite: Suite, plans: Iterable[DataPlan]) -> Iterable[Problem]:
+    """Yield the splits that corpora do not have, before anything is computed."""
+    wanted = suite.probe.splits if suite.probe is not None else ()
+    for plan in plans if wanted else ():
+        known = open_corpus(plan.folder).evaluation_splits()
+        for split in wanted:
+            if split not in known:
+                yield Problem(
+                    code="V14",
+                    subject=f"split '{split}' of data set '{plan.name}'",
+                    what="the corpus has no such split",
+                    fix=f"it has {', '.join(known) or 'none'}; or leave it out: --skip-missing",
+                )
+
+
+def _is_asked(row: ResultRow, config: ProbeConfig) -> bool:
+    """Return whether a stored row is one that this configuration makes."""
+    if row.head not in {head.name for head in config.make_heads()}:
+        return False
+    if row.split not in config.splits:
+        return False
+    if row.held_out is not None:
+        return row.repeat < config.held_out_seeds
+    return config.seeds is None or row.seed < config.seeds
+
+
+def _holds(settings: str, wanted: dict[str, object]) -> bool:
+    """Return whether settings, JSON, hold some values."""
+    found = json.loads(settings)
+    return all(found[name] == value for name, value in wanted.items())

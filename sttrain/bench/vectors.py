@@ -1,0 +1,119 @@
+"""Vectors of checkpoints and published models, made once for all that decides them.
+
+A file in ``vectors/`` is named by the digest of weights, corpus and settings, so that suites share
+it, a rerun reads it, and other weights under the same name never take its place.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from stbuild.corpus.digests import sha256_json
+from stbuild.corpus.reader import Corpus, open_corpus
+from sttrain import __version__
+from sttrain.adapters.published import PublishedConfig, Request, embed_published
+from sttrain.candidates import GivenVectors
+from sttrain.embed import embed_checkpoint
+from sttrain.embeddings import align_embeddings, read_embeddings
+from sttrain.evaluation import EvaluationSet
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorCache:
+    """Vectors of one folder of results."""
+
+    root: Path
+    data: EvaluationSet
+    """The corpus that the vectors are judged on; every slice of it has to be there."""
+    device: str = "cpu"
+    progress: Progress | None = None
+    say: Callable[[str], None] = lambda _: None
+
+    def of_checkpoint(self, name: str, run: Path, corpus: Path, *, initial: bool) -> GivenVectors:
+        """Return the vectors of a checkpoint, embedding the corpus if that was not done yet.
+
+        Raises
+        ------
+        BadInputError
+            No checkpoint, genes unknown to it, a corpus of other slices than the judged one.
+        IntegrityError
+            A damaged checkpoint, corpus or file of vectors.
+        """
+        from sttrain.checkpoint import load_encoder
+
+        _, info = load_encoder(run, initial=initial, say=self.say)
+        made_of = {
+            "checkpoint": info.digest,
+            "objective": info.pretext.objective,
+            "seed": info.seed,
+            "corpus": open_corpus(corpus).document.corpus_id,
+        }
+
+        def make(path: Path) -> None:
+            embed_checkpoint(
+                run,
+                corpus,
+                path,
+                untrained=initial,
+                device=self.device,
+                progress=self.progress,
+                say=self.say,
+            )
+
+        return self._vectors(name, made_of, make)
+
+    def of_published(self, name: str, weights: Path | None, corpus: Corpus) -> GivenVectors:
+        """Return the vectors of a published model.
+
+        Raises
+        ------
+        BadInputError
+            Weights or a corpus that it cannot use.
+        PlatformError
+            Its package is missing.
+        """
+        config = PublishedConfig()
+        made_of = {
+            "published": name,
+            "settings": config.model_dump(mode="json"),
+            "weights": None if weights is None else _folder_digest(weights),
+            "corpus": corpus.document.corpus_id,
+        }
+        request = Request(
+            config=config, weights=weights, device=self.device, progress=self.progress
+        )
+        return self._vectors(
+            name, made_of, lambda path: _discard(embed_published(name, corpus.root, path, request))
+        )
+
+    def _vectors(
+        self, name: str, made_of: Mapping[str, object], make: Callable[[Path], None]
+    ) -> GivenVectors:
+        digest = sha256_json({"sttrain": __version__, **made_of})[:16]
+        path = self.root / "vectors" / f"{name}_{digest}.parquet"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+        barcodes = {slug: self.data.barcodes(slug) for slug in self.data.slices}
+        vectors = align_embeddings(read_embeddings(path), barcodes, f"'{name}'")
+        return GivenVectors(name=name, vectors=vectors)
+
+
+def _folder_digest(folder: Path) -> str:
+    """Return a digest of the files of a folder of weights, names and contents."""
+    listed = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found = sha256()
+                while block := file.read(1 << 20):
+                    found.update(block)
+            listed.append([str(path.relative_to(folder)), found.hexdigest()])
+    return sha256_json(listed)
+
+
+def _discard(_: object) -> None:
+    """Take a result that is of no use here."""
