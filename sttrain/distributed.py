@@ -6,7 +6,8 @@ is tensors and JSON, never a pickle.
 
 A rank that fails says so at the next exchange, and all stop with its cause. A rank that is gone or
 hangs shows as a broken or late exchange; who it was is told from the beats that each rank leaves in
-the rendezvous store.
+the rendezvous store. The first rank can always tell; one that notices only when the first has
+ended, and the store with it, names the first.
 """
 
 import json

@@ -62,6 +62,8 @@ def test_one_graph_without_breaks_for_batches_of_any_length(kind):
     assert counter.frame_count == 1
 
 
+# The compiler's own modules warn of each other.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_code_for_this_processor_gives_the_same_numbers(precision):

@@ -154,8 +154,11 @@ def test_a_killed_rank_is_named_and_fewer_ranks_go_on(lab, starter, seed):
         assert time.monotonic() - began < 60
         assert codes.pop(victim) == -signal.SIGKILL
         assert set(codes) == {7}, job.text()
-        for rank in set(range(n_ranks)) - {victim}:
-            assert f"rank {victim} is gone" in job.text(rank)
+        # A rank that notices late may find that the first one, whose the store is, has ended too.
+        named = {r for r in range(n_ranks) if f"rank {victim} is gone" in job.text(r)}
+        assert min(set(range(n_ranks)) - {victim}) in named, job.text()
+        for rank in set(range(n_ranks)) - {victim} - named:
+            assert "rank 0 is gone" in job.text(rank)
     job = start(starter, lab, name, 3)
     finish(job)
     assert "ranks was 4, is now 3" in job.text()
