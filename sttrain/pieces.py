@@ -65,7 +65,8 @@ class PieceCache:
         except OSError:
             return None
         if os.fstat(handle).st_size == size:
-            self._touch(sha256, piece)
+            with self._lock:
+                self._use((sha256, piece))
             return handle
         os.close(handle)
         return None
@@ -75,23 +76,22 @@ class PieceCache:
         return self.place(sha256, piece).is_file()
 
     def add(self, sha256: str, piece: int, raw: bytes) -> None:
-        """Keep a piece, and drop others until all fit.
+        """Keep a piece, for which others are dropped first until all fit.
 
         Raises
         ------
         ResourceError
             The disk refuses.
         """
-        place = self.place(sha256, piece)
-        guard_disk(place, lambda: _write(place, raw), _FIX)
-        self._touch(sha256, piece)
-        with self._lock:
-            self._shrink((sha256, piece))
+        place, key = self.place(sha256, piece), (sha256, piece)
+        with self._lock:  # two at once would each make room for its own alone
+            self._make_room(key, len(raw))
+            guard_disk(place, lambda: _write(place, raw), _FIX)
+            self._use(key)
 
-    def _touch(self, sha256: str, piece: int) -> None:
-        with self._lock:
-            self._used.pop((sha256, piece), None)
-            self._used[sha256, piece] = None
+    def _use(self, key: tuple[str, int]) -> None:
+        self._used.pop(key, None)
+        self._used[key] = None
 
     def drop(self, sha256: str, piece: int) -> None:
         """Forget a piece."""
@@ -126,16 +126,16 @@ class PieceCache:
         foreign = {key: size for key, size in found.items() if key not in self._used}
         return foreign | {key: found[key] for key in self._used if key in found}
 
-    def _shrink(self, kept: tuple[str, int]) -> None:
+    def _make_room(self, coming: tuple[str, int], size: int) -> None:
         pieces = self._pieces()
-        total = sum(pieces.values())
-        for key, size in pieces.items():
+        pieces.pop(coming, None)  # it is written over
+        total = size + sum(pieces.values())
+        for key, held in pieces.items():
             if total <= self.most:
                 return
-            if key != kept:
-                self.drop(*key)
-                self._used.pop(key, None)
-                total -= size
+            self.drop(*key)
+            self._used.pop(key, None)
+            total -= held
 
 
 def _write(place: Path, raw: bytes) -> None:
