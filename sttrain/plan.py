@@ -22,13 +22,13 @@ from sttrain.costs import (
     StepMemory,
     StepShape,
 )
-from sttrain.errors import BadInputError, Problem
 from sttrain.objectives import KINDS, Kind, MaskConfig, count_hidden, hidden_sites
 from sttrain.order import Order, choose_order
 from sttrain.parameters import count_parameters
 from sttrain.pretext import Objective
 from sttrain.single_costs import unit_flops, unit_memory
 from sttrain.slice_source import plan_views, views_of
+from sttrain.source import no_patches
 
 _STEPS: Final = 1000
 """Steps of the first epoch that are looked at, evenly spaced; all where there are fewer."""
@@ -141,7 +141,7 @@ def plan_run(
 
     document = corpus.document
     if config.split not in document.splits():
-        raise _no_patches(corpus, config.split)
+        raise no_patches(corpus, config.split)
     observed, batch, held = _samples(corpus, config, options)
     order = choose_order(held, batch=batch, seed=config.seed, group=config.grouping)
     device = choose_device(options.device)
@@ -374,16 +374,3 @@ def _bytes(number: int) -> str:
         if number >= size:
             return f"{number / size:.1f} {unit}"
     return f"{number} B"
-
-
-def _no_patches(corpus: Corpus, split: str) -> BadInputError:
-    listed = ", ".join(corpus.document.splits()) or "none"
-    return BadInputError(
-        Problem(
-            code="L24",
-            subject=f"corpus '{corpus.document.name}'",
-            where=str(corpus.root),
-            what=f"split '{split}' holds 0 patches; splits with patches: {listed}",
-            fix="name one of those with --split, or build a corpus with --n-per-slice",
-        )
-    )

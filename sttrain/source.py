@@ -95,7 +95,7 @@ class PatchSource:
     ) -> None:
         self.corpus, self.split, self.on_bad, self.group = corpus, split, on_bad, group
         if split not in corpus.document.splits():
-            raise _no_samples(corpus, split)
+            raise no_patches(corpus, split)
         self.index = open_index(corpus, split, cache or default_cache("train"))
         keys = self.index.keys
         self._keys = keys if isinstance(keys, PackedTexts) else PackedTexts.of(keys)
@@ -331,7 +331,8 @@ def cut_members(raw: bytes | memoryview, key: bytes) -> dict[bytes, memoryview]:
     return members
 
 
-def _no_samples(corpus: Corpus, split: str) -> BadInputError:
+def no_patches(corpus: Corpus, split: str) -> BadInputError:
+    """Return the error of a split without patches; those that have some are named."""
     listed = ", ".join(corpus.document.splits()) or "none"
     return BadInputError(
         Problem(
