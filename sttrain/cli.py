@@ -10,12 +10,12 @@ import rich_click as click
 
 from stbuild.corpus.console import run_program
 from sttrain import __version__
-from sttrain.adapters.command import embed_published_command
-from sttrain.bench.command import bench
-from sttrain.cli_embed import embed
-from sttrain.cli_fit import fit
-from sttrain.cli_judge import cluster, probe, reconstruct, report
-from sttrain.cli_release import release
+from sttrain.commands.bench import bench
+from sttrain.commands.embed import embed
+from sttrain.commands.fit import fit
+from sttrain.commands.judge import cluster, probe, reconstruct, report
+from sttrain.commands.published import embed_published_command
+from sttrain.commands.release import release
 
 click.rich_click.TEXT_MARKUP = "rich"
 

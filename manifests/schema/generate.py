@@ -17,9 +17,9 @@ from stbuild.grids import GridMeta
 from stbuild.leakage.documents import LeakageReport
 from stbuild.manifests import ManifestDocument, SampleRow
 from stbuild.store import Inventory
-from sttrain.config import RunConfig
-from sttrain.external import Sidecar
-from sttrain.release_document import ReleaseDocument
+from sttrain.embed.external import Sidecar
+from sttrain.release.document import ReleaseDocument
+from sttrain.train.config import RunConfig
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "corpus": CorpusDocument,

@@ -1,6 +1,6 @@
 """Open a finished corpus: its document, tables and splits, checked before they are believed.
 
-Shard bytes are read by whoever streams them (``sttrain.stream``) or checks them
+Shard bytes are read by whoever streams them (``sttrain.stream.batches``) or checks them
 (``stbuild.verify``); only single samples and whole slices are read here.
 """
 

@@ -21,9 +21,9 @@ from sttrain.adapters.packages import (
     sound_slices,
 )
 from sttrain.adapters.published import Request, describe_origin
-from sttrain.embeddings import Embeddings, SliceEmbedding
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding
+from sttrain.embed.evaluation import decode_barcodes, name_labels
 from sttrain.errors import BadInputError, Problem
-from sttrain.evaluation import decode_barcodes, name_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData

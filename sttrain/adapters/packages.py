@@ -13,8 +13,8 @@ from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from stbuild.corpus.errors import PlatformError
+from sttrain.embed.evaluation import decode_barcodes, require_sound
 from sttrain.errors import BadInputError, Problem
-from sttrain.evaluation import decode_barcodes, require_sound
 
 if TYPE_CHECKING:
     from anndata import AnnData

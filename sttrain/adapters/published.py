@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from pydantic import ConfigDict, Field
 
 from stbuild.corpus.documents import Document
-from sttrain.embeddings import Embeddings, require_suffix, write_embeddings
+from sttrain.embed.embeddings import Embeddings, require_suffix, write_embeddings
 from sttrain.errors import BadUsageError, Problem
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ def embed_published(
         A package is missing.
     """
     from stbuild.corpus.reader import open_corpus
-    from sttrain.embed import choose_device
-    from sttrain.evaluation import require_evaluation
-    from sttrain.members import spread_to_members
+    from sttrain.embed.evaluation import require_evaluation
+    from sttrain.embed.members import spread_to_members
+    from sttrain.embed.spots import choose_device
 
     require_suffix(out, written=True)
     method = find_method(name)

@@ -19,8 +19,8 @@ from sttrain.adapters.published import Request, describe_origin
 from sttrain.adapters.tokens import TokenBatch, pad_tokens, tokenize_spot
 from sttrain.adapters.values import KnownCounts, known_counts, spatial_values
 from sttrain.adapters.weights import CLS, ScgptWeights, read_weights_folder
-from sttrain.embeddings import Embeddings, SliceEmbedding
-from sttrain.evaluation import decode_barcodes, name_labels, require_sound
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding
+from sttrain.embed.evaluation import decode_barcodes, name_labels, require_sound
 
 if TYPE_CHECKING:
     from stbuild.corpus.reader import Corpus

@@ -21,9 +21,9 @@ from sttrain.adapters.packages import (
     sound_slices,
 )
 from sttrain.adapters.published import Request, describe_origin
-from sttrain.baselines import expression
-from sttrain.embeddings import Embeddings, SliceEmbedding
-from sttrain.evaluation import decode_barcodes, name_labels
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding
+from sttrain.embed.evaluation import decode_barcodes, name_labels
+from sttrain.judge.baselines import expression
 
 if TYPE_CHECKING:
     from anndata import AnnData

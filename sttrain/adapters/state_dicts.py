@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sttrain.checkpoint import load_foreign
 from sttrain.errors import BadInputError, Problem
+from sttrain.train.checkpoint import load_foreign
 
 
 def refuse(

@@ -24,7 +24,7 @@ from stbuild.corpus.jsonio import load_strict
 from sttrain.adapters.network import CellDecoder, CellEncoder
 from sttrain.adapters.state_dicts import refuse, unpack_tensors
 from sttrain.errors import BadInputError, IntegrityError, StError
-from sttrain.released import find_misfits
+from sttrain.release.loading import find_misfits
 
 WEIGHTS: Final = "best_model.pt"
 ARGUMENTS: Final = "args.json"

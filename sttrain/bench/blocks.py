@@ -9,7 +9,7 @@ from sttrain.bench.inference import LEVEL
 from sttrain.bench.printed import Printed
 from sttrain.bench.rows import DETECTION
 from sttrain.bench.summary import Difference, Entry, Summary
-from sttrain.tables import format_cell
+from sttrain.judge.tables import format_cell
 
 NOTHING = "-"
 _DIFFERENCES = (

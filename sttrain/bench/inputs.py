@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sttrain.adapters.published import METHODS as PUBLISHED
 from sttrain.bench.suite import Checkpoint, Suite
-from sttrain.candidates import EmbeddingFile, parse_embedding
 from sttrain.errors import BadUsageError, Problem
+from sttrain.judge.candidates import EmbeddingFile, parse_embedding
 
 
 @dataclass(frozen=True, kw_only=True)

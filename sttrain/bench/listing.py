@@ -6,7 +6,7 @@ from typing import Any
 
 from sttrain.adapters.published import METHODS as PUBLISHED
 from sttrain.bench.suite import known_suites
-from sttrain.methods import families
+from sttrain.judge.methods import families
 
 
 def listing(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -14,10 +14,10 @@ from sttrain.bench.blocks import Block, difference_rows, report_blocks, table_ro
 from sttrain.bench.run import BenchDocument
 from sttrain.bench.summary import Summary
 from sttrain.errors import printable
-from sttrain.report import build_report, draw_maps, write_files
-from sttrain.results import open_store
-from sttrain.rows import rows_csv
-from sttrain.tables import escape_markdown, markdown_row
+from sttrain.judge.report import build_report, draw_maps, write_files
+from sttrain.judge.results import open_store
+from sttrain.judge.rows import rows_csv
+from sttrain.judge.tables import escape_markdown, markdown_row
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }

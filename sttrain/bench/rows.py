@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sttrain.cluster import ClusterRow
-from sttrain.fit_costs import CostRow
-from sttrain.metrics import METRICS
-from sttrain.reconstruct import RegionRow
-from sttrain.results import ResultRow
+from sttrain.judge.cluster import ClusterRow
+from sttrain.judge.fit_costs import CostRow
+from sttrain.judge.metrics import METRICS
+from sttrain.judge.reconstruct import RegionRow
+from sttrain.judge.results import ResultRow
 
 DETECTION = "domain-detection@1"
 CLUSTERING = "clustering@1"

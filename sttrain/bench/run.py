@@ -19,17 +19,17 @@ from sttrain.bench.printed import Printed, read_printed
 from sttrain.bench.rows import BenchRow, RowMaker
 from sttrain.bench.suite import Suite, untrained_name
 from sttrain.bench.vectors import Progress, VectorCache
-from sttrain.candidates import EmbeddingFile, GivenVectors
-from sttrain.cluster import ClusterRow
+from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.errors import BadUsageError, Problem
-from sttrain.evaluation import read_evaluation_set
-from sttrain.fillers import FILLING, INTERPOLATIONS
-from sttrain.fit_costs import read_costs
-from sttrain.methods import Method
-from sttrain.probe_config import HeadName, ProbeConfig
-from sttrain.reconstruct import RegionRow
-from sttrain.results import ResultRow
-from sttrain.rows import RowTable
+from sttrain.judge.candidates import EmbeddingFile, GivenVectors
+from sttrain.judge.cluster import ClusterRow
+from sttrain.judge.fillers import FILLING, INTERPOLATIONS
+from sttrain.judge.fit_costs import read_costs
+from sttrain.judge.methods import Method
+from sttrain.judge.probe_config import HeadName, ProbeConfig
+from sttrain.judge.reconstruct import RegionRow
+from sttrain.judge.results import ResultRow
+from sttrain.judge.rows import RowTable
 
 FEATURELESS: Final = "majority"
 """The control without features; it has no clusters."""
@@ -145,7 +145,7 @@ class _Run:
     def _probe(
         self, plan: DataPlan, corpus: Corpus, folder: Path, methods: Sequence[str | Method]
     ) -> list[ResultRow]:
-        from sttrain.probes import probe_corpus
+        from sttrain.judge.probes import probe_corpus
 
         config = self.suite.probe
         if config is None or not (methods or plan.embeddings):
@@ -187,7 +187,7 @@ class _Run:
     def _cluster(
         self, plan: DataPlan, folder: Path, methods: Sequence[str | Method]
     ) -> list[ClusterRow]:
-        from sttrain.cluster import cluster_corpus
+        from sttrain.judge.cluster import cluster_corpus
 
         config = self.suite.cluster
         chosen = [method for method in methods if method != FEATURELESS]
@@ -215,7 +215,7 @@ class _Run:
         ]
 
     def _reconstruct(self, plan: DataPlan, folder: Path) -> list[RegionRow]:
-        from sttrain.reconstruct import ModelFile, reconstruct_corpus
+        from sttrain.judge.reconstruct import ModelFile, reconstruct_corpus
 
         config = self.suite.reconstruct
         if config is None:
@@ -252,7 +252,7 @@ class _Run:
 
     def _fills(self, name: str, run: Path) -> bool:
         """Return whether a checkpoint can fill squares; of others it is told that they cannot."""
-        from sttrain.checkpoint import load_encoder
+        from sttrain.release.encoder import load_encoder
 
         objective = load_encoder(run, say=self.say)[1].pretext.objective
         if objective not in FILLING:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
-from sttrain.environment import describe_versions
+from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
+from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usable
 from sttrain.errors import BadInputError, BadUsageError, Problem
-from sttrain.evaluation import EvaluationSet, read_evaluation_set
-from sttrain.methods import NAME, is_taken
-from sttrain.metrics import score_predictions
-from sttrain.results import ResultRow
-from sttrain.rows import RowTable, read_table
-from sttrain.splits import EvaluationSplit, Fold, read_split, require_usable
+from sttrain.judge.methods import NAME, is_taken
+from sttrain.judge.metrics import score_predictions
+from sttrain.judge.results import ResultRow
+from sttrain.judge.rows import RowTable, read_table
+from sttrain.train.environment import describe_versions
 
 COLUMNS: Final = ("slice", "barcode", "split", "seed", "predicted")
 HEAD: Final = "submitted"

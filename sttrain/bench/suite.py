@@ -15,9 +15,9 @@ from stbuild.corpus.documents import Document, Slug, read_config
 from stbuild.corpus.errors import merge_errors
 from sttrain.adapters.published import find_method as find_published
 from sttrain.errors import BadInputError, BadUsageError, Problem
-from sttrain.methods import NAME, find_methods, is_taken
-from sttrain.metrics import METRICS
-from sttrain.probe_config import ClusterConfig, HeadName, ProbeConfig, ReconstructConfig
+from sttrain.judge.methods import NAME, find_methods, is_taken
+from sttrain.judge.metrics import METRICS
+from sttrain.judge.probe_config import ClusterConfig, HeadName, ProbeConfig, ReconstructConfig
 
 MethodName = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Table = Literal["table1", "table2", "table3", "table4", "table5", "table6", "table7"]

@@ -20,8 +20,8 @@ from sttrain.bench.rows import CLUSTERING, DETECTION, LOWER_IS_BETTER, BenchRow
 from sttrain.bench.run import BenchDocument
 from sttrain.bench.suite import untrained_name
 from sttrain.errors import BadInputError, Problem
-from sttrain.report import Cell
-from sttrain.rows import RowTable
+from sttrain.judge.report import Cell
+from sttrain.judge.rows import RowTable
 
 AGAINST: Final = ("raw", "nbmean18-pca50", "coords")
 """What models are compared with, beside their own first weights, where it is there."""

@@ -13,10 +13,10 @@ from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain import __version__
 from sttrain.adapters.published import PublishedConfig, Request, embed_published
-from sttrain.candidates import GivenVectors
-from sttrain.embed import embed_checkpoint
-from sttrain.embeddings import align_embeddings, read_embeddings
-from sttrain.evaluation import EvaluationSet
+from sttrain.embed.embeddings import align_embeddings, read_embeddings
+from sttrain.embed.evaluation import EvaluationSet
+from sttrain.embed.spots import embed_checkpoint
+from sttrain.judge.candidates import GivenVectors
 
 Progress = Callable[[int, int, str], None]
 
@@ -42,7 +42,7 @@ class VectorCache:
         IntegrityError
             A damaged checkpoint, corpus or file of vectors.
         """
-        from sttrain.checkpoint import load_encoder
+        from sttrain.release.encoder import load_encoder
 
         _, info = load_encoder(run, initial=initial, say=self.say)
         made_of = {

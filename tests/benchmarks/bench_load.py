@@ -25,8 +25,8 @@ from numcodecs import blosc
 from stbuild.corpus.npy import read_npy
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_counts, decode_patch
-from sttrain.normalised import normalise_counts
-from sttrain.stream import PatchSource, PatchStream, StreamState, cut_members
+from sttrain.stream.batches import PatchSource, PatchStream, StreamState, cut_members
+from sttrain.stream.normalised import normalise_counts
 
 HEAD = [
     "| loader | what it yields | patches per CPU-second | times webdataset | times it, batched |",
@@ -172,12 +172,12 @@ def measure_load(zstd: Path, lz4: Path, out: Path, repeats: int = 5) -> list[Loa
     loaders: dict[tuple[str, str], Callable[[], Iterator[Any]]] = {
         (PEER, "float32, one by one"): lambda: plain(floats, decode_float),
         (BATCHED, "float32 batches"): lambda: batched(floats),
-        ("sttrain.stream, zstd", ours): lambda: stream(one),
-        ("sttrain.stream, lz4", ours): lambda: stream(two),
+        ("sttrain.stream.batches, zstd", ours): lambda: stream(one),
+        ("sttrain.stream.batches, lz4", ours): lambda: stream(two),
         ("decompression alone, zstd", floor): lambda: decompress(frames["zstd"], shape),
         ("decompression alone, lz4", floor): lambda: decompress(frames["lz4"], shape),
-        ("sttrain.stream + sttrain.normalised, zstd", norm): lambda: normalised(one),
-        ("sttrain.stream + sttrain.normalised, lz4", norm): lambda: normalised(two),
+        ("sttrain.stream.batches + sttrain.stream.normalised, zstd", norm): lambda: normalised(one),
+        ("sttrain.stream.batches + sttrain.stream.normalised, lz4", norm): lambda: normalised(two),
         ("webdataset over our zstd shards, arrays only", "uint16"): lambda: plain(
             shards_of(packed), lambda s: decode_integers(s, shape)
         ),

@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-from sttrain.heads import FitTask, MlpHead
-from sttrain.mlp import BATCH, GROUP, HIDDEN, LEARNING_RATE
+from sttrain.judge.heads import FitTask, MlpHead
+from sttrain.judge.mlp import BATCH, GROUP, HIDDEN, LEARNING_RATE
 
 FLOOR = 1.5
 """Times scikit-learn per CPU-second that the batched problem must reach."""

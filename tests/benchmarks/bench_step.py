@@ -16,16 +16,16 @@ from statistics import median
 import torch
 
 from stbuild.corpus.reader import Corpus, open_corpus
-from sttrain.allocator import keep_freed_memory
-from sttrain.config import RunConfig, load_config
-from sttrain.costs import StepShape, count_flops
-from sttrain.model import MaskedAutoencoder, normalise
-from sttrain.objectives import KINDS, Kind
-from sttrain.order import Order
-from sttrain.plan import kind_shares
-from sttrain.statistics import as_tensors
-from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
-from sttrain.trainer import Trainer, choose_precision
+from sttrain.model.autoencoder import MaskedAutoencoder, normalise
+from sttrain.stream.batches import Batch, PatchSource, PatchStream, StreamState
+from sttrain.stream.order import Order
+from sttrain.train.allocator import keep_freed_memory
+from sttrain.train.config import RunConfig, load_config
+from sttrain.train.costs import StepShape, count_flops
+from sttrain.train.objectives import KINDS, Kind
+from sttrain.train.plan import kind_shares
+from sttrain.train.statistics import as_tensors
+from sttrain.train.trainer import Trainer, choose_precision
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.plain import PlainAutoencoder, plain_step
 

@@ -22,8 +22,8 @@ from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.documents import FileEntry, ShardEntry
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.reader import open_corpus
-from sttrain.order import BlockOrder, Order
-from sttrain.source import PatchSource
+from sttrain.stream.order import BlockOrder, Order
+from sttrain.stream.source import PatchSource
 from tests.corpora import write_corpus
 
 SIZES = (1_000, 100_000, 10_000_000)

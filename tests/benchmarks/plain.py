@@ -9,12 +9,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sttrain.layers import FIRST_SLOPES, distances, position_code
-from sttrain.model import Hidden, ModelConfig, Sites
+from sttrain.model.autoencoder import Hidden, ModelConfig, Sites
+from sttrain.model.layers import FIRST_SLOPES, distances, position_code
 
 
 class PlainAutoencoder(nn.Module):
-    """The masked autoencoder of :mod:`sttrain.model` at full length.
+    """The masked autoencoder of :mod:`sttrain.model.autoencoder` at full length.
 
     Letters as there. Site masks only: single hidden values are set to 0.
     """

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from sttrain.config import RunConfig
-from sttrain.model import Hidden, MaskedAutoencoder, normalise
-from sttrain.normalised import normalise_counts
-from sttrain.source import PatchSource
+from sttrain.model.autoencoder import Hidden, MaskedAutoencoder, normalise
+from sttrain.stream.normalised import normalise_counts
+from sttrain.stream.source import PatchSource
+from sttrain.train.config import RunConfig
 from tests.benchmarks.bench_load import (
     LoadResult,
     decode_float,

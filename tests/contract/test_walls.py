@@ -54,6 +54,15 @@ PARTED = ("torch.distributed.device_mesh", "torch.distributed.fsdp", "torch.dist
 ONE_FILE = ("dask", "distributed", "zarr", "webdataset", "torch.distributed", *PARTED)
 """Libraries that a package touches in one file at most."""
 
+LOADER = "sttrain/train/checkpoint.py"
+"""The one file that may call torch.load."""
+
+LAYERS = (
+    *("errors", "progress", "threads", "stream", "model", "train", "release"),
+    *("embed", "judge", "adapters", "bench", "commands", "cli", "__main__"),
+)
+"""Modules and packages of sttrain: each imports from those before it only."""
+
 Rule = Callable[[ast.Module, str], Iterator[str]]
 
 
@@ -118,8 +127,8 @@ def torch_load_is_guarded(tree: ast.Module, path: str) -> Iterator[str]:
         if name != "torch.load":
             continue
         safe = any(ast.unparse(k) == "weights_only=True" for k in node.keywords)
-        if path != "sttrain/checkpoint.py" or not safe:
-            yield f"{path}:{node.lineno}: torch.load outside sttrain/checkpoint.py, or not safe"
+        if path != LOADER or not safe:
+            yield f"{path}:{node.lineno}: torch.load outside {LOADER}, or not safe"
 
 
 def no_webdataset_decode(tree: ast.Module, path: str) -> Iterator[str]:
@@ -190,6 +199,20 @@ def the_contract_is_light(tree: ast.Module, path: str) -> Iterator[str]:
             yield f"{path}:{line}: stbuild.corpus imports {name}"
 
 
+def data_flows_one_way(tree: ast.Module, path: str) -> Iterator[str]:
+    package, _, rest = path.partition("/")
+    if package != "sttrain" or rest == "__init__.py":
+        return
+    own = rest.split("/")[0].removesuffix(".py")
+    if own not in LAYERS:
+        yield f"{path}: sttrain/{own} has no place in LAYERS"
+        return
+    for line, name in imports(tree):
+        other = name.split(".")[1] if name.startswith("sttrain.") else own
+        if other in LAYERS and LAYERS.index(other) > LAYERS.index(own):
+            yield f"{path}:{line}: sttrain.{own} imports {name}, which comes after it"
+
+
 def is_short(tree: ast.Module, path: str) -> Iterator[str]:
     last = max((getattr(node, "end_lineno", 0) or 0 for node in tree.body), default=0)
     if last > MAX_LINES:
@@ -233,19 +256,19 @@ RULES: list[tuple[Rule, str, list[str], list[str]]] = [
     (no_assert, "stbuild/x.py", ["assert x"], ["if not x:\n    raise ValueError"]),
     (
         torch_load_is_guarded,
-        "sttrain/checkpoint.py",
+        LOADER,
         ["torch.load(f)"],
         ["torch.load(f, weights_only=True)"],
     ),
     (
         torch_load_is_guarded,
-        "sttrain/embed.py",
+        "sttrain/embed/spots.py",
         ["torch.load(f, weights_only=True)"],
         ["load_weights(f)"],
     ),
     (
         no_webdataset_decode,
-        "sttrain/stream.py",
+        "sttrain/stream/batches.py",
         ["import webdataset as wds\nwds.WebDataset(u).decode('l')"],
         ["raw.decode()", "import webdataset as wds\nwds.WebDataset(u).map(f)"],
     ),
@@ -296,6 +319,21 @@ RULES: list[tuple[Rule, str, list[str], list[str]]] = [
             "from numcodecs import blosc\nimport json",
         ],
     ),
+    (
+        data_flows_one_way,
+        "sttrain/model/x.py",
+        [
+            "from sttrain.train.run import fit",
+            "def f():\n    from sttrain import judge",
+            "import sttrain.cli",
+        ],
+        [
+            "from sttrain.errors import Problem",
+            "from sttrain.model.layers import Block",
+            "from sttrain import __version__",
+        ],
+    ),
+    (data_flows_one_way, "sttrain/elsewhere/x.py", ["import numpy"], []),
     (is_short, "stbuild/x.py", ["x = 1\n" * (MAX_LINES + 1)], ["x = 1\n" * MAX_LINES]),
 ]
 

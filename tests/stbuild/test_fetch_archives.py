@@ -114,7 +114,9 @@ def test_damage_is_refused_or_harmless(
         assert left(folder) == ["archive"]
 
 
-@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04", b"x" * 5000, gzip.compress(b"no tar" * 99, mtime=0)])
+@pytest.mark.parametrize(
+    "raw", [b"", b"PK\x03\x04", b"x" * 5000, gzip.compress(b"no tar" * 99, mtime=0)]
+)
 def test_no_archive_at_all(tmp_path: Path, raw: bytes) -> None:
     refused(tmp_path, raw, "a", "")
 

@@ -6,10 +6,10 @@ import torch
 from stbuild.corpus.documents import WholeMeta
 from stbuild.corpus.samples import WholeSlice
 from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
-from sttrain.checkpoint import save_checkpoint
-from sttrain.evaluation import EvaluationSet
-from sttrain.model import MaskedAutoencoder, ModelConfig
-from sttrain.splits import EvaluationSplit, assemble_split
+from sttrain.embed.evaluation import EvaluationSet
+from sttrain.embed.splits import EvaluationSplit, assemble_split
+from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
+from sttrain.train.checkpoint import save_checkpoint
 
 LABELS = ("core", "margin", "rim")
 

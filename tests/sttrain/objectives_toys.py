@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from sttrain.losses import count_errors
-from sttrain.model import Hidden, MaskedAutoencoder, ModelConfig, normalise
-from sttrain.objectives import squared_errors
-from sttrain.pretext import ContextConfig, Pretext
+from sttrain.model.autoencoder import Hidden, MaskedAutoencoder, ModelConfig, normalise
+from sttrain.model.pretext import ContextConfig, Pretext
+from sttrain.train.losses import count_errors
+from sttrain.train.objectives import squared_errors
 
 K, B, M, P = 30, 3, 12, 6
 L = P * P

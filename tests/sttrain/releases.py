@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from stbuild.corpus.reader import Corpus
-from sttrain.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
-from sttrain.config import RunConfig
-from sttrain.runs import RunDocument
+from sttrain.train.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
+from sttrain.train.config import RunConfig
+from sttrain.train.run_folder import RunDocument
 from tests.sttrain.judged import TINY, write_run
 
 
@@ -39,7 +39,7 @@ def write_released_run(root: Path, corpus: Corpus, **facts) -> Path:
 
 def add_means(run: Path, value: float = 0.5) -> None:
     """Let the newest checkpoint keep running means of its parameters, all of one value."""
-    from sttrain.checkpoint import load_encoder
+    from sttrain.release.encoder import load_encoder
 
     model, info = load_encoder(run)
     document = read_checkpoint(run / "checkpoints", info.name)

@@ -17,8 +17,8 @@ import tensorboard.summary.writer.event_file_writer  # type: ignore[import-untyp
 import torch.distributed.fsdp
 import torch.nn.parallel  # noqa: F401
 
-import sttrain.curves
-import sttrain.train  # noqa: F401
+import sttrain.train.curves
+import sttrain.train.run  # noqa: F401
 from sttrain.cli import main
 
 

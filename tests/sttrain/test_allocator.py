@@ -6,7 +6,7 @@ import sys
 CODE = """
 import resource, sys
 import numpy as np
-from sttrain.allocator import keep_freed_memory
+from sttrain.train.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for turn in range(12):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sttrain import attention
-from sttrain.attention import FAR, attend
-from sttrain.layers import Block
+from sttrain.model import attention
+from sttrain.model.attention import FAR, attend
+from sttrain.model.layers import Block
 
 B, Q, V, H, d = 3, 5, 9, 4, 8
 

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sttrain.augment import N_SYMMETRIES, SQUARE_LAYOUTS, draw_symmetry, turn, turn_batch
-from sttrain.stream import Batch
+from sttrain.stream.batches import Batch
+from sttrain.train.augment import N_SYMMETRIES, SQUARE_LAYOUTS, draw_symmetry, turn, turn_batch
 
 
 def places(P, layout, phase):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttrain.barcodes import match_barcodes, rows_by_sample, strip_barcode
-from sttrain.embeddings import Embeddings, SliceEmbedding, align_embeddings
+from sttrain.embed.barcodes import match_barcodes, rows_by_sample, strip_barcode
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding, align_embeddings
 from sttrain.errors import BadInputError
 
 WANTED = ["AAAC-1", "AAAG-1", "AACC-1"]

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from sttrain.bench.command import bench as command
 from sttrain.bench.inputs import parse_given
 from sttrain.bench.run import run_suite
 from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
 from sttrain.cli import cli
+from sttrain.commands.bench import bench as command
 from sttrain.errors import BadInputError, BadUsageError, ConflictError
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run

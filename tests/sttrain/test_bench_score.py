@@ -10,11 +10,11 @@ from sklearn.metrics import adjusted_rand_score, f1_score
 
 from sttrain.bench.score import COLUMNS, score_file
 from sttrain.cli import cli
+from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError
-from sttrain.evaluation import read_evaluation_set
-from sttrain.probe_config import ProbeConfig
-from sttrain.probes import probe_corpus
-from sttrain.results import open_store
+from sttrain.judge.probe_config import ProbeConfig
+from sttrain.judge.probes import probe_corpus
+from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stbuild.corpus.samples import decode_counts
-from sttrain.buffers import Buffers
-from sttrain.order import Order
-from sttrain.stream import PatchSource, PatchStream, StreamState
+from sttrain.stream.batches import PatchSource, PatchStream, StreamState
+from sttrain.stream.buffers import Buffers
+from sttrain.stream.order import Order
 from tests.corpora import write_corpus
 
 
@@ -87,6 +87,6 @@ def test_no_copy_a_sample(tmp_path, monkeypatch, codec):
         return decode_counts(suffix, raw, shape, where, out)
 
     source = PatchSource(write_corpus(tmp_path / "c", codec=codec), "train")
-    monkeypatch.setattr("sttrain.source.decode_counts", decode)
+    monkeypatch.setattr("sttrain.stream.source.decode_counts", decode)
     counts, _, _ = source.read([3, 1, 2])
     assert [address(out) for out in written] == [address(row) for row in counts]

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save
 
 from stbuild.corpus.digests import sha256_bytes
-from sttrain import checkpoint as store
-from sttrain.config import OptimizerConfig
 from sttrain.errors import BadInputError, IntegrityError
-from sttrain.model import MaskedAutoencoder, ModelConfig
-from sttrain.optimizer import build_optimizer, pack_state, unpack_state
+from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
+from sttrain.release.encoder import load_encoder
+from sttrain.train import checkpoint as store
+from sttrain.train.config import OptimizerConfig
+from sttrain.train.optimizer import build_optimizer, pack_state, unpack_state
 
 TINY = ModelConfig(
     width=8, layers=1, heads=2, ffn=8, decoder_width=8, decoder_layers=1, decoder_heads=2,
@@ -54,7 +55,7 @@ def equal(one, other) -> bool:
 
 
 def test_the_newest_is_loaded(run):
-    model, info = store.load_encoder(run)
+    model, info = load_encoder(run)
     assert equal(model, make_model(8))
     assert not model.training
     assert (info.name, info.steps, info.seed, info.genes) == ("step-00000008", 8, 7, GENES)
@@ -64,14 +65,14 @@ def test_the_newest_is_loaded(run):
 
 
 def test_the_untrained_encoder_is_kept(run):
-    model, info = store.load_encoder(run, initial=True)
+    model, info = load_encoder(run, initial=True)
     assert equal(model, make_model(0))
     assert (info.name, info.steps) == ("initial", 0)
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_one_checkpoint_by_its_path(run, suffix):
-    model, info = store.load_encoder(run / "checkpoints" / f"step-00000004.{suffix}")
+    model, info = load_encoder(run / "checkpoints" / f"step-00000004.{suffix}")
     assert equal(model, make_model(4))
     assert info.steps == 4
 
@@ -88,7 +89,7 @@ DAMAGE = [
 def test_the_one_before_stands_in_and_this_is_said(run, damage, suffix):
     damage(run / "checkpoints" / f"step-00000008.{suffix}")
     said: list[str] = []
-    model, info = store.load_encoder(run, say=said.append)
+    model, info = load_encoder(run, say=said.append)
     assert equal(model, make_model(4))
     assert info.steps == 4
     assert len(said) == 1
@@ -98,7 +99,7 @@ def test_the_one_before_stands_in_and_this_is_said(run, damage, suffix):
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"format": "sttrain/checkpoint"}', b"\xff"])
 def test_a_damaged_document_is_passed_over(run, text):
     (run / "checkpoints" / "step-00000008.json").write_bytes(text)
-    assert store.load_encoder(run)[1].steps == 4
+    assert load_encoder(run)[1].steps == 4
 
 
 def test_every_bit_counts(run):
@@ -114,18 +115,18 @@ def test_all_damaged_names_all(run):
     for path in (run / "checkpoints").glob("*.safetensors"):
         path.write_bytes(b"")
     with pytest.raises(IntegrityError) as caught:
-        store.load_encoder(run)
+        load_encoder(run)
     assert len(caught.value.problems) == 3
     assert caught.value.exit_code == 6
 
 
 def test_no_checkpoint_at_all(tmp_path):
     with pytest.raises(BadInputError, match="holds no checkpoint"):
-        store.load_encoder(tmp_path)
+        load_encoder(tmp_path)
     with pytest.raises(BadInputError, match="no such checkpoint"):
-        store.load_encoder(tmp_path / "x.json")
+        load_encoder(tmp_path / "x.json")
     with pytest.raises(BadInputError, match="no such checkpoint"):
-        store.load_encoder(tmp_path, initial=True)
+        load_encoder(tmp_path, initial=True)
 
 
 def reseal(run: Path, raw: bytes, suffix="safetensors", what="weights") -> None:
@@ -148,7 +149,7 @@ def reseal(run: Path, raw: bytes, suffix="safetensors", what="weights") -> None:
 def test_well_sealed_rubbish_is_refused(run, raw):
     reseal(run, raw)
     with pytest.raises(IntegrityError, match=r"no safetensors|do not fit"):
-        store.load_encoder(run)
+        load_encoder(run)
 
 
 def test_old_ones_go_and_the_first_stays(run):
@@ -161,7 +162,7 @@ def test_old_ones_go_and_the_first_stays(run):
 def test_a_checkpoint_without_its_document_is_none(run):
     """What a kill in the middle of writing leaves behind."""
     (run / "checkpoints" / "step-00000008.json").unlink()
-    assert store.load_encoder(run)[1].steps == 4
+    assert load_encoder(run)[1].steps == 4
 
 
 def test_no_optimizer_in_the_initial_one(run):

@@ -9,11 +9,11 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from stbuild.corpus.errors import PlatformError
 from sttrain.cli import cli
-from sttrain.cluster import cluster_corpus, cluster_table
+from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.errors import BadInputError, BadUsageError, ConflictError
-from sttrain.evaluation import read_evaluation_set
-from sttrain.probe_config import ClusterConfig
-from sttrain.results import open_store
+from sttrain.judge.cluster import cluster_corpus, cluster_table
+from sttrain.judge.probe_config import ClusterConfig
+from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
 from tests.sttrain.judged import make_set, make_whole
 
@@ -92,13 +92,13 @@ def test_slices_on_which_no_score_means_anything_are_refused(
 ):
     if whole.meta.n_spots == 4:
         whole = replace(whole, labels=np.asarray([0, 1, 2, 2], np.int16))
-    monkeypatch.setattr("sttrain.cluster.read_evaluation_set", lambda _: make_set(whole))
+    monkeypatch.setattr("sttrain.judge.cluster.read_evaluation_set", lambda _: make_set(whole))
     with pytest.raises(BadInputError, match=words):
         run(corpus, tmp_path / "r", "raw")
 
 
 def test_leiden_without_its_packages_is_refused_before_any_work(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("sttrain.cluster.find_spec", lambda _: None)
+    monkeypatch.setattr("sttrain.judge.cluster.find_spec", lambda _: None)
     config = CONFIG.model_copy(update={"algorithms": ("leiden",)})
     with pytest.raises(PlatformError, match=r"leidenalg and igraph not installed.*cluster"):
         run(corpus, tmp_path / "r", "raw", config=config)

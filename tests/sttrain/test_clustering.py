@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from sttrain.clustering import abnormal_spots, chaos, find_domains
+from sttrain.judge.clustering import abnormal_spots, chaos, find_domains
 
 LEIDEN = pytest.mark.skipif(
     importlib.util.find_spec("leidenalg") is None,

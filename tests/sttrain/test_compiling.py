@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sttrain.compiling import compile_model
-from sttrain.config import RunConfig
-from sttrain.learner import Learner
-from sttrain.model import MaskedAutoencoder
-from sttrain.stream import Batch
+from sttrain.model.autoencoder import MaskedAutoencoder
+from sttrain.stream.batches import Batch
+from sttrain.train.compiling import compile_model
+from sttrain.train.config import RunConfig
+from sttrain.train.learner import Learner
 from tests.sttrain.judged import TINY
 
 K = 60

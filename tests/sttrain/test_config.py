@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sttrain.config import RunConfig, differences, load_config, parse_settings
 from sttrain.errors import BadUsageError
+from sttrain.train.config import RunConfig, differences, load_config, parse_settings
 
 RECIPES = sorted((Path(__file__).parents[2] / "manifests" / "runs").glob("*.toml"))
 

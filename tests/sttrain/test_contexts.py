@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import softmax
 
-from sttrain.contexts import domain_means, encode_sites
 from sttrain.errors import BadUsageError
-from sttrain.model import Hidden, normalise
-from sttrain.multispot import neighbour_weights
-from sttrain.pretext import ContextConfig
+from sttrain.model.autoencoder import Hidden, normalise
+from sttrain.model.contexts import domain_means, encode_sites
+from sttrain.model.multispot import neighbour_weights
+from sttrain.model.pretext import ContextConfig
 from tests.sttrain.objectives_toys import (
     CONTEXT,
     OBJECTIVES,

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from sttrain import embed
-from sttrain.embed import embed_checkpoint, embed_corpus
-from sttrain.embeddings import read_embeddings
+from sttrain.embed import spots as embed
+from sttrain.embed.embeddings import read_embeddings
+from sttrain.embed.evaluation import read_patch
+from sttrain.embed.spots import embed_checkpoint, embed_corpus
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError
-from sttrain.evaluation import read_patch
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 

@@ -7,7 +7,7 @@ import pytest
 from anndata import AnnData, read_h5ad
 from anndata.io import write_elem
 
-from sttrain.embeddings import (
+from sttrain.embed.embeddings import (
     Embeddings,
     SliceEmbedding,
     align_embeddings,

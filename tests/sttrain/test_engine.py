@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from stbuild.corpus.reader import open_corpus
-from sttrain import checkpoint as store
-from sttrain.config import FitOptions, RunConfig
-from sttrain.distributed import Ranks
 from sttrain.errors import ConflictError, ResourceError
-from sttrain.learner import Learner
-from sttrain.model import MaskedAutoencoder
-from sttrain.order import Order
-from sttrain.sharding import clip_gradients
-from sttrain.stream import PatchSource, PatchStream, StreamState
-from sttrain.train import fit
-from sttrain.trainer import Trainer
-from sttrain.validation import Validator
+from sttrain.model.autoencoder import MaskedAutoencoder
+from sttrain.release.encoder import load_encoder
+from sttrain.stream.batches import PatchSource, PatchStream, StreamState
+from sttrain.stream.order import Order
+from sttrain.train import checkpoint as store
+from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.distributed import Ranks
+from sttrain.train.learner import Learner
+from sttrain.train.run import fit
+from sttrain.train.sharding import clip_gradients
+from sttrain.train.trainer import Trainer
+from sttrain.train.validation import Validator
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY
 
@@ -230,7 +231,7 @@ def test_the_best_weights_are_kept_beside_the_last_ones(root, tmp_path):
     best = store.read_checkpoint(tmp_path / "run" / "checkpoints", store.BEST)
     assert best.best == min(found) < found[-1]
     assert best.steps_done == 1 + int(np.argmin(found))
-    model, _ = store.load_encoder(tmp_path / "run" / "checkpoints" / "best.json")
+    model, _ = load_encoder(tmp_path / "run" / "checkpoints" / "best.json")
     trainer, _ = make_trainer(root)
     trainer.model.load_state_dict(model.state_dict())
     source = PatchSource(open_corpus(root), "train")

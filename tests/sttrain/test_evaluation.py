@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.reader import open_corpus
+from sttrain.embed.evaluation import drawn_genes, read_evaluation_set, read_patch, require_sound
 from sttrain.errors import BadInputError, IntegrityError
-from sttrain.evaluation import drawn_genes, read_evaluation_set, read_patch, require_sound
 from tests.sttrain.judged import make_whole
 
 

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from sttrain.cli import cli
 from sttrain.errors import BadUsageError
-from sttrain.probe_config import ProbeConfig
+from sttrain.judge.probe_config import ProbeConfig
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from sttrain.cli import cli
-from sttrain.embeddings import Embeddings, align_embeddings, read_embeddings, write_embeddings
+from sttrain.embed.embeddings import Embeddings, align_embeddings, read_embeddings, write_embeddings
+from sttrain.embed.external import Sidecar, barcodes_path, sidecar_path
 from sttrain.errors import BadInputError
-from sttrain.external import Sidecar, barcodes_path, sidecar_path
 from tests.corpora import write_corpus
 from tests.sttrain.test_embeddings import make_embeddings
 

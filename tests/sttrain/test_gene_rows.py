@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sttrain import gene_rows
-from sttrain.config import OptimizerConfig
-from sttrain.gene_rows import GeneRows, RowOptimizer, drawn_genes
-from sttrain.model import Hidden, MaskedAutoencoder, normalise
-from sttrain.objectives import squared_errors
-from sttrain.optimizer import build_optimizer, pack_state
+from sttrain.model import gene_rows
+from sttrain.model.autoencoder import Hidden, MaskedAutoencoder, normalise
+from sttrain.model.gene_rows import GeneRows, RowOptimizer, drawn_genes
+from sttrain.train.config import OptimizerConfig
+from sttrain.train.objectives import squared_errors
+from sttrain.train.optimizer import build_optimizer, pack_state
 from tests.sttrain.judged import TINY
 
 K = 700

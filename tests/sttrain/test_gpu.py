@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from stbuild.corpus.reader import open_corpus
-from sttrain.attention import FAR, attend
-from sttrain.checkpoint import list_checkpoints
-from sttrain.config import FitOptions, RunConfig
-from sttrain.model import MaskedAutoencoder
-from sttrain.order import Order
-from sttrain.places import send
-from sttrain.stream import PatchSource, PatchStream, StreamState
-from sttrain.train import fit
-from sttrain.trainer import Trainer, choose_device, choose_precision
+from sttrain.model.attention import FAR, attend
+from sttrain.model.autoencoder import MaskedAutoencoder
+from sttrain.model.places import send
+from sttrain.stream.batches import PatchSource, PatchStream, StreamState
+from sttrain.stream.order import Order
+from sttrain.train.checkpoint import list_checkpoints
+from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.run import fit
+from sttrain.train.trainer import Trainer, choose_device, choose_precision
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY
 from tests.sttrain.processes import Starter

@@ -7,8 +7,8 @@ from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from sttrain.heads import FitTask, KnnHead, LogisticHead, MajorityHead, MlpHead, standardise
-from sttrain.mlp import MlpProblem, differentiate, train_networks
+from sttrain.judge.heads import FitTask, KnnHead, LogisticHead, MajorityHead, MlpHead, standardise
+from sttrain.judge.mlp import MlpProblem, differentiate, train_networks
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,7 @@ def test_a_solver_that_stops_at_its_limit_says_so(monkeypatch):
     features, labels, train = make_blobs()
     task = FitTask(features=features, labels=labels, train=train, seed=0)
     assert LogisticHead().fit([task])[0].converged is True
-    monkeypatch.setattr("sttrain.heads._LOGISTIC_ITERATIONS", 1)
+    monkeypatch.setattr("sttrain.judge.heads._LOGISTIC_ITERATIONS", 1)
     with pytest.warns(ConvergenceWarning):
         assert LogisticHead().fit([task])[0].converged is False
 

@@ -10,12 +10,12 @@ from stbuild.corpus.reader import open_corpus
 from stbuild.corpus.urls import CORPUS_SCHEMES, refuse_url
 from sttrain.cli import cli
 from sttrain.errors import BadInputError, RemoteError
-from sttrain.remote import is_url, open_location
+from sttrain.stream.remote import is_url, open_location
 from tests.corpora import write_corpus
 
 pytest.importorskip("fsspec", reason="URLs need fsspec")
 
-from sttrain.transport import Patience, RemoteFolder
+from sttrain.stream.transport import Patience, RemoteFolder
 
 PATIENCE = Patience(attempts=3, wait=0.01, longest_wait=0.02)
 
@@ -147,7 +147,8 @@ def test_nothing_of_a_network_is_loaded_for_folders(tmp_path):
     import sys
 
     code = (
-        "import sys, sttrain.cli, sttrain.remote, sttrain.source, stbuild.corpus.urls; "
+        "import sys, sttrain.cli, sttrain.stream.remote, sttrain.stream.source; "
+        "import stbuild.corpus.urls; "
         "print([m for m in ('fsspec', 'aiohttp', 'stamina') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

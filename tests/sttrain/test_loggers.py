@@ -12,12 +12,12 @@ import pytest
 from filelock import FileLock
 
 from stbuild.corpus.errors import PlatformError, ResourceError
-from sttrain import environment
-from sttrain.config import RunConfig
-from sttrain.environment import git_state
 from sttrain.errors import BadUsageError
-from sttrain.loggers import LOGGERS, RunFacts, open_sinks
-from sttrain.runs import Journal, RunDocument, describe_environment, read_log
+from sttrain.train import environment
+from sttrain.train.config import RunConfig
+from sttrain.train.environment import git_state
+from sttrain.train.loggers import LOGGERS, RunFacts, open_sinks
+from sttrain.train.run_folder import Journal, RunDocument, describe_environment, read_log
 
 
 class Recorder(types.ModuleType):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import nbinom, poisson
 
-from sttrain.losses import count_errors, smooth_targets
-from sttrain.model import normalise
-from sttrain.objectives import squared_errors
+from sttrain.model.autoencoder import normalise
+from sttrain.train.losses import count_errors, smooth_targets
+from sttrain.train.objectives import squared_errors
 from tests.sttrain.objectives_toys import (
     TINY,
     B,

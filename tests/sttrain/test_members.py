@@ -15,8 +15,8 @@ from stbuild.inputs import gather_inputs
 from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
 from stbuild.verify import verify_corpus
-from sttrain.embeddings import Embeddings, SliceEmbedding
-from sttrain.members import spread_to_members
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding
+from sttrain.embed.members import spread_to_members
 
 N_CELLS = 700
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score, f1_score
 
-from sttrain.metrics import score_predictions
+from sttrain.judge.metrics import score_predictions
 
 
 def codes(*values):

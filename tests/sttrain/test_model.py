@@ -7,9 +7,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sttrain.layers import distances, position_code
-from sttrain.model import Hidden, MaskedAutoencoder, ModelConfig, gather_sites, normalise
-from sttrain.objectives import squared_errors
+from sttrain.model.autoencoder import (
+    Hidden,
+    MaskedAutoencoder,
+    ModelConfig,
+    gather_sites,
+    normalise,
+)
+from sttrain.model.layers import distances, position_code
+from sttrain.train.objectives import squared_errors
 
 K, B, M, P = 30, 3, 12, 6
 L = P * P

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sttrain.buffers import Buffers
-from sttrain.model import normalise
-from sttrain.normalised import normalise_counts
-from sttrain.statistics import as_tensors
-from sttrain.stream import PatchSource
+from sttrain.model.autoencoder import normalise
+from sttrain.stream.batches import PatchSource
+from sttrain.stream.buffers import Buffers
+from sttrain.stream.normalised import normalise_counts
+from sttrain.train.statistics import as_tensors
 from tests.corpora import write_corpus
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sttrain.objectives import MaskConfig, draw_hidden, draw_kind, keyed_generator
+from sttrain.train.objectives import MaskConfig, draw_hidden, draw_kind, keyed_generator
 
 P, M = 8, 5
 

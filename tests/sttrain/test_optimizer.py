@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sttrain.config import OptimizerConfig
-from sttrain.model import MaskedAutoencoder, ModelConfig
-from sttrain.optimizer import build_optimizer, learning_rate, set_rate
+from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
+from sttrain.train.config import OptimizerConfig
+from sttrain.train.optimizer import build_optimizer, learning_rate, set_rate
 
 
 def test_rises_then_falls_along_half_a_cosine():

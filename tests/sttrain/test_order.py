@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sttrain.order import BlockOrder, Order, World, permute, round_keys
+from sttrain.stream.order import BlockOrder, Order, World, permute, round_keys
 
 
 def block_order(shards, *, batch=4, seed=0, group=2) -> BlockOrder:

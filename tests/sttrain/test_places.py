@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sttrain.places import locate, pick
+from sttrain.model.places import locate, pick
 
 
 @pytest.mark.parametrize("elements", [True, False])

@@ -8,15 +8,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stbuild.corpus.reader import open_corpus
-from sttrain.config import FitOptions, RunConfig
-from sttrain.costs import StepShape, count_flops, estimate_memory
 from sttrain.errors import BadInputError
-from sttrain.model import MaskedAutoencoder, ModelConfig, locate_hidden, normalise
-from sttrain.objectives import KINDS, MaskConfig, draw_hidden, draw_kind, squared_errors
-from sttrain.order import Order
-from sttrain.plan import describe_plan, kind_shares, plan_run, step_shape
-from sttrain.statistics import as_tensors
-from sttrain.stream import PatchSource
+from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig, locate_hidden, normalise
+from sttrain.stream.batches import PatchSource
+from sttrain.stream.order import Order
+from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.costs import StepShape, count_flops, estimate_memory
+from sttrain.train.objectives import KINDS, MaskConfig, draw_hidden, draw_kind, squared_errors
+from sttrain.train.plan import describe_plan, kind_shares, plan_run, step_shape
+from sttrain.train.statistics import as_tensors
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY
 

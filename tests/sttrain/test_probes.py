@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from stbuild.corpus.split_documents import SplitAssignment
-from sttrain.candidates import EmbeddingFile, parse_embedding
-from sttrain.embeddings import Embeddings, SliceEmbedding, write_embeddings
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding, write_embeddings
+from sttrain.embed.evaluation import read_evaluation_set
+from sttrain.embed.splits import TRAIN, assemble_split, read_split
 from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
-from sttrain.evaluation import read_evaluation_set
-from sttrain.methods import pack
-from sttrain.metrics import score_predictions
-from sttrain.probe_config import HEADS, ProbeConfig
-from sttrain.probes import probe_corpus
-from sttrain.results import open_store
-from sttrain.splits import TRAIN, assemble_split, read_split
+from sttrain.judge.candidates import EmbeddingFile, parse_embedding
+from sttrain.judge.methods import pack
+from sttrain.judge.metrics import score_predictions
+from sttrain.judge.probe_config import HEADS, ProbeConfig
+from sttrain.judge.probes import probe_corpus
+from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
 
 CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
@@ -114,8 +114,8 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
     def refuse(*_arguments):
         raise AssertionError
 
-    monkeypatch.setattr("sttrain.baselines.Control.compute", refuse)
-    monkeypatch.setattr("sttrain.rows.write_durable", refuse)
+    monkeypatch.setattr("sttrain.judge.baselines.Control.compute", refuse)
+    monkeypatch.setattr("sttrain.judge.rows.write_durable", refuse)
     third = run(corpus, tmp_path / "r", "raw", "coords")
     assert (third.n_computed, third.n_reused) == (0, 8)
 
@@ -344,7 +344,7 @@ def hold_out(corpus, data, name, n_seeds):
 
 
 def test_held_out_groups_are_fitted_several_times_where_a_head_draws(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("sttrain.probes.read_split", hold_out)
+    monkeypatch.setattr("sttrain.judge.probes.read_split", hold_out)
     config = ProbeConfig(
         splits=("donor-out@1",), heads=("knn", "mlp"), held_out_seeds=3, mlp_epochs=2
     )
@@ -428,7 +428,7 @@ def test_classes_that_no_training_spot_has_are_named(corpus, tmp_path, monkeypat
         codes[(codes == TRAIN) & (split.labels == 0)] = ord("b")
         return replace(split, folds=(replace(split.folds[0], codes=codes),))
 
-    monkeypatch.setattr("sttrain.probes.read_split", without_first)
+    monkeypatch.setattr("sttrain.judge.probes.read_split", without_first)
     config = ProbeConfig(splits=("donor-out@1",), heads=("knn",))
     rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
     assert {r.absent for r in rows} == {read_evaluation_set(corpus).labels[0]}

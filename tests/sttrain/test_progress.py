@@ -14,8 +14,14 @@ from threading import Thread
 import pytest
 
 from stbuild.corpus.errors import PlatformError
-from sttrain.curves import draw_losses, plot_if_possible, plot_losses, read_losses, running_mean
 from sttrain.progress import TrainingState, show_progress, show_training, used_memory
+from sttrain.train.curves import (
+    draw_losses,
+    plot_if_possible,
+    plot_losses,
+    read_losses,
+    running_mean,
+)
 
 STATE = TrainingState(done=1, total=100, loss=0.5, patches_per_s=1234.4, data_wait=0.031)
 

@@ -14,10 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from stbuild.corpus.reader import open_corpus
-from sttrain.checkpoint import list_checkpoints
-from sttrain.order import Order
-from sttrain.stream import PatchSource
-from sttrain.trace import read_trace
+from sttrain.stream.batches import PatchSource
+from sttrain.stream.order import Order
+from sttrain.train.checkpoint import list_checkpoints
+from sttrain.train.trace import read_trace
 from tests.corpora import write_corpus
 from tests.sttrain.processes import Job, Starter, wait_for_lines
 

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from sttrain.cli import cli
 from sttrain.errors import BadInputError, BadUsageError, ConflictError
-from sttrain.probe_config import ReconstructConfig
-from sttrain.reconstruct import ModelFile, parse_models, reconstruct_corpus
-from sttrain.reconstruction import LEAST_RATE, score_region
+from sttrain.judge.probe_config import ReconstructConfig
+from sttrain.judge.reconstruct import ModelFile, parse_models, reconstruct_corpus
+from sttrain.judge.reconstruction import LEAST_RATE, score_region
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sttrain.errors import BadInputError, BadUsageError
-from sttrain.fillers import INTERPOLATIONS, NEIGHBOURS, Filler, ModelFiller, load_filler
-from sttrain.model import Hidden, MaskedAutoencoder, Reconstruction, normalise
-from sttrain.regions import RegionSource
+from sttrain.judge.fillers import INTERPOLATIONS, NEIGHBOURS, Filler, ModelFiller, load_filler
+from sttrain.judge.regions import RegionSource
+from sttrain.model.autoencoder import Hidden, MaskedAutoencoder, Reconstruction, normalise
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY, make_whole
 
@@ -218,7 +218,7 @@ def test_only_objectives_that_know_of_hidden_sites_fill_regions(objective, tmp_p
     info = SimpleNamespace(
         genes=corpus.genes, digest="d", pretext=SimpleNamespace(objective=objective, counts=True)
     )
-    monkeypatch.setattr("sttrain.checkpoint.load_encoder", lambda *_, **__: (AllSites(), info))
+    monkeypatch.setattr("sttrain.release.encoder.load_encoder", lambda *_, **__: (AllSites(), info))
     load = partial(load_filler, tmp_path, corpus, "x", initial=False, say=print)
     if objective == "spot":
         with pytest.raises(BadUsageError, match="trained on 'spot'; regions are filled by patch"):

@@ -17,11 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from stbuild.corpus.digests import lines_digest, sha256_bytes
-from sttrain import released
-from sttrain.checkpoint import load_encoder
 from sttrain.cli import cli
-from sttrain.config import FitOptions, RunConfig
-from sttrain.embed import embed_checkpoint
+from sttrain.embed.spots import embed_checkpoint
 from sttrain.errors import (
     BadInputError,
     BadUsageError,
@@ -30,14 +27,17 @@ from sttrain.errors import (
     IntegrityError,
     StError,
 )
-from sttrain.model import MaskedAutoencoder, ModelConfig
-from sttrain.model_card import escape, render_card
-from sttrain.parameters import count_numbers, count_parameters
-from sttrain.release import write_release
-from sttrain.release_document import FILES, ReleaseDocument, seal_document
-from sttrain.release_files import encode_genes, encode_release
-from sttrain.released import load_released, read_release, require_genes
-from sttrain.train import fit
+from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
+from sttrain.model.parameters import count_numbers, count_parameters
+from sttrain.release import loading as released
+from sttrain.release.card import escape, render_card
+from sttrain.release.document import FILES, ReleaseDocument, seal_document
+from sttrain.release.encoder import load_encoder
+from sttrain.release.files import encode_genes, encode_release
+from sttrain.release.loading import load_released, read_release, require_genes
+from sttrain.release.writing import write_release
+from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.run import fit
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY
 from tests.sttrain.releases import add_means, write_released_run
@@ -606,7 +606,7 @@ def test_parameters_are_counted_without_building(config):
 
 def test_the_reader_needs_no_hub(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "sttrain.hub", raising=False)
+    monkeypatch.delitem(sys.modules, "sttrain.release.hub", raising=False)
     load_released(made)
     from stbuild.corpus.errors import PlatformError
 

@@ -13,10 +13,10 @@ pytest.importorskip("huggingface_hub")
 from huggingface_hub import PyTorchModelHubMixin
 
 from sttrain.errors import BadInputError, ConflictError, DivergedError, IntegrityError
-from sttrain.hub import HubAutoencoder
-from sttrain.release import write_release
-from sttrain.release_document import FILES
-from sttrain.released import load_released, read_release
+from sttrain.release.document import FILES
+from sttrain.release.hub import HubAutoencoder
+from sttrain.release.loading import load_released, read_release
+from sttrain.release.writing import write_release
 from tests.corpora import write_corpus
 from tests.sttrain.hub_server import SHA, serve_hub
 from tests.sttrain.releases import write_released_run
@@ -74,8 +74,8 @@ PROGRAM = """
 import sys, warnings
 from pathlib import Path
 from stbuild.corpus.errors import RemoteError, IntegrityError
-from sttrain.hub import HubAutoencoder
-from sttrain.released import load_released, read_release, locate
+from sttrain.release.hub import HubAutoencoder
+from sttrain.release.loading import load_released, read_release, locate
 folder = sys.argv[1]
 model = HubAutoencoder.from_pretrained(folder)
 url = model.push_to_hub("me/toy")
@@ -119,7 +119,7 @@ def test_push_and_fetch_in_a_fresh_process(made, tmp_path):
 
 def test_a_hub_that_cannot_be_reached(tmp_path):
     told = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    code = "from sttrain.released import load_released; load_released('hf:me/toy')"
+    code = "from sttrain.release.loading import load_released; load_released('hf:me/toy')"
     done = subprocess.run(
         [sys.executable, "-c", code], env=told, capture_output=True, text=True, timeout=60
     )

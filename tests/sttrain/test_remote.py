@@ -12,19 +12,19 @@ from click.testing import CliRunner
 
 from stbuild.corpus import names
 from stbuild.corpus.reader import Corpus
-from sttrain import pieces
 from sttrain.cli import cli
 from sttrain.errors import BadInputError, IntegrityError, RemoteError, StError
-from sttrain.order import World
-from sttrain.remote import RemoteCorpus, open_location
-from sttrain.stream import Batch, PatchSource, PatchStream, StreamState
-from sttrain.train import fit
+from sttrain.stream import pieces
+from sttrain.stream.batches import Batch, PatchSource, PatchStream, StreamState
+from sttrain.stream.order import World
+from sttrain.stream.remote import RemoteCorpus, open_location
+from sttrain.train.run import fit
 from tests.corpora import write_corpus
 from tests.server import Server, serving
 
 pytest.importorskip("aiohttp", reason="reading over HTTP needs fsspec[http]")
 
-from sttrain.transport import Patience
+from sttrain.stream.transport import Patience
 from tests.sttrain.test_train import CONFIG, OPTIONS, weights
 
 PATIENCE = Patience(attempts=4, wait=0.01, longest_wait=0.02, stall=0.4)

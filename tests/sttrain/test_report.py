@@ -9,12 +9,12 @@ from rich.console import Console
 
 from stbuild.corpus.errors import PlatformError
 from sttrain.errors import BadInputError, BadUsageError
-from sttrain.probe_config import ProbeConfig
-from sttrain.probes import probe_corpus
+from sttrain.judge.probe_config import ProbeConfig
+from sttrain.judge.probes import probe_corpus
+from sttrain.judge.report import Column, build_report, write_report
+from sttrain.judge.results import ResultRow, open_store
+from sttrain.judge.tables import format_cell, report_markdown, terminal_tables
 from sttrain.progress import show_progress
-from sttrain.report import Column, build_report, write_report
-from sttrain.results import ResultRow, open_store
-from sttrain.tables import format_cell, report_markdown, terminal_tables
 from tests.corpora import write_corpus
 
 ROW = ResultRow(

@@ -17,7 +17,7 @@ from sttrain.adapters.scgpt import embed_scgpt, embed_scgpt_spatial
 from sttrain.adapters.tokens import bin_values, draw_uniforms, tokenize_spot
 from sttrain.adapters.weights import read_cell_decoder, read_weights_folder
 from sttrain.cli import cli
-from sttrain.embeddings import read_embeddings
+from sttrain.embed.embeddings import read_embeddings
 from sttrain.errors import BadInputError, BadUsageError
 from tests.corpora import write_corpus
 from tests.sttrain.published import (

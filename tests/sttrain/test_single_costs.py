@@ -5,11 +5,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sttrain.costs import StepShape
-from sttrain.model import MaskedAutoencoder, ModelConfig, normalise
-from sttrain.objectives import MaskConfig, draw_values, squared_errors
-from sttrain.pretext import ContextConfig, Pretext
-from sttrain.single_costs import count_single_flops, estimate_single_memory
+from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig, normalise
+from sttrain.model.pretext import ContextConfig, Pretext
+from sttrain.train.costs import StepShape
+from sttrain.train.objectives import MaskConfig, draw_values, squared_errors
+from sttrain.train.single_costs import count_single_flops, estimate_single_memory
 
 SMALL = ModelConfig(
     width=64, layers=3, heads=4, ffn=128, decoder_width=32, decoder_layers=2, decoder_heads=4,

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from stbuild.corpus.reader import Corpus, open_corpus
-from sttrain.centring import measure_slices
-from sttrain.config import FitOptions
-from sttrain.distributed import Ranks
 from sttrain.errors import IntegrityError
-from sttrain.learner import Learner
-from sttrain.model import MaskedAutoencoder
-from sttrain.objectives import keyed_generator
-from sttrain.order import World
-from sttrain.skipping import Skipped
-from sttrain.stream import PatchSource, PatchStream, StreamState
-from sttrain.trace import read_trace
-from sttrain.train import fit
+from sttrain.model.autoencoder import MaskedAutoencoder
+from sttrain.stream.batches import PatchSource, PatchStream, StreamState
+from sttrain.stream.order import World
+from sttrain.train.centring import measure_slices
+from sttrain.train.config import FitOptions
+from sttrain.train.distributed import Ranks
+from sttrain.train.learner import Learner
+from sttrain.train.objectives import keyed_generator
+from sttrain.train.run import fit
+from sttrain.train.skipping import Skipped
+from sttrain.train.trace import read_trace
 from tests.corpora import write_corpus
 from tests.sttrain.processes import Starter
 from tests.sttrain.test_ranks import RECIPE, start

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.reader import open_corpus
-from sttrain.domains import find_domains
 from sttrain.errors import BadInputError, IntegrityError
-from sttrain.order import Order, World
-from sttrain.pretext import ContextConfig
-from sttrain.slice_source import SliceSource, SliceStream
-from sttrain.stream import StreamState
+from sttrain.model.pretext import ContextConfig
+from sttrain.stream.batches import StreamState
+from sttrain.stream.order import Order, World
+from sttrain.train.domains import find_domains
+from sttrain.train.slice_source import SliceSource, SliceStream
 from tests.corpora import write_corpus
 
 K = 24

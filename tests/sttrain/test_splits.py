@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.split_documents import SplitAssignment
+from sttrain.embed.evaluation import read_evaluation_set
+from sttrain.embed.splits import read_split, require_usable
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError
-from sttrain.evaluation import read_evaluation_set
-from sttrain.splits import read_split, require_usable
 from tests.sttrain.judged import make_document, make_set, make_split, make_whole
 
 

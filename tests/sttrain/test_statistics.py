@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from sttrain.centring import gene_variances, measure_slices, whole_means
-from sttrain.gene_init import coexpression_table
-from sttrain.order import Order
-from sttrain.statistics import measure_corpus
-from sttrain.stream import PatchSource
+from sttrain.stream.batches import PatchSource
+from sttrain.stream.order import Order
+from sttrain.train.centring import gene_variances, measure_slices, whole_means
+from sttrain.train.gene_init import coexpression_table
+from sttrain.train.statistics import measure_corpus
 from tests.corpora import write_corpus
 
 K, D = 24, 40

@@ -18,9 +18,9 @@ from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_patch
 from stbuild.corpus.tar import BLOCK, pack_sample, unpack_sample
 from sttrain.errors import BadInputError, IntegrityError
-from sttrain.order import Order, World
-from sttrain.shards import LocalShards
-from sttrain.stream import PatchSource, PatchStream, StreamState, cut_members
+from sttrain.stream.batches import PatchSource, PatchStream, StreamState, cut_members
+from sttrain.stream.order import Order, World
+from sttrain.stream.shards import LocalShards
 from tests.corpora import write_corpus
 
 

@@ -15,10 +15,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from stbuild.corpus.reader import open_corpus
-from sttrain import checkpoint as store
-from sttrain.checkpoint import list_checkpoints, load_encoder
 from sttrain.cli import cli
-from sttrain.config import FitOptions, RunConfig
 from sttrain.errors import (
     BadInputError,
     BadUsageError,
@@ -26,9 +23,13 @@ from sttrain.errors import (
     DivergedError,
     IntegrityError,
 )
-from sttrain.trace import read_trace
-from sttrain.train import fit
-from sttrain.trainer import choose_device, choose_precision
+from sttrain.release.encoder import load_encoder
+from sttrain.train import checkpoint as store
+from sttrain.train.checkpoint import list_checkpoints
+from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.run import fit
+from sttrain.train.trace import read_trace
+from sttrain.train.trainer import choose_device, choose_precision
 from tests.corpora import write_corpus
 from tests.sttrain.processes import Starter, wait_for_lines
 

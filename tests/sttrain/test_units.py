@@ -14,26 +14,27 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from stbuild.corpus.reader import open_corpus
-from sttrain.centring import whole_means
-from sttrain.checkpoint import list_checkpoints, load_encoder, read_checkpoint
 from sttrain.cli import cli
-from sttrain.config import FitOptions, RunConfig
-from sttrain.contexts import encode_sites
-from sttrain.domains import find_domains
-from sttrain.embed import embed_checkpoint
+from sttrain.embed.evaluation import read_patch
+from sttrain.embed.spots import embed_checkpoint
 from sttrain.errors import BadInputError, BadUsageError
-from sttrain.evaluation import read_patch
-from sttrain.learner import Learner
-from sttrain.model import MaskedAutoencoder, normalise
-from sttrain.objectives import keyed_generator
-from sttrain.order import Order, World
-from sttrain.plan import plan_run
-from sttrain.release import write_release
-from sttrain.released import load_released
-from sttrain.slice_source import dense_counts
-from sttrain.stream import StreamState
-from sttrain.train import fit
-from sttrain.units import batch_of, open_source, stream_of
+from sttrain.model.autoencoder import MaskedAutoencoder, normalise
+from sttrain.model.contexts import encode_sites
+from sttrain.release.encoder import load_encoder
+from sttrain.release.loading import load_released
+from sttrain.release.writing import write_release
+from sttrain.stream.batches import StreamState
+from sttrain.stream.order import Order, World
+from sttrain.train.centring import whole_means
+from sttrain.train.checkpoint import list_checkpoints, read_checkpoint
+from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.domains import find_domains
+from sttrain.train.learner import Learner
+from sttrain.train.objectives import keyed_generator
+from sttrain.train.plan import plan_run
+from sttrain.train.run import fit
+from sttrain.train.slice_source import dense_counts
+from sttrain.train.units import batch_of, open_source, stream_of
 from tests.corpora import write_corpus
 
 OBJECTIVES = ("patch", "spot", "multispot", "slice")

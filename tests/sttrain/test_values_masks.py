@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sttrain.objectives import KINDS, MaskConfig, count_hidden, draw_hidden, draw_values
+from sttrain.train.objectives import KINDS, MaskConfig, count_hidden, draw_hidden, draw_values
 
 P, M = 8, 6
 

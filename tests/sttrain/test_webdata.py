@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sttrain.errors import BadInputError, IntegrityError
-from sttrain.stream import PatchSource
-from sttrain.webdata import open_webdataset
+from sttrain.stream.batches import PatchSource
+from sttrain.stream.webdata import open_webdataset
 from tests.benchmarks.measure import ROOT
 from tests.corpora import write_corpus
 

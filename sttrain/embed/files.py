@@ -1,0 +1,205 @@
+"""Vectors as bytes: ``.h5ad`` by anndata's layout, ``.parquet`` as a long table.
+
+Neither is ever unpickled, and an ``.h5ad`` never makes HDF5 read another file.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sttrain.embed.embeddings import (
+    OBSM_KEY,
+    Embeddings,
+    dump_provenance,
+    group_rows,
+    labels_of,
+    load_provenance,
+    refuse_file,
+    to_float32,
+)
+
+if TYPE_CHECKING:
+    import h5py
+    import pyarrow as pa
+
+
+def encode_h5ad(embeddings: Embeddings) -> bytes:
+    """Return the bytes of an ``.h5ad`` that holds nothing but the vectors and whose they are."""
+    import anndata
+    import h5py
+    import pandas as pd
+
+    slugs = sorted(embeddings.slices)
+    parts = [embeddings.slices[slug] for slug in slugs]
+    barcodes = [barcode for part in parts for barcode in part.barcodes]
+    owner = [slug for slug, part in zip(slugs, parts, strict=True) for _ in part.barcodes]
+    # One slice keeps its barcodes as they are, so that its vectors drop into the source's file.
+    names = barcodes
+    if len(slugs) > 1:
+        names = [f"{slug}:{barcode}" for slug, barcode in zip(owner, barcodes, strict=True)]
+    columns: dict[str, Any] = {"slice": pd.Categorical(owner), "barcode": barcodes}
+    if any(part.labels is not None for part in parts):
+        columns["label"] = pd.Categorical(labels_of(parts))
+    table = anndata.AnnData(
+        obs=pd.DataFrame(columns, index=pd.Index(names, dtype=object)),
+        obsm={OBSM_KEY: np.concatenate([part.matrix for part in parts])},
+        uns={"sttrain": dump_provenance(embeddings)},
+    )
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        anndata.io.write_elem(file, "/", table)
+    return buffer.getvalue()
+
+
+def decode_h5ad(path: Path, key: str | None) -> Embeddings:
+    """Read an ``.h5ad``; see :func:`sttrain.embed.embeddings.read_embeddings`."""
+    with _open_h5ad(path) as file:
+        return _read_h5ad(file, path, key)
+
+
+def told_by_file(path: Path) -> Mapping[str, Any]:
+    """Return what a file of vectors says of its origin, without reading the vectors.
+
+    Raises
+    ------
+    BadInputError
+        An unreadable file.
+    """
+    if path.suffix == ".h5ad":
+        with _open_h5ad(path) as file:
+            return _told_in(file)
+    return _told_by_schema(path) if path.suffix == ".parquet" else {}
+
+
+@contextmanager
+def _open_h5ad(path: Path) -> Iterator["h5py.File"]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            _refuse_links(file, path)
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        fix = "check that the file is a complete .h5ad; write it again"
+        raise refuse_file(path, f"unreadable: {str(error)[:200]}", fix) from error
+
+
+def _read_h5ad(file: "h5py.File", path: Path, key: str | None) -> Embeddings:
+    import anndata
+    import h5py
+
+    matrix = file["obsm"][_choose_key(list(file["obsm"]), path, key)]
+    if not isinstance(matrix, h5py.Dataset) or matrix.dtype.kind != "f" or matrix.ndim != 2:
+        what = "its vectors are not one dense table of floating-point numbers"
+        raise refuse_file(path, what, "store a (spots, values) float32 array in obsm")
+    obs = anndata.io.read_elem(file["obs"])
+    barcodes = [str(v) for v in obs.get("barcode", obs.index)]
+    owner = [str(v) for v in obs["slice"]] if "slice" in obs else [""] * len(barcodes)
+    if matrix.shape[0] != len(barcodes):
+        what = f"{matrix.shape[0]:,} vectors for {len(barcodes):,} rows of obs"
+        raise refuse_file(path, what, "write the file again with one vector per spot")
+    return group_rows(owner, barcodes, to_float32(matrix[...]), _told_in(file))
+
+
+def _told_in(file: "h5py.File") -> Mapping[str, Any]:
+    import anndata
+
+    if "uns" not in file or "sttrain" not in file["uns"]:
+        return {}
+    return load_provenance(anndata.io.read_elem(file["uns/sttrain"]))
+
+
+def _choose_key(keys: list[str], path: Path, key: str | None) -> str:
+    wanted = key or OBSM_KEY
+    if key is None and wanted not in keys and len(keys) == 1:
+        return keys[0]
+    if wanted not in keys:
+        listed = ", ".join(keys) or "nothing"
+        what = f"obsm has no '{wanted}'; it has {listed}"
+        raise refuse_file(path, what, "name one: --embedding NAME=FILE.h5ad:KEY")
+    return wanted
+
+
+def _refuse_links(group: "h5py.Group", path: Path) -> None:
+    """Refuse everything that would make HDF5 read another file."""
+    import h5py
+
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise refuse_file(path, f"'{name}' is a link", "store the data in the file itself")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _refuse_links(item, path)
+        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            raise refuse_file(path, f"'{name}' lies in another file", "store the data in the file")
+
+
+def encode_parquet(embeddings: Embeddings) -> bytes:
+    """Return the bytes of a Parquet table ``slice, barcode, label, e0, e1, ...``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    slugs = sorted(embeddings.slices)
+    parts = [embeddings.slices[slug] for slug in slugs]
+    owner = [slug for slug, part in zip(slugs, parts, strict=True) for _ in part.barcodes]
+    barcodes = [barcode for part in parts for barcode in part.barcodes]
+    columns: dict[str, Any] = {
+        "slice": pa.array(owner, pa.string()),
+        "barcode": pa.array(barcodes, pa.string()),
+        "label": pa.array(labels_of(parts), pa.string()),
+    }
+    matrix = np.concatenate([part.matrix for part in parts])
+    columns |= {f"e{d}": pa.array(matrix[:, d]) for d in range(matrix.shape[1])}
+    table = pa.table(columns).replace_schema_metadata({"sttrain": dump_provenance(embeddings)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def decode_parquet(path: Path) -> Embeddings:
+    """Read a Parquet table; see :func:`sttrain.embed.embeddings.read_embeddings`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(path):
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+    values = [name for name in table.column_names if name[:1] == "e" and name[1:].isdigit()]
+    values.sort(key=lambda name: int(name[1:]))
+    floats = all(pa.types.is_floating(table.schema.field(name).type) for name in values)
+    if "barcode" not in table.column_names or not values or not floats:
+        what = (
+            f"columns {', '.join(table.column_names[:6])} ...; expected slice, barcode, e0, e1, ..."
+        )
+        raise refuse_file(path, what, "write floating-point columns e0, e1, ... and the barcode")
+    barcodes = [str(v) for v in table.column("barcode").to_pylist()]
+    owner = [""] * len(barcodes)
+    if "slice" in table.column_names:
+        owner = [str(v) for v in table.column("slice").to_pylist()]
+    matrix = np.stack([table.column(name).to_numpy() for name in values], axis=1)
+    return group_rows(owner, barcodes, to_float32(matrix), _told_by(table.schema))
+
+
+def _told_by_schema(path: Path) -> Mapping[str, Any]:
+    import pyarrow.parquet as pq
+
+    with _parquet_errors(path):
+        return _told_by(pq.read_schema(path))
+
+
+def _told_by(schema: "pa.Schema") -> Mapping[str, Any]:
+    return load_provenance((schema.metadata or {}).get(b"sttrain", b"{}").decode())
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        fix = "check that the file is a complete Parquet table; write it again"
+        raise refuse_file(path, f"unreadable: {str(error)[:200]}", fix) from error

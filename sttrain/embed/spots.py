@@ -1,0 +1,390 @@
+"""One vector per measured spot from an encoder: windows, overlaps and gene draws averaged.
+
+Slices are embedded one after the other, their windows in the order of their keys, sums in float64:
+the vectors do not depend on the batch size beyond the rounding of the encoder itself.
+Letters: B batch, P patch side, L = P * P sites, N spots of a slice, D features.
+"""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.corpus.reader import open_corpus
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
+from sttrain.embed.encoder_types import PerSlice, SiteEncoder, WholeEncoder
+from sttrain.embed.evaluation import (
+    decode_barcodes,
+    name_labels,
+    read_patch,
+    require_evaluation,
+    require_sound,
+)
+from sttrain.embed.members import spread_to_members
+from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
+
+if TYPE_CHECKING:
+    from stbuild.corpus.index import SampleIndex
+    from stbuild.corpus.reader import Corpus
+    from stbuild.corpus.samples import Patch, WholeSlice
+    from sttrain.model.encoder_info import EncoderInfo
+
+_PACKAGES: Final = ("numpy", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How often the spots of a slice were seen."""
+
+    slice: str
+    n_spots: int
+    n_windows: int
+    """Windows times gene draws."""
+    fewest: int
+    """Vectors that went into the mean of the least covered spot."""
+    mean: float
+    most: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.slice}: {self.n_spots:,} of {self.n_spots:,} spots, {self.n_windows:,} windows "
+            f"and draws, {self.fewest} to {self.most} vectors a spot (mean {self.mean:.1f})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOutcome:
+    """Vectors, and how they came about."""
+
+    embeddings: Embeddings
+    coverage: tuple[Coverage, ...]
+
+
+def embed_checkpoint(
+    checkpoint: Path,
+    root: Path,
+    out: Path,
+    *,
+    untrained: bool = False,
+    per_member: bool = False,
+    batch: int = 32,
+    layer: int | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> EmbedOutcome:
+    """Embed an evaluation corpus with the encoder of a run and write the vectors.
+
+    Parameters
+    ----------
+    checkpoint
+        A run folder (its newest checkpoint), or one checkpoint of it.
+    root
+        Evaluation corpus; all its genes have to be known to the model.
+    out
+        File to write, ``.h5ad`` or ``.parquet``.
+    untrained
+        Use the run's weights before its first step.
+    per_member
+        Write one row per spot or cell of the source, where several share a site.
+    batch, layer, progress
+        As in `embed_corpus`.
+    device
+        Torch device, or ``auto``: a GPU where there is one.
+    say
+        Hears of damaged checkpoints that were passed over.
+
+    Raises
+    ------
+    BadUsageError
+        Another suffix, a layer that the model does not have.
+    BadInputError
+        No checkpoint, a training corpus, genes unknown to the model, a spot without a vector.
+    IntegrityError
+        A damaged checkpoint or corpus.
+    """
+    require_suffix(out, written=True)
+    from sttrain.embed.encoders import ModelEncoder
+    from sttrain.release.encoder import load_encoder
+
+    corpus = open_corpus(root)
+    require_evaluation(corpus)
+    model, info = load_encoder(checkpoint, initial=untrained, say=say)
+    if layer is not None and not 0 <= layer <= info.model.layers:
+        what = f"layer {layer}; the encoder has 0 to {info.model.layers}"
+        fix = "leave --layer out for the encoder's output"
+        raise BadUsageError(Problem(code="V21", subject="--layer", what=what, fix=fix))
+    device = choose_device(device)
+    outcome = embed_corpus(
+        corpus,
+        ModelEncoder(model=model.to(device), seed=info.seed, rows=gene_rows(corpus, info.genes)),
+        provenance=_provenance(info),
+        batch=batch,
+        layer=layer,
+        device=device,
+        progress=progress,
+    )
+    if per_member:
+        spread = spread_to_members(corpus, outcome.embeddings)
+        outcome = replace(outcome, embeddings=spread)
+    write_embeddings(out, outcome.embeddings)
+    return outcome
+
+
+def choose_device(name: str) -> str:
+    """Return a torch device by its name; ``auto`` is a GPU where there is one."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gene_rows(corpus: "Corpus", known: tuple[str, ...]) -> NDArray[np.int32]:
+    """Return, for each gene of the corpus's vocabulary, its row in a model's gene table.
+
+    Raises
+    ------
+    BadInputError
+        Genes that the model does not know.
+    """
+    row = {gene: i for i, gene in enumerate(known)}
+    unknown = [gene for gene in corpus.genes if gene not in row]
+    if unknown:
+        what = (
+            f"{len(unknown):,} of {len(corpus.genes):,} genes are unknown to the model "
+            f"(first: {', '.join(unknown[:3])})"
+        )
+        fix = "build it with `stbuild shard --cover STRIDE --vocabulary TRAINING_CORPUS`"
+        subject = f"corpus '{corpus.document.name}'"
+        raise BadInputError(
+            Problem(code="V22", subject=subject, where=str(corpus.root), what=what, fix=fix)
+        )
+    return np.asarray([row[gene] for gene in corpus.genes], np.int32)
+
+
+def _provenance(info: "EncoderInfo") -> dict[str, Any]:
+    from sttrain import __version__
+
+    versions = {"sttrain": __version__, "python": platform.python_version()}
+    return {
+        "checkpoint": info.digest,
+        "steps": info.steps,
+        "epoch": info.epoch,
+        "seed": info.seed,
+        "trained_on": info.corpus_id,
+        "objective": info.pretext.objective,
+        "versions": versions | {name: version(name) for name in _PACKAGES},
+    }
+
+
+def embed_corpus(
+    corpus: "Corpus",
+    encoder: SiteEncoder | PerSlice,
+    *,
+    provenance: Mapping[str, Any],
+    genes: NDArray[np.int32] | None = None,
+    batch: int = 32,
+    layer: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> EmbedOutcome:
+    """Embed every measured spot of an evaluation corpus.
+
+    Parameters
+    ----------
+    corpus
+        An evaluation corpus; its stride, gene draws and genes are what they are.
+    encoder
+        A model of windows, on `device`, or one that is made ready for each slice.
+    provenance
+        JSON values about the model; the corpus is added.
+    genes
+        Row in the model's gene table of each gene of the vocabulary; the same without it.
+    batch
+        Patches that are encoded together.
+    layer
+        Features after this many layers; the encoder's output without it.
+    device
+        Torch device.
+    progress
+        Called with (patches done, patches in all, slice).
+
+    Raises
+    ------
+    BadInputError
+        A training corpus, a spot that no window covers, vectors that are not finite.
+    IntegrityError
+        A damaged sample, or one that points at spots which the slice does not have.
+    """
+    require_evaluation(corpus)
+    slices: dict[str, SliceEmbedding] = {}
+    coverage: list[Coverage] = []
+    total = sum(s.n_samples for s in corpus.document.shards if s.kind == "patch")
+    done = 0
+    for split in corpus.document.splits("slice"):
+        index = corpus.index(split)
+        positions = _positions_by_slice(index)
+        for whole in corpus.whole_slices(split):
+            require_sound(whole, len(corpus.document.labels))
+            slug = whole.meta.slice
+            mine = positions.get(slug, [])
+            sums = _SpotSums(whole)
+            here = encoder.for_slice(whole) if isinstance(encoder, PerSlice) else encoder
+            if isinstance(here, WholeEncoder):
+                mine = _first_of_draws(index, mine)
+            for patches in _batches(corpus, split, index, mine, batch):
+                if progress:
+                    progress(done, total, slug)
+                if isinstance(here, WholeEncoder):
+                    sums.add_all(here.encode_slice(p.genes, layer) for p in patches)
+                else:
+                    sums.add(patches, _encode(here, patches, genes, layer, device))
+                done += len(patches)
+            matrix, seen = sums.means()
+            coverage.append(_coverage(whole, seen, len(mine)))
+            slices[slug] = SliceEmbedding(
+                barcodes=sums.barcodes,
+                matrix=matrix,
+                labels=name_labels(whole, corpus.document.labels),
+            )
+    made_from = {
+        **provenance,
+        "corpus": corpus.document.name,
+        "corpus_id": corpus.document.corpus_id,
+        "layer": layer,
+    }
+    return EmbedOutcome(
+        embeddings=Embeddings(slices=dict(sorted(slices.items())), provenance=made_from),
+        coverage=tuple(sorted(coverage, key=lambda found: found.slice)),
+    )
+
+
+class _SpotSums:
+    """Running sums of the vectors of one slice, in float64."""
+
+    def __init__(self, whole: "WholeSlice") -> None:
+        self.slug = whole.meta.slice
+        self.barcodes = decode_barcodes(whole)
+        self.seen = np.zeros(len(self.barcodes), np.int64)
+        self.total: NDArray[np.float64] | None = None
+
+    def add(self, patches: "list[Patch]", features: NDArray[np.float32]) -> None:
+        """Add the features (B, L, D) of some patches, patch by patch."""
+        if self.total is None:
+            self.total = np.zeros((len(self.barcodes), features.shape[2]))
+        for patch, vectors in zip(patches, features, strict=True):
+            spots = self._spots(patch)
+            inside = spots >= 0
+            # Within one patch every spot stands once, so plain indexing adds all of them.
+            with np.errstate(invalid="ignore"):  # what is not finite is named by `means`
+                self.total[spots[inside]] += vectors[inside]
+            self.seen[spots[inside]] += 1
+
+    def add_all(self, parts: Iterable[NDArray[np.float32]]) -> None:
+        """Add features (N, D) of all spots, draw by draw."""
+        for vectors in parts:
+            if self.total is None:
+                self.total = np.zeros(vectors.shape)
+            self.total += vectors
+            self.seen += 1
+
+    def _spots(self, patch: "Patch") -> NDArray[np.int32]:
+        """Return (L,) spot numbers, -1 where there is none."""
+        if patch.spots is None:
+            raise _damaged(patch, "it does not say which spots it shows")
+        spots = patch.spots.ravel()
+        shown = spots[spots >= 0]
+        measured = patch.totals.ravel() > 0
+        if shown.size and int(shown.max()) >= len(self.barcodes):
+            raise _damaged(patch, f"spot {int(shown.max())} of {len(self.barcodes)}")
+        if np.unique(shown).size != shown.size or not np.array_equal(measured, spots >= 0):
+            raise _damaged(patch, "a spot stands twice, or where nothing was measured")
+        return spots
+
+    def means(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return (N, D) mean vectors and (N,) how many went into each."""
+        missing = np.flatnonzero(self.seen == 0)
+        if self.total is None or missing.size:
+            first = self.barcodes[int(missing[0])] if missing.size else "none"
+            what = f"{missing.size:,} of {self.seen.size:,} spots are in no window (first: {first})"
+            raise _refused("V18", self.slug, what, "build the corpus again with a smaller --cover")
+        means = (self.total / self.seen[:, None]).astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(means).all(axis=1))
+        if bad.size:
+            what = f"{bad.size:,} vectors are not finite (first: {self.barcodes[int(bad[0])]})"
+            raise _refused("V02", self.slug, what, "the model has diverged; use an earlier one")
+        return means, self.seen
+
+
+def _positions_by_slice(index: "SampleIndex") -> dict[str, list[int]]:
+    """Return the positions of every slice's patches, in the order of their keys."""
+    positions: dict[str, list[int]] = {}
+    for i in sorted(range(len(index)), key=index.keys.__getitem__):
+        positions.setdefault(index.slices[i], []).append(i)
+    return positions
+
+
+def _first_of_draws(index: "SampleIndex", positions: list[int]) -> list[int]:
+    """Return one patch of each gene draw: all of a slice and draw hold the same genes."""
+    first = {int(index.draw[i]): i for i in reversed(positions)}
+    return [first[draw] for draw in sorted(first)]
+
+
+def _batches(
+    corpus: "Corpus", split: str, index: "SampleIndex", positions: list[int], size: int
+) -> "Iterator[list[Patch]]":
+    for start in range(0, len(positions), size):
+        chosen = positions[start : start + size]
+        yield [read_patch(corpus, split, index, i) for i in chosen]
+
+
+def _encode(
+    encoder: SiteEncoder,
+    patches: "list[Patch]",
+    rows: NDArray[np.int32] | None,
+    layer: int | None,
+    device: str,
+) -> NDArray[np.float32]:
+    """Return (B, L, D) float32 features."""
+    import torch
+
+    counts = np.stack([patch.counts.astype(np.int32) for patch in patches])
+    genes = np.stack([patch.genes for patch in patches])
+    if rows is not None:
+        genes = np.where(genes >= 0, rows[genes], np.int32(-1))
+    totals = np.stack([patch.totals.astype(np.int64) for patch in patches])
+    with torch.inference_mode():
+        features = encoder.encode(
+            torch.from_numpy(counts).to(device),
+            torch.from_numpy(genes).to(device),
+            torch.from_numpy(totals).to(device),
+            layer=layer,
+        )
+    return np.asarray(features.float().cpu().numpy(), np.float32)
+
+
+def _coverage(whole: "WholeSlice", seen: NDArray[np.int64], n_windows: int) -> Coverage:
+    return Coverage(
+        slice=whole.meta.slice,
+        n_spots=int(seen.size),
+        n_windows=n_windows,
+        fewest=int(seen.min()),
+        mean=float(seen.mean()),
+        most=int(seen.max()),
+    )
+
+
+def _damaged(patch: "Patch", what: str) -> IntegrityError:
+    fix = "run `stbuild verify` on the corpus and get it again"
+    subject = f"sample '{patch.meta.key}'"
+    return IntegrityError(Problem(code="L11", subject=subject, what=what, fix=fix))
+
+
+def _refused(code: str, slug: str, what: str, fix: str) -> BadInputError:
+    return BadInputError(Problem(code=code, subject=f"slice '{slug}'", what=what, fix=fix))

@@ -1,0 +1,1 @@
+"""What vectors know: controls, probes, domains, hidden regions, and the tables they end in."""

@@ -1,0 +1,386 @@
+"""From rows of results to tables: means over seeds, paired differences, remarks, files.
+
+Nothing is computed that the rows do not hold; rendering is in :mod:`sttrain.judge.tables`, maps
+are in :mod:`sttrain.judge.figures`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Final
+
+from stbuild.corpus.durable import write_durable
+from sttrain.errors import BadInputError, BadUsageError, Problem
+from sttrain.judge.metrics import METRICS
+from sttrain.judge.results import (
+    Predictions,
+    ResultRow,
+    ResultStore,
+    head_slug,
+    open_store,
+)
+from sttrain.judge.rows import rows_csv
+
+MEAN_OF_SLICES: Final = "ari_slices"
+"""Mean over slices of each slice's own ``ari_pred``."""
+SHOWN: Final = ("accuracy", "ari_pred")
+"""Metrics of the table, unless others are asked for."""
+REFERENCES: Final = ("untrained", "raw")
+"""What methods are compared with, where it is there."""
+ALL_METRICS: Final = (*METRICS, MEAN_OF_SLICES)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Column:
+    """One column of a table."""
+
+    split: str
+    head: str
+    metric: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Mean and sample standard deviation over seeds; no deviation of a single seed."""
+
+    mean: float
+    sd: float | None
+    n_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean over seeds of (method - reference) on the same split, head and seed."""
+
+    method: str
+    reference: str
+    split: str
+    head: str
+    metric: str
+    mean: float
+    se: float | None
+    """Standard error of the mean over seeds; none of a single seed."""
+    n_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All tables of a folder of results."""
+
+    corpus: str
+    corpus_id: str
+    methods: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: Mapping[tuple[str, Column], Cell]
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the report as JSON values."""
+        return {
+            "corpus": self.corpus,
+            "corpus_id": self.corpus_id,
+            "table": self.long_rows(),
+            "differences": [asdict(difference) for difference in self.differences],
+            "remarks": list(self.remarks),
+        }
+
+    def long_rows(self) -> list[dict[str, object]]:
+        """Return one row per method and column."""
+        return [
+            {"method": method, **asdict(column), **asdict(self.cells[method, column])}
+            for method in self.methods
+            for column in self.columns
+            if (method, column) in self.cells
+        ]
+
+
+def build_report(
+    rows: Sequence[ResultRow],
+    *,
+    metrics: Sequence[str] = SHOWN,
+    compare: Sequence[str] = (),
+    against: Sequence[str] = REFERENCES,
+) -> Report:
+    """Summarise rows.
+
+    Parameters
+    ----------
+    rows
+        Rows of one corpus.
+    metrics
+        Names among ``accuracy, ari_pred, macro_f1, balanced_accuracy, ari_slices``.
+    compare
+        Methods whose paired differences are wanted; none takes every embedding.
+    against
+        References; those without rows are passed over.
+
+    Raises
+    ------
+    BadInputError
+        No rows, or rows of several corpora.
+    BadUsageError
+        A metric or method that is not there.
+    """
+    _require_one_corpus(rows)
+    methods = sorted({row.method: row for row in rows}.values(), key=_method_order)
+    names = tuple(row.method for row in methods)
+    _require_known(metrics, ALL_METRICS, "metric")
+    _require_known(compare, names, "method")
+    values = _values_by_seed(rows)
+    pairs = sorted({(row.split, row.head) for row in rows})
+    columns = tuple(
+        Column(split=split, head=head, metric=metric) for split, head in pairs for metric in metrics
+    )
+    cells = {
+        (method, column): _cell(list(found.values()))
+        for method in names
+        for column in columns
+        if (found := values.get((method, column)))
+    }
+    chosen = compare or [r.method for r in methods if r.source == "embedding"]
+    differences = tuple(
+        difference
+        for method in chosen
+        for reference in against
+        if reference in names and reference != method
+        for column in columns
+        if (difference := _difference(values, method, reference, column))
+    )
+    return Report(
+        corpus=rows[0].corpus,
+        corpus_id=rows[0].corpus_id,
+        methods=names,
+        columns=columns,
+        cells=cells,
+        differences=differences,
+        remarks=tuple(_remarks(rows, cells)),
+    )
+
+
+def write_report(
+    source: Path,
+    out: Path,
+    report: Report,
+    *,
+    st_slice: str | None = None,
+    seed: int | None = None,
+    maps: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Path]:
+    """Write ``report.md``, ``table.csv``, ``differences.csv`` and the domain maps.
+
+    Parameters
+    ----------
+    source
+        Folder of results.
+    out
+        Folder of the report; made if needed, files of the same names are replaced.
+    report
+        What `build_report` returned.
+    st_slice
+        Slug of the slice that is drawn; none takes the one with the most labelled spots.
+    seed
+        Seed that is drawn; none takes the first.
+    maps
+        Whether maps are drawn; they need matplotlib.
+    progress
+        Called with (maps done, maps in all, name).
+
+    Returns
+    -------
+    list
+        The files, in the order of writing.
+
+    Raises
+    ------
+    BadUsageError
+        No such slice or seed.
+    PlatformError
+        Maps are wanted and matplotlib is not there.
+    """
+    from sttrain.judge.tables import report_markdown
+
+    pictures = draw_maps(open_store(source), report, st_slice, seed, progress) if maps else {}
+    files = {
+        **pictures,
+        "table.csv": rows_csv(report.long_rows()),
+        "differences.csv": rows_csv(asdict(difference) for difference in report.differences),
+        "report.md": report_markdown(report, list(pictures)).encode(),
+    }
+    return write_files(out, files)
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files of a folder, made if needed, and return where they are."""
+    for name, content in files.items():
+        write_durable(out / name, content)
+    return [out / name for name in files]
+
+
+def draw_maps(
+    store: ResultStore,
+    report: Report,
+    st_slice: str | None,
+    seed: int | None,
+    progress: Callable[[int, int, str], None] | None,
+) -> dict[str, bytes]:
+    """Return one picture per split and head: the labels beside every method's predictions.
+
+    Raises
+    ------
+    BadUsageError
+        No such slice or seed.
+    PlatformError
+        matplotlib is not installed.
+    """
+    from sttrain.judge.figures import Panel, domain_map
+
+    rows = store.rows()
+    slugs = sorted({row.slice for row in rows if row.slice is not None})
+    if st_slice is None:
+        st_slice = max(slugs, key=lambda slug: sum(x is not None for x in store.spots(slug).labels))
+    _require_known([st_slice], slugs, "slice")
+    seeds = sorted({row.seed for row in rows})
+    seed = seeds[0] if seed is None else seed
+    _require_known([str(seed)], [str(s) for s in seeds], "seed")
+    spots = store.spots(st_slice)
+    pairs = sorted({(column.split, column.head) for column in report.columns})
+    pictures: dict[str, bytes] = {}
+    for number, (split, head) in enumerate(pairs):
+        chosen = {
+            row.method: row
+            for row in rows
+            if (row.split, row.head, row.seed, row.slice) == (split, head, seed, st_slice)
+            and row.repeat == 0
+        }
+        panels: list[Panel] = []
+        for method in (m for m in report.methods if m in chosen):
+            found = _of_slice(store.predictions(chosen[method]), st_slice)
+            ari = chosen[method].ari_pred
+            shown = "undefined" if ari is None else f"{ari:.3f}"
+            score = f"acc {chosen[method].accuracy:.3f}, ARI {shown}"
+            panels.append(Panel(title=method, note=score, spots=found))
+        name = f"map_{st_slice}_{split}_{head_slug(head)}_s{seed:03d}.png"
+        if progress:
+            progress(number, len(pairs), name)
+        if panels:
+            title = f"{st_slice}, {split}, {head}, seed {seed}"
+            pictures[name] = domain_map(spots, panels, title)
+    return pictures
+
+
+def _of_slice(found: Iterable[Predictions], slug: str) -> Predictions:
+    return next(predictions for predictions in found if predictions.slice == slug)
+
+
+def _values_by_seed(
+    rows: Iterable[ResultRow],
+) -> dict[tuple[str, Column], dict[int, float]]:
+    """Return, per method and column, the value of each seed: the mean over repeats (and slices).
+
+    Undefined scores are left out; so is a seed that has no other.
+    """
+    found: dict[tuple[str, Column], dict[int, list[float]]] = {}
+    for row in rows:
+        scores = (
+            {metric: getattr(row, metric) for metric in METRICS}
+            if row.slice is None
+            else {MEAN_OF_SLICES: row.ari_pred}
+        )
+        for metric, score in scores.items():
+            if score is not None:
+                column = Column(split=row.split, head=row.head, metric=metric)
+                by_seed = found.setdefault((row.method, column), {})
+                by_seed.setdefault(row.seed, []).append(score)
+    return {
+        key: {seed: fmean(scores) for seed, scores in by_seed.items()}
+        for key, by_seed in found.items()
+    }
+
+
+def _cell(values: Sequence[float]) -> Cell:
+    sd = stdev(values) if len(values) > 1 else None
+    return Cell(mean=fmean(values), sd=sd, n_seeds=len(values))
+
+
+def _difference(
+    values: Mapping[tuple[str, Column], Mapping[int, float]],
+    method: str,
+    reference: str,
+    column: Column,
+) -> Difference | None:
+    mine, theirs = values.get((method, column), {}), values.get((reference, column), {})
+    seeds = sorted(set(mine) & set(theirs))
+    if not seeds:
+        return None
+    cell = _cell([mine[seed] - theirs[seed] for seed in seeds])
+    return Difference(
+        method=method,
+        reference=reference,
+        mean=cell.mean,
+        se=None if cell.sd is None else cell.sd / sqrt(cell.n_seeds),
+        n_seeds=cell.n_seeds,
+        **asdict(column),
+    )
+
+
+def _remarks(rows: Sequence[ResultRow], cells: Mapping[tuple[str, Column], Cell]) -> Iterable[str]:
+    seeds = sorted({cell.n_seeds for cell in cells.values()})
+    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
+    yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
+    if transductive := sorted({row.split for row in rows if row.transductive}):
+        yield (
+            f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
+            "in training (principal components always see them; an encoder does where it was "
+            "trained on these slices); labels never are."
+        )
+    if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
+        yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
+    if any(row.method == "majority" for row in rows):
+        yield "majority ignores the head; it stands under each for comparison."
+    if rare := sorted({row.rare for row in rows if row.rare}):
+        yield f"Too small to train on, but scored: {'; '.join(rare)}."
+    if undefined := sum(row.ari_pred is None for row in rows):
+        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
+    if stopped := sum(row.converged is False for row in rows):
+        yield f"The solver of the logistic head stopped at its limit in {stopped:,} rows."
+
+
+def _method_order(row: ResultRow) -> tuple[int, int, list[int], str]:
+    """Order methods from the simplest control to the embeddings, untrained ones first."""
+    prefixes = ("majority", "libsize", "coords", "raw", "pca", "nbmean", "banksy")
+    numbers = [int(n) for n in "".join(c if c.isdigit() else " " for c in row.method).split()]
+    if row.source == "embedding":
+        return len(prefixes), int(row.method != "untrained"), [], row.method
+    known = (i for i, prefix in enumerate(prefixes) if row.method.startswith(prefix))
+    place = next(known, len(prefixes))
+    return place, 0, numbers, row.method
+
+
+def _require_one_corpus(rows: Sequence[ResultRow]) -> None:
+    corpora = sorted({row.corpus_id[:12] for row in rows})
+    if len(corpora) == 1:
+        return
+    what = f"rows of corpora {', '.join(corpora)}" if corpora else "no rows"
+    fix = "run `sttrain probe` first; keep each corpus in a folder of its own"
+    raise BadInputError(
+        Problem(code="V10" if corpora else "V20", subject="results", what=what, fix=fix)
+    )
+
+
+def _require_known(asked: Sequence[str], known: Sequence[str], kind: str) -> None:
+    problems = [
+        Problem(
+            code="V03",
+            subject=f"{kind} '{name}'",
+            what=f"the results hold no {kind} of this name",
+            fix=f"choose among {', '.join(known)}",
+        )
+        for name in asked
+        if name not in known
+    ]
+    if problems:
+        raise BadUsageError(*problems)

@@ -1,0 +1,1 @@
+"""Patches of a corpus, near or far: which one at which step, read ahead, each checked."""

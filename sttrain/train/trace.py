@@ -1,0 +1,62 @@
+"""Which samples every step took: one file a rank and start, for whoever wants to audit a run."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TextIO
+
+from stbuild.corpus.durable import guard_disk
+from sttrain.stream.batches import Batch
+from sttrain.stream.order import World
+
+FOLDER: Final = "trace"
+
+
+class Trace:
+    """Notes the keys of each step of one rank, before the step is taken."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, step: int, batch: Batch) -> None:
+        """Note a step; the line is on its way to the disk when this returns."""
+        rows = [[int(row), key] for row, key in zip(batch.rows, batch.keys, strict=True)]
+        self._file.write(json.dumps({"step": step, "epoch": batch.epoch, "rows": rows}) + "\n")
+        self._file.flush()
+
+
+@contextmanager
+def open_trace(run: Path, done: int, world: World) -> Iterator[Trace]:
+    """Open the trace of one rank, from step `done` on.
+
+    Raises
+    ------
+    ResourceError
+        The disk refuses.
+    """
+    path = run / FOLDER / f"{done:08d}-{world.rank:04d}-of-{world.n_ranks:04d}.jsonl"
+    guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    with guard_disk(path, lambda: path.open("w", encoding="utf-8")) as file:
+        yield Trace(file)
+
+
+def read_trace(run: Path) -> dict[int, list[str]]:
+    """Return the keys of each step's global batch, in the order of its rows.
+
+    What a start noted of steps that a later start took again is left out: those steps were undone
+    with the process that was killed.
+    """
+    starts: dict[int, list[Path]] = {}
+    for path in sorted((run / FOLDER).glob("*.jsonl")):
+        starts.setdefault(int(path.name.split("-")[0]), []).append(path)
+    found: dict[int, dict[int, str]] = {}
+    for start, paths in sorted(starts.items()):
+        found = {step: rows for step, rows in found.items() if step <= start}
+        for path in paths:
+            for line in path.read_text("utf-8").splitlines(keepends=True):
+                if not line.endswith("\n"):  # torn by a kill
+                    continue
+                value = json.loads(line)
+                found.setdefault(value["step"], {}).update(dict(value["rows"]))
+    return {step: [rows[row] for row in sorted(rows)] for step, rows in sorted(found.items())}
