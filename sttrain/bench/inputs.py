@@ -16,12 +16,12 @@ from sttrain.judge.candidates import EmbeddingFile, parse_embedding
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What the command line names. Keys of data and embeddings may hold ``DATA/`` or ``/VIEW``."""
+    """What the command line names, for all data sets or, as ``DATA/NAME``, for one of them."""
 
     data: Mapping[str, Path]
     """Corpora by ``NAME`` or ``NAME/VIEW``."""
     checkpoints: Mapping[str, Path]
-    """Runs or released weights by name."""
+    """Runs or released weights by ``NAME`` or ``DATA/NAME``."""
     weights: Mapping[str, Path]
     """Folders of published weights by method."""
     embeddings: Mapping[str, EmbeddingFile]
@@ -120,7 +120,8 @@ def _plan_data(
     models: list[Model] = []
     for checkpoint in suite.checkpoints:
         view = folder if checkpoint.view is None else given.data.get(f"{name}/{checkpoint.view}")
-        run = given.checkpoints.get(checkpoint.name)
+        runs = given.checkpoints
+        run = runs.get(f"{name}/{checkpoint.name}") or runs.get(checkpoint.name)
         if run is None:
             subject = f"checkpoint '{checkpoint.name}' ({checkpoint.what})"
             missing.append(_missing(subject, f"--checkpoint {checkpoint.name}=RUN"))
@@ -159,12 +160,13 @@ def _require_asked(suite: Suite, given: Given) -> None:
     """Refuse what the suite has no use for: most often a name that was mistyped."""
     data = [d.name for d in suite.data]
     views = [f"{d}/{c.view}" for d in data for c in suite.checkpoints if c.view is not None]
+    models = [checkpoint.name for checkpoint in suite.checkpoints]
     vectors = [*suite.published, *suite.embeddings]
     asked = {
         "--data": (given.data, [*data, *views]),
-        "--checkpoint": (given.checkpoints, [c.name for c in suite.checkpoints]),
+        "--checkpoint": (given.checkpoints, _for_each(data, models)),
         "--weights": (given.weights, list(suite.published)),
-        "--embedding": (given.embeddings, [*vectors, *(f"{d}/{v}" for d in data for v in vectors)]),
+        "--embedding": (given.embeddings, _for_each(data, vectors)),
     }
     problems = []
     for option, (names, known) in asked.items():
@@ -177,6 +179,11 @@ def _require_asked(suite: Suite, given: Given) -> None:
                 problems.append(Problem(code="V03", subject=f"{option} {name}", what=what, fix=fix))
     if problems:
         raise BadUsageError(*problems)
+
+
+def _for_each(data: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return names alone, then each with each data set before it."""
+    return [*names, *(f"{d}/{name}" for d in data for name in names)]
 
 
 def _parse_paths(option: str, texts: Sequence[str], example: str) -> dict[str, Path]:

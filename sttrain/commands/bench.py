@@ -81,7 +81,8 @@ def bench(ctx: click.Context, wanted: bool, suites: Path, as_json: bool, debug: 
     "checkpoints",
     multiple=True,
     metavar="NAME=RUN",
-    help="Run or released weights; embedded once and kept in vectors/. Repeatable.",
+    help="Run or released weights, or DATA/NAME=RUN for one data set; embedded once and kept in "
+    "vectors/. Repeatable.",
 )
 @click.option(
     "--weights",

@@ -15,9 +15,10 @@ from stbuild.fetch.plan import read_plan
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 CORPORA = sorted((MANIFESTS / "corpora").glob("*.toml"))
 EMPTY = "pretrain-visium-human"
+FOLDERS = {"dlpfc-12": "dlpfc", "starmap": "starmap_mpfc"}
 NAMES = {
     "dlpfc-12", "dlpfc-6", "lymph-node-a1", "lymph-node-d1", "breast-cancer-block-a", "tonsil",
-    "colorectal", "her2st", "heart", EMPTY,
+    "colorectal", "her2st", "heart", "starmap", EMPTY,
 }  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def test_the_label_mapping_of_colorectal() -> None:
     assert "not reviewed" in (MANIFESTS / "labels/colorectal.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["dlpfc-12", "her2st", "heart"])
+@pytest.mark.parametrize("name", ["dlpfc-12", "her2st", "heart", "starmap"])
 def test_hashes_and_counts_match_the_measured_copies(name: str, shared_data: Path) -> None:
     said = (shared_data / "README.md").read_text("utf-8")
     hashes = {
@@ -133,7 +134,7 @@ def test_hashes_and_counts_match_the_measured_copies(name: str, shared_data: Pat
     assert hashes
     assert all(digest in said for digest in hashes)
     for row in rows(name):
-        file = shared_data / name.removesuffix("-12") / f"{row['slice']}.h5ad"
+        file = shared_data / FOLDERS.get(name, name) / f"{row['slice']}.h5ad"
         if file.exists():
             assert f"| {file.name} |" in said
             line = next(text for text in said.splitlines() if f"| {file.name} |" in text)

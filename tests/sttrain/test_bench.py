@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from sttrain.bench.inputs import parse_given
+from sttrain.bench.inputs import make_plan, parse_given
 from sttrain.bench.run import run_suite
 from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
 from sttrain.cli import cli
@@ -181,6 +181,16 @@ def test_a_view_is_embedded_on_its_own_corpus_and_judged_on_the_common_spots(
     )  # fmt: skip
     with pytest.raises(BadInputError, match="toy1"):
         run_suite(read_suite(path), tmp_path / "s", given=asked, beside=tmp_path)
+
+
+def test_a_data_set_may_have_a_checkpoint_of_its_own(suite_file, corpus, checkpoint, tmp_path):
+    asked = [f"ours={tmp_path}/general", f"one/ours={checkpoint}"]
+    given = parse_given([f"one={corpus.root}"], asked, [], [])
+    (plan,) = make_plan(read_suite(suite_file), given, tmp_path).data
+    assert {model.run for model in plan.models} == {checkpoint}
+    given = parse_given([f"one={corpus.root}"], [f"onne/ours={checkpoint}"], [], [])
+    with pytest.raises(BadUsageError, match="did you mean 'one/ours'"):
+        make_plan(read_suite(suite_file), given, tmp_path)
 
 
 @pytest.mark.parametrize(
