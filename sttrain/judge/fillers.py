@@ -5,7 +5,7 @@ the hidden ones. Letters: n hidden spots, M genes, P window side, L = P * P site
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -152,6 +152,10 @@ class ModelFiller:
             torch.from_numpy(self.rows[region.genes])[None],
             torch.from_numpy(totals)[None],
         )
+        if self.model.config.centre_by == "slice":
+            # Of all spots but the hidden ones, of which nothing may be known.
+            means = region.values_of(~region.hidden).mean(0).astype(np.float32)
+            sites = replace(sites, means=torch.from_numpy(means)[None])
         with torch.inference_mode():
             found = self.model(sites, Hidden(sites=torch.from_numpy(hidden.ravel())[None]))
         # Some models answer for every site. Sites come row by row, as spots do: (1, M, T) -> (n, M)

@@ -243,19 +243,13 @@ def draw_maps(
     if st_slice is None:
         st_slice = max(slugs, key=lambda slug: sum(x is not None for x in store.spots(slug).labels))
     _require_known([st_slice], slugs, "slice")
-    seeds = sorted({row.seed for row in rows})
-    seed = seeds[0] if seed is None else seed
-    _require_known([str(seed)], [str(s) for s in seeds], "seed")
+    if seed is not None:
+        _require_known([str(seed)], [str(s) for s in sorted({row.seed for row in rows})], "seed")
     spots = store.spots(st_slice)
     pairs = sorted({(column.split, column.head) for column in report.columns})
     pictures: dict[str, bytes] = {}
     for number, (split, head) in enumerate(pairs):
-        chosen = {
-            row.method: row
-            for row in rows
-            if (row.split, row.head, row.seed, row.slice) == (split, head, seed, st_slice)
-            and row.repeat == 0
-        }
+        chosen = _rows_to_draw(rows, split, head, st_slice, seed)
         panels: list[Panel] = []
         for method in (m for m in report.methods if m in chosen):
             found = _of_slice(store.predictions(chosen[method]), st_slice)
@@ -263,13 +257,29 @@ def draw_maps(
             shown = "undefined" if ari is None else f"{ari:.3f}"
             score = f"acc {chosen[method].accuracy:.3f}, ARI {shown}"
             panels.append(Panel(title=method, note=score, spots=found))
-        name = f"map_{st_slice}_{split}_{head_slug(head)}_s{seed:03d}.png"
+        if not panels:
+            continue
+        drawn = next(iter(chosen.values())).seed
+        name = f"map_{st_slice}_{split}_{head_slug(head)}_s{drawn:03d}.png"
         if progress:
             progress(number, len(pairs), name)
-        if panels:
-            title = f"{st_slice}, {split}, {head}, seed {seed}"
-            pictures[name] = domain_map(spots, panels, title)
+        title = f"{st_slice}, {split}, {head}, seed {drawn}"
+        pictures[name] = domain_map(spots, panels, title)
     return pictures
+
+
+def _rows_to_draw(
+    rows: Iterable[ResultRow], split: str, head: str, st_slice: str, seed: int | None
+) -> dict[str, ResultRow]:
+    """Return by method the rows that score a slice: of the seed, or of its first draw or fold.
+
+    Where a donor or a pair is held out, the seed numbers the folds, and a slice is scored in its
+    own alone.
+    """
+    wanted = (split, head, st_slice, 0)
+    found = [row for row in rows if (row.split, row.head, row.slice, row.repeat) == wanted]
+    first = min((row.seed for row in found), default=0) if seed is None else seed
+    return {row.method: row for row in found if row.seed == first}
 
 
 def _of_slice(found: Iterable[Predictions], slug: str) -> Predictions:

@@ -17,6 +17,7 @@ from sttrain.judge.methods import pack
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import HEADS, ProbeConfig
 from sttrain.judge.probes import probe_corpus
+from sttrain.judge.report import build_report, write_report
 from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
 
@@ -356,6 +357,16 @@ def test_held_out_groups_are_fitted_several_times_where_a_head_draws(corpus, tmp
         *(("MLP (2 epochs)", *group, repeat) for group in groups for repeat in range(3)),
     }
     assert len({r.job for r in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(("slug", "fold"), [("toy0", 0), ("toy1", 1)])
+def test_a_slice_is_mapped_in_the_fold_that_holds_it_out(corpus, tmp_path, monkeypatch, slug, fold):
+    monkeypatch.setattr("sttrain.judge.probes.read_split", hold_out)
+    config = ProbeConfig(splits=("donor-out@1",), heads=("knn",))
+    rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
+    write_report(tmp_path / "r", tmp_path / "out", build_report(rows), st_slice=slug)
+    names = [path.name for path in (tmp_path / "out").glob("map_*")]
+    assert names == [f"map_{slug}_donor-out@1_knn-k-10_s{fold:03d}.png"]
 
 
 def test_every_head_is_a_column_of_its_own(corpus, tmp_path):

@@ -212,6 +212,32 @@ def test_models_may_answer_for_all_sites_and_in_rates(rates):
                                np.exp(expected) if rates else expected, rtol=1e-6)  # fmt: skip
 
 
+def test_a_model_that_centres_by_slice_gets_the_means_of_what_is_not_hidden():
+    source = make_source()
+    region = draw(source)
+    seen = []
+
+    class Centred(AllSites):
+        def __init__(self):
+            MaskedAutoencoder.__init__(
+                self,
+                TINY.model_copy(update={"centre_by": "slice"}),
+                8,
+                torch.Generator().manual_seed(0),
+            )
+
+        def forward(self, sites, hidden, domains=None):
+            seen.append(sites.means.numpy())
+            return super().forward(sites, hidden, domains)
+
+    ModelFiller(name="p", model=Centred(), digest="d", rows=np.arange(8, dtype=np.int32)).fill(
+        region
+    )
+    expected = region.values_of(~region.hidden).mean(0)
+    assert not np.allclose(expected, region.values_of(np.ones_like(region.hidden)).mean(0))
+    np.testing.assert_allclose(seen[0][0], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("objective", ["patch", "multispot", "spot"])
 def test_only_objectives_that_know_of_hidden_sites_fill_regions(objective, tmp_path, monkeypatch):
     corpus = write_corpus(tmp_path / "c", kind="cover", n_slices=1, rows=10, cols=10)
