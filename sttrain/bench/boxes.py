@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sttrain.judge.figures import drawing, new_figure, plain, to_png
 from sttrain.judge.results import ResultRow
+from sttrain.plots import drawing, new_figure, plain, to_png
 
 
 def box_plots(rows: Sequence[ResultRow], methods: Sequence[str], metric: str) -> bytes:

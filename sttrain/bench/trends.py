@@ -6,7 +6,7 @@ from typing import Final
 
 from sttrain.bench.rows import DETECTION
 from sttrain.bench.summary import Summary
-from sttrain.judge.figures import drawing, new_figure, plain, to_png
+from sttrain.plots import drawing, new_figure, plain, to_png
 
 _NUMBERED: Final = re.compile(r"(.+)-(\d+)")
 FEWEST: Final = 3

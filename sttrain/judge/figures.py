@@ -3,18 +3,15 @@
 Drawn off screen with matplotlib's Agg; the same results give the same bytes under one version.
 """
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from stbuild.corpus.errors import PlatformError
-from sttrain.errors import Problem
 from sttrain.judge.results import Predictions, SpotTable
+from sttrain.plots import drawing, new_figure, plain, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 _SIDE: Final = 3.2
 """Inches of a panel."""
-_DPI: Final = 110
 _ROLES: Final = {"T": "train", "E": "test", "b": "buffer", ".": "unlabelled"}
 _ROLE_COLOURS: Final = {"T": "#333333", "E": "#c9d7e3", "b": "#e8b04b", ".": "#eeeeee"}
 _NO_LABEL: Final = "#dddddd"
@@ -85,48 +81,6 @@ def domain_map(spots: SpotTable, panels: Sequence[Panel], title: str) -> bytes:
         return to_png(figure)
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of a size in inches that is drawn off screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure: "Figure") -> bytes:
-    """Return a figure as a PNG without time stamp or software name."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Use matplotlib's own defaults, whatever the user's settings; say what is missing.
-
-    Raises
-    ------
-    PlatformError
-        matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl
-        import matplotlib.style
-    except ImportError as error:
-        raise PlatformError(
-            Problem(
-                code="E009",
-                subject="matplotlib",
-                what="it is not installed, and maps are drawn with it",
-                fix="pip install 'stcorpus[plots]', or give --no-maps",
-            )
-        ) from error
-    with mpl.style.context("default"):
-        yield
-
-
 def _scatter(axes: "Axes", spots: SpotTable, colours: Sequence[str], title: str) -> None:
     x, y = spots.xy.T
     extent = max(float(np.ptp(x)), float(np.ptp(y)), 1e-9)
@@ -157,8 +111,3 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
 
     table = colormaps["tab10" if len(names) <= 10 else "tab20"]
     return {name: to_hex(table(i % table.N)) for i, name in enumerate(names)}
-
-
-def plain(text: str) -> str:
-    """Keep matplotlib from reading formulas into names."""
-    return text.replace("$", r"\$")

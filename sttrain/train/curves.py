@@ -1,6 +1,5 @@
 """The loss curve of a run, as a picture: the same log gives the same bytes under one matplotlib."""
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import PlatformError
-from sttrain.errors import Problem
+from sttrain.plots import drawing, new_figure, to_png
 from sttrain.train.run_folder import LOG, read_log
 
 PICTURE: Final = "loss.png"
@@ -87,20 +86,11 @@ def draw_losses(steps: Sequence[int], losses: Sequence[float]) -> bytes:
     PlatformError
         matplotlib is not installed.
     """
-    try:
-        import matplotlib.style
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        fix = "pip install 'stcorpus[plots]'; the numbers are in log.jsonl"
-        what = "it is not installed, and the loss curve is drawn with it"
-        problem = Problem(code="E009", subject="matplotlib", what=what, fix=fix)
-        raise PlatformError(problem) from error
     span = max(1, len(losses) // _SMOOTH)
-    with matplotlib.style.context("default"):  # whatever the user's settings
-        figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing("the numbers are in log.jsonl"):
+        from matplotlib.ticker import MaxNLocator
+
+        figure = new_figure(7, 4)
         axes = figure.subplots()
         axes.plot(steps, losses, color="#9db4c8", lw=0.8, marker="." if len(steps) < 3 else "")
         if span > 1:
@@ -111,6 +101,5 @@ def draw_losses(steps: Sequence[int], losses: Sequence[float]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if min(losses) > 0 and max(losses) > 20 * min(losses):
             axes.set_yscale("log")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        figure.tight_layout()
+        return to_png(figure)
