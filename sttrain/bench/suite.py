@@ -5,9 +5,9 @@ there. What it needs beside the package (corpora, checkpoints, weights) is given
 """
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -18,6 +18,7 @@ from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.judge.methods import NAME, find_methods, is_taken
 from sttrain.judge.metrics import METRICS
 from sttrain.judge.probe_config import ClusterConfig, HeadName, ProbeConfig, ReconstructConfig
+from sttrain.settings import lay_over
 
 MethodName = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Table = Literal["table1", "table2", "table3", "table4", "table5", "table6", "table7"]
@@ -104,8 +105,15 @@ class Suite(Document):
         return tuple(head for head in heads if head not in left)
 
 
-def read_suite(path: Path) -> Suite:
+def read_suite(path: Path, overrides: Mapping[str, Any] | None = None) -> Suite:
     """Read and check a suite.
+
+    Parameters
+    ----------
+    path
+        TOML file.
+    overrides
+        Values by dotted key, such as ``probe.seeds``, laid over it.
 
     Raises
     ------
@@ -120,6 +128,7 @@ def read_suite(path: Path) -> Suite:
         what = f"no suite could be read: {error}" if not isinstance(error, OSError) else "no file"
         fix = "give a .toml file; `sttrain bench --list` names those of this project"
         raise BadInputError(_problem(path, "B111", what, fix)) from error
+    lay_over(value, overrides or {})
     suite = read_config(Suite, value, str(path))
     _require_sense(suite, path)
     return suite

@@ -98,6 +98,14 @@ def bench(ctx: click.Context, wanted: bool, suites: Path, as_json: bool, debug: 
     help="Vectors of a model, or DATA/NAME=FILE for one data set. Repeatable.",
 )
 @click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of the suite, such as probe.seeds=3; what was run stands in NAME.json. "
+    "Repeatable.",
+)
+@click.option(
     "--skip-missing",
     is_flag=True,
     help="Leave out what the suite asks for and is not given; it is counted and told.",
@@ -122,8 +130,9 @@ def run(suite: Path, output: Path, **flags: Any) -> None:
     from sttrain.bench.run import run_suite
     from sttrain.bench.suite import read_suite
     from sttrain.embed.spots import choose_device
+    from sttrain.settings import parse_settings
 
-    found = read_suite(suite)
+    found = read_suite(suite, parse_settings(flags["settings"]))
     given = parse_given(*(flags[n] for n in ("data", "checkpoints", "weights", "embeddings")))
     with show_progress("bench", quiet=flags["quiet"]) as progress:
         outcome = run_suite(

@@ -12,7 +12,8 @@ from stbuild.corpus.documents import read_config
 from sttrain.commands.options import Command, shared_options
 from sttrain.model.pretext import Loss, Objective
 from sttrain.progress import show_training
-from sttrain.train.config import FitOptions, RunConfig, load_config, parse_settings
+from sttrain.settings import parse_settings
+from sttrain.train.config import FitOptions, RunConfig, load_config
 from sttrain.train.loggers import DEFAULT_LOGGERS
 
 _READING: Final = {

@@ -5,7 +5,7 @@ freely (threads, workers, how often something is written) is in :class:`FitOptio
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from stbuild.corpus.documents import Document, SplitName, read_config
 from sttrain.errors import BadUsageError, Problem
 from sttrain.model.autoencoder import ModelConfig
 from sttrain.model.pretext import ContextConfig, Loss, Objective, Pretext
+from sttrain.settings import lay_over
 from sttrain.stream.remote import CACHE_GB
 from sttrain.stream.source import OnBad
 from sttrain.train.objectives import MaskConfig
@@ -207,31 +208,8 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
         except (OSError, ValueError) as error:
             fix = "give a TOML file such as manifests/runs/small.toml"
             raise BadUsageError(_problem(str(path), f"unreadable: {error}", fix)) from error
-    for key, item in overrides.items():
-        _assign(value, key, item)
+    lay_over(value, overrides)
     return read_config(RunConfig, value, str(path) if path else "command line")
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Parse ``key=value`` texts; values are TOML, or plain text where they are not.
-
-    Raises
-    ------
-    BadUsageError
-        A text without ``=``.
-    """
-    parsed: dict[str, Any] = {}
-    for text in settings:
-        key, equals, raw = text.partition("=")
-        if not equals or not key.strip():
-            fix = "write key=value, such as optimizer.lr=3e-4 or optimizer.clip=none"
-            raise BadUsageError(_problem("--set", f"{text!r} sets nothing", fix))
-        try:
-            value = tomllib.loads(f"value = {raw}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = raw.strip()
-        parsed[key.strip()] = value
-    return parsed
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -244,17 +222,6 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
         elif old != new:
             found.append(f"{prefix}{key} was {old}, is now {new}")
     return found
-
-
-def _assign(value: dict[str, Any], key: str, item: object) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = value.setdefault(section, {})
-        if not isinstance(inner, dict):
-            fix = "give the key as section.name, such as optimizer.lr"
-            raise BadUsageError(_problem(f"key '{key}'", f"'{section}' is not a section", fix))
-        value = inner
-    value[last] = item
 
 
 def _problem(where: str, what: str, fix: str) -> Problem:

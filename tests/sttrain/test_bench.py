@@ -14,6 +14,7 @@ from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
 from sttrain.cli import cli
 from sttrain.commands.bench import bench as command
 from sttrain.errors import BadInputError, BadUsageError, ConflictError
+from sttrain.settings import parse_settings
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -181,6 +182,16 @@ def test_a_view_is_embedded_on_its_own_corpus_and_judged_on_the_common_spots(
     )  # fmt: skip
     with pytest.raises(BadInputError, match="toy1"):
         run_suite(read_suite(path), tmp_path / "s", given=asked, beside=tmp_path)
+
+
+def test_keys_of_a_suite_may_be_set(suite_file):
+    plain = read_suite(suite_file).probe
+    probe = read_suite(suite_file, parse_settings(["probe.seeds=7", 'probe.heads=["knn"]'])).probe
+    assert plain and probe
+    assert plain.seeds != 7
+    assert (probe.seeds, probe.heads) == (7, ("knn",))
+    with pytest.raises(BadUsageError, match="seedz"):
+        read_suite(suite_file, {"probe.seedz": 7})
 
 
 def test_a_data_set_may_have_a_checkpoint_of_its_own(suite_file, corpus, checkpoint, tmp_path):

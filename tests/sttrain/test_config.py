@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sttrain.errors import BadUsageError
-from sttrain.train.config import RunConfig, differences, load_config, parse_settings
+from sttrain.settings import parse_settings
+from sttrain.train.config import RunConfig, differences, load_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "manifests" / "runs").glob("*.toml"))
 

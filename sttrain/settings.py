@@ -1,0 +1,56 @@
+"""``--set KEY=VALUE``: single keys of a TOML document, from the command line."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sttrain.errors import BadUsageError, Problem
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Parse ``key=value`` texts; values are TOML, or plain text where they are not.
+
+    Raises
+    ------
+    BadUsageError
+        A text without ``=``.
+    """
+    parsed: dict[str, Any] = {}
+    for text in settings:
+        key, equals, raw = text.partition("=")
+        if not equals or not key.strip():
+            fix = "write key=value, such as optimizer.lr=3e-4 or probe.seeds=3"
+            raise BadUsageError(_problem("--set", f"{text!r} sets nothing", fix))
+        try:
+            value = tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        parsed[key.strip()] = value
+    return parsed
+
+
+def lay_over(value: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Set keys of a document, such as ``optimizer.lr``; sections that are not there are made.
+
+    Raises
+    ------
+    BadUsageError
+        A key below something that is no section.
+    """
+    for key, item in overrides.items():
+        _assign(value, key, item)
+
+
+def _assign(value: dict[str, Any], key: str, item: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = value.setdefault(section, {})
+        if not isinstance(inner, dict):
+            fix = "give the key as section.name, such as optimizer.lr"
+            raise BadUsageError(_problem(f"key '{key}'", f"'{section}' is not a section", fix))
+        value = inner
+    value[last] = item
+
+
+def _problem(where: str, what: str, fix: str) -> Problem:
+    return Problem(code="B111", subject="config", where=where, what=what, fix=fix)
