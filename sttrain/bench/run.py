@@ -234,10 +234,12 @@ class _Run:
             folder,
             models=models,
             config=config,
+            skip_small=True,
             keep_costs=True,
             progress=self.progress,
             say=self.say,
         )
+        self.skipped += [f"data set '{plan.name}', {line}" for line in outcome.left_out]
         self._count(outcome.n_computed, outcome.n_reused)
         names = {model.name for model in models} | set(INTERPOLATIONS)
         settings = config.model_dump(include={"genes", "repeats", "seed"})

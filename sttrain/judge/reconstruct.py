@@ -4,7 +4,7 @@ All methods meet the same regions; a job is one (method, slice, window, size) wi
 repetition, and a job that is stored is not done again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from sttrain.judge.fit_costs import CostKeeper, measured
 from sttrain.judge.methods import NAME
 from sttrain.judge.probe_config import ReconstructConfig
 from sttrain.judge.reconstruction import score_region
-from sttrain.judge.regions import RegionSource
+from sttrain.judge.regions import RegionSource, TooSmallError
 from sttrain.judge.results import ResultStore, open_or_create
 from sttrain.judge.rows import RowTable, require_same_sources
 from sttrain.threads import one_core_threads
@@ -73,6 +73,8 @@ class ReconstructOutcome:
     n_computed: int
     """Regions that were filled in this run."""
     n_reused: int
+    left_out: tuple[str, ...] = ()
+    """Slices and sizes without room, a line each, where they may be left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,7 @@ def reconstruct_corpus(
     controls: Sequence[str] = tuple(INTERPOLATIONS),
     slices: Sequence[str] = (),
     config: ReconstructConfig,
+    skip_small: bool = False,
     keep_costs: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -145,6 +148,8 @@ def reconstruct_corpus(
         Slugs; all without it.
     config
         Windows, sizes, genes and repetitions.
+    skip_small
+        Leave out, and tell, the sizes for which a slice has no room, instead of refusing them.
     keep_costs
         As of `sttrain.judge.probes.probe_corpus`.
     progress
@@ -179,31 +184,40 @@ def reconstruct_corpus(
     finished = table.finished()
     missing = [job for job in jobs if job.digest not in finished]
     costs = CostKeeper.of(out, store.document.corpus_id, keep=keep_costs)
+    left_out: list[str] = []
+    n_computed = 0
     with one_core_threads(1) as pool:
-        done = 0
-        for split in corpus.document.splits("slice"):
-            for whole in corpus.whole_slices(split):
-                require_sound(whole, len(corpus.document.labels))
-                mine = [job for job in missing if job.slug == whole.meta.slice]
-                if not mine:
-                    continue
-                source = RegionSource(whole, whole.genes)
-                for job in mine:
-                    if progress:
-                        progress(done, len(missing), job.slug)
-                    filled, cost = pool.submit(
-                        measured, partial(_rows, job, source, corpus)
-                    ).result()
-                    costs.add(cost, job.digest)
-                    table.add(job.file, filled)
-                    done += 1
+        for done, (job, source) in enumerate(_with_sources(missing, corpus)):
+            if progress:
+                progress(done, len(missing), job.slug)
+            try:
+                filled, cost = pool.submit(measured, partial(_rows, job, source, corpus)).result()
+            except TooSmallError as error:
+                if not skip_small:
+                    raise
+                left_out.append(f"{error.problems[0].subject}: {error.problems[0].what}")
+                continue
+            costs.add(cost, job.digest)
+            table.add(job.file, filled)
+            n_computed += len(filled)
     rows = sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat))
     table.summarise(store.root / "regions", rows)
     return ReconstructOutcome(
         rows=rows,
-        n_computed=len(missing) * config.repeats,
+        n_computed=n_computed,
         n_reused=(len(jobs) - len(missing)) * config.repeats,
+        left_out=tuple(dict.fromkeys(left_out)),
     )
+
+
+def _with_sources(jobs: Sequence[_Job], corpus: Corpus) -> Iterator[tuple[_Job, RegionSource]]:
+    """Yield every job with the regions of its slice, slice by slice."""
+    for split in corpus.document.splits("slice"):
+        for whole in corpus.whole_slices(split):
+            require_sound(whole, len(corpus.document.labels))
+            mine = [job for job in jobs if job.slug == whole.meta.slice]
+            source = RegionSource(whole, whole.genes) if mine else None
+            yield from ((job, source) for job in mine if source)
 
 
 def parse_models(

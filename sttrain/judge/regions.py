@@ -24,6 +24,10 @@ LEAST_FILL: Final = 0.5
 """A square has to hold this share of the spots that the slice's fullest square holds."""
 
 
+class TooSmallError(BadInputError):
+    """A slice has no room for the regions that are asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Region:
     """One hidden square and everything that may be known to fill it."""
@@ -88,7 +92,7 @@ class RegionSource:
 
         Raises
         ------
-        BadInputError
+        TooSmallError
             The slice is smaller than the square, or nothing is left outside of it in the window.
         """
         H, W = self.whole.meta.grid
@@ -154,10 +158,10 @@ class RegionSource:
         digest = sha256(text.encode()).digest()
         return [int.from_bytes(digest[i : i + 6], "big") / 2**48 for i in (0, 6)]
 
-    def _refused(self, what: str, flag: str) -> BadInputError:
+    def _refused(self, what: str, flag: str) -> TooSmallError:
         fix = f"choose smaller numbers for {flag}, or leave the slice out (--slice)"
         subject = f"slice '{self.whole.meta.slice}'"
-        return BadInputError(Problem(code="V23", subject=subject, what=what, fix=fix))
+        return TooSmallError(Problem(code="V23", subject=subject, what=what, fix=fix))
 
 
 def _choose(found: NDArray[np.int64], draws: Sequence[float]) -> tuple[int, int]:

@@ -187,7 +187,8 @@ def test_a_view_is_embedded_on_its_own_corpus_and_judged_on_the_common_spots(
 def test_keys_of_a_suite_may_be_set(suite_file):
     plain = read_suite(suite_file).probe
     probe = read_suite(suite_file, parse_settings(["probe.seeds=7", 'probe.heads=["knn"]'])).probe
-    assert plain and probe
+    assert plain
+    assert probe
     assert plain.seeds != 7
     assert (probe.seeds, probe.heads) == (7, ("knn",))
     with pytest.raises(BadUsageError, match="seedz"):
@@ -252,7 +253,7 @@ def test_splits_that_a_corpus_lacks_are_told_before_anything_is_computed(
     assert not (tmp_path / "r").exists()
 
 
-SUITES = ("figure3", "honest", "quick", *(f"table{n}" for n in range(1, 8)))
+SUITES = ("figure3", "honest", "levers", "quick", *(f"table{n}" for n in range(1, 8)))
 
 
 def test_the_suites_of_this_project_are_sound():

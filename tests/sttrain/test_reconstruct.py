@@ -10,6 +10,7 @@ from sttrain.errors import BadInputError, BadUsageError, ConflictError
 from sttrain.judge.probe_config import ReconstructConfig
 from sttrain.judge.reconstruct import ModelFile, parse_models, reconstruct_corpus
 from sttrain.judge.reconstruction import LEAST_RATE, score_region
+from sttrain.judge.regions import TooSmallError
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -133,6 +134,18 @@ def test_another_model_under_a_stored_name_is_refused(corpus, tmp_path):
 def test_wrong_input_is_refused_in_words(corpus, tmp_path, change, options, error, words):
     with pytest.raises(error, match=words):
         run(corpus, tmp_path / "r", config=CONFIG.model_copy(update=change), **options)
+
+
+def test_sizes_without_room_may_be_left_out_and_are_told(corpus, tmp_path):
+    config = CONFIG.model_copy(update={"sizes": (*CONFIG.sizes, 12), "windows": (20,)})
+    with pytest.raises(TooSmallError):
+        run(corpus, tmp_path / "a", config=config)
+    outcome = run(corpus, tmp_path / "b", config=config, skip_small=True)
+    assert {row.size for row in outcome.rows} == set(CONFIG.sizes)
+    assert outcome.n_computed == len(outcome.rows)
+    slices = sorted({row.slice for row in outcome.rows})
+    assert sorted(line.split("'")[1] for line in outcome.left_out) == slices
+    assert all("hidden squares of 12" in line for line in outcome.left_out)
 
 
 @pytest.mark.parametrize(
