@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stbuild.slices import Notice
+if TYPE_CHECKING:
+    from stbuild.slices import Notice
 
 
 class Screen:
@@ -40,7 +41,7 @@ class Screen:
 
             yield start
 
-    def notices(self, notices: Iterable[Notice]) -> None:
+    def notices(self, notices: "Iterable[Notice]") -> None:
         """Print warnings, the first few of each kind and a count of the rest."""
         if self.quiet:
             return

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, QhullError
 
 
 def mean_spacing(xy: NDArray[np.float64]) -> float:
@@ -11,6 +10,8 @@ def mean_spacing(xy: NDArray[np.float64]) -> float:
     Points on a line, or fewer than three, have no hull: then the range over N is taken, and 1
     where there is none.
     """
+    from scipy.spatial import ConvexHull, QhullError  # late: slow to import, seldom needed
+
     try:
         area = float(ConvexHull(xy).volume)  # in two dimensions the volume is the area
     except (QhullError, ValueError):

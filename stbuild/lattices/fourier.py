@@ -11,8 +11,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
 
 _RASTER: Final = 8
 """Raster cells per nearest-neighbour distance."""
@@ -120,6 +118,8 @@ def _grow(
 
 def _two_steps(xy: NDArray[np.float64], spacing: float) -> NDArray[np.float64] | None:
     """Return the waves of the two commonest short steps between neighbours, (2, 2)."""
+    from scipy.spatial import cKDTree  # late: slow to import, and array coordinates need none
+
     k = min(_NEIGHBOURS + 1, len(xy))
     some = xy[np.lexsort(xy.T)][:: max(1, len(xy) // _ASKED)]
     which = np.asarray(cKDTree(xy).query(some, k=k)[1])[:, 1:]
@@ -156,6 +156,8 @@ def noise_level(n_points: int) -> float:
 def _nearest(xy: NDArray[np.float64]) -> float | None:
     """Return the median distance to the nearest other point."""
     step = max(1, len(xy) // 20_000)
+    from scipy.spatial import cKDTree  # late, as above
+
     found = np.asarray(cKDTree(xy).query(xy[np.lexsort(xy.T)][::step], k=2)[0])[:, 1]
     found = found[found > 0]
     return float(np.median(found)) if found.size else None
@@ -194,6 +196,8 @@ def _two_peaks(
     top = float(spectrum.max())
     if top < _LEAST:
         return None
+    from scipy.ndimage import maximum_filter  # late, as above
+
     is_peak = (spectrum == maximum_filter(spectrum, 5, mode="wrap")) & (
         spectrum >= max(_LEAST, _COMPARABLE * top)
     )

@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from stbuild.slices import Notice, SliceRecord, Unit
 from stbuild.sources.faults import SourceFaultError
@@ -286,6 +285,8 @@ def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> Ra
 
 def _overlap(raw: RawSlice, values: Sequence[str]) -> bool:
     """Tell whether sections lie on top of each other: their spots are closer than a step."""
+    from scipy.spatial import cKDTree  # late: slow to import, seldom needed
+
     points = raw.xy if raw.array is None else np.stack(raw.array, axis=1)
     if points is None:
         return False

@@ -2,7 +2,8 @@
 
 Since anndata 0.7 a frame is a group of columns; before, a compound data set. Categories stand
 beside their codes, in ``__categories`` (0.7) or in ``uns`` (0.6); read as plain arrays, such
-codes would pass for values. What the columns mean is not known here.
+codes would pass for values. What the columns mean is not known here. Plain numbers, text and
+categories of text are read here; anndata, which takes a second to import, reads whatever else.
 """
 
 import warnings
@@ -10,8 +11,6 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from anndata import OldFormatWarning
-from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from stbuild.sources.faults import SourceFaultError
@@ -109,25 +108,61 @@ def open_frame(file: h5py.File, path: str) -> H5Frame | CompoundFrame:
 
 
 def read_element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - any kind of element
-    """Read one element with anndata, which knows its encodings.
+    """Read one element: a plain one here, any other with anndata, which knows its encodings.
 
     Raises
     ------
     SourceFaultError
-        anndata cannot read it: bad codes, repeated categories, an unknown encoding.
+        It cannot be read: bad codes, repeated categories, an unknown encoding.
     """
     node = child(parent, path)
     if isinstance(node, h5py.Group):
         for part in sorted(node, key=str):  # a damaged name may be bytes
             child(node, str(part))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OldFormatWarning)
-            return read_elem(node)
-    except Exception as error:  # noqa: BLE001 - a foreign file can make anndata raise anything
+        plain = _read_plain(node)
+        return _read_any(node) if plain is None else plain
+    except Exception as error:  # noqa: BLE001 - a foreign file can make a library raise anything
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
-        what = f"anndata cannot read it: {said}"
+        what = f"it cannot be read: {said}"
         raise SourceFaultError("B079", node.name, what, _FIX) from None
+
+
+def _encoding(node: Any) -> str:  # noqa: ANN401 - h5py is untyped
+    """Return the encoding of an element with its version, as anndata writes it today."""
+    return f"{node.attrs.get('encoding-type')} {node.attrs.get('encoding-version')}"
+
+
+def _read_plain(node: Any) -> Any:  # noqa: ANN401 - h5py is untyped
+    """Return numbers, text or categories of text just as anndata does; None for anything else."""
+    encoding, is_array = _encoding(node), isinstance(node, h5py.Dataset)
+    if is_array and encoding == "array 0.2.0" and node.dtype.kind in "biuf":
+        return node[()]
+    if is_array and encoding == "string-array 0.2.0" and node.dtype.kind == "O":
+        return node.asstr()[()]
+    if is_array or encoding != "categorical 0.2.0":
+        return None
+    names, codes = child(node, "categories"), child(node, "codes")
+    if _encoding(names) != "string-array 0.2.0" or _encoding(codes) != "array 0.2.0":
+        return None
+    texts, numbers = _read_plain(names), _read_plain(codes)
+    if numbers is None or numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        return None
+    if texts is None or texts.ndim != 1 or len(set(texts.tolist())) < texts.size:
+        return None
+    if bool(np.any((numbers < -1) | (numbers >= texts.size))):
+        return None  # anndata says what is wrong
+    # What code -1 selects is the last entry: no value, which pandas calls NaN.
+    return np.append(texts, np.nan)[numbers]
+
+
+def _read_any(node: Any) -> Any:  # noqa: ANN401 - any kind of element
+    from anndata import OldFormatWarning
+    from anndata.io import read_elem
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldFormatWarning)
+        return read_elem(node)
 
 
 def decode_categories(codes: NDArray[Any], categories: Any, where: str) -> list[Any]:  # noqa: ANN401

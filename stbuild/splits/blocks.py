@@ -8,8 +8,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
 
 from stbuild.draws import hashed_order
 from stbuild.grids import Grid
@@ -134,6 +132,8 @@ def _classes(grid: Grid, codes: NDArray[np.str_], side: str) -> set[int]:
 
 def _near_by_distance(grid: Grid) -> _Drop:
     """Return the buffer of ``block20``: 400 um, or 4 cells where the pitch is unknown."""
+    from scipy.spatial import cKDTree  # late: slow to import, and training corpora need none
+
     positions, buffer = _metric(grid)
 
     def drop(train: NDArray[np.bool_], test: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -145,6 +145,7 @@ def _near_by_distance(grid: Grid) -> _Drop:
 
 def _near_by_cells(grid: Grid, reach: int) -> _Drop:
     """Return a buffer of so many rows and columns: the cells that a window around a spot sees."""
+    from scipy.ndimage import maximum_filter  # late: slow to import
 
     def drop(train: NDArray[np.bool_], test: NDArray[np.int64]) -> NDArray[np.bool_]:
         mask = np.zeros(grid.meta.shape, bool)

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.draws import hashed_order
@@ -145,6 +144,8 @@ def _cut_buffer(
     dealt: Mapping[str, NDArray[np.bool_]], fractions: Mapping[str, float], window: int
 ) -> dict[str, NDArray[np.bool_]]:
     """Take the buffer from the larger of two splits: the smaller have little to give."""
+    from scipy.ndimage import maximum_filter  # late: slow to import
+
     near = {
         name: maximum_filter(mask, size=2 * window + 1, mode="constant", cval=0)
         for name, mask in dealt.items()

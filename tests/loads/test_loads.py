@@ -13,7 +13,8 @@ import pytest
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_patch
 from stbuild.corpus.tar import unpack_sample
-from stbuild.publish import PublishOptions, publish_release
+from stbuild.publish.options import PublishOptions
+from stbuild.publish.release import publish_release
 
 ARCHIVE = Path(__file__).parents[1] / "archive" / "v1"
 ROOT = Path(__file__).parents[2]

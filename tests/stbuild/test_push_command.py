@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from stbuild.cli import cli
 from stbuild.corpus.errors import BadUsageError, PlatformError
-from stbuild.publish.push import push_release
+from stbuild.publish.push.run import push_release
 from tests.pushing import contents_of, write_release
 from tests.remotes import TOKEN, serve_zenodo
 

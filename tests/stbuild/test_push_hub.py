@@ -13,7 +13,8 @@ from stbuild.corpus.errors import (
     IntegrityError,
     RemoteError,
 )
-from stbuild.publish.push import PushOptions, push_release
+from stbuild.publish.push.options import PushOptions
+from stbuild.publish.push.run import push_release
 from tests.pushing import contents_of, write_release
 from tests.remotes import TOKEN, serve_hub
 

@@ -11,7 +11,9 @@ from stbuild.corpus.errors import (
     IntegrityError,
     RemoteError,
 )
-from stbuild.publish.push import PushOptions, plan, push_release
+from stbuild.publish.push import plan
+from stbuild.publish.push.options import PushOptions
+from stbuild.publish.push.run import push_release
 from tests.pushing import contents_of, write_release, write_sums
 from tests.remotes import TOKEN, serve_zenodo
 
