@@ -7,7 +7,7 @@ Neither the grouping nor the order of parts can change a patch.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.samples import Patch
 from stbuild.genes import Vocabulary
-from stbuild.grids import Box, GridMeta, Region
-from stbuild.moments import SliceMoments
-from stbuild.patches import choose_draws, crop_cover, crop_training, select_genes, view_region
+from stbuild.grids import Box, GridSource
+from stbuild.moments import slice_moments
+from stbuild.patches import choose_draws, crop_cover, crop_training, select_genes, view_part
 from stbuild.splits import plan_blocks
 from stbuild.windows import Window, plan_cover, plan_training
 
@@ -27,28 +27,6 @@ _CHUNK: Final = 8
 """Reading rounds to chunks of this side."""
 _OVERHEAD_CELLS: Final = 64
 """What reading one more part costs, in cells."""
-
-
-class GridSource(Protocol):
-    """A grid that hands out parts of itself: one in memory, or one on disk."""
-
-    @property
-    def meta(self) -> GridMeta:
-        """The attributes of the whole grid."""
-        ...
-
-    @property
-    def genes(self) -> Sequence[str]:
-        """(K,) ids, sorted."""
-        ...
-
-    def occupied(self) -> NDArray[np.bool_]:
-        """Return the (H, W) mask of observed cells."""
-        ...
-
-    def cells(self, box: Box) -> Region:
-        """Return the observed spots of a part."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ def cut_slice(
     if config.cover is not None:
         draws = _whole_draws(grid, vocabulary, config, cell_bytes, part_bytes)
     for part in plan_parts(windows, meta.shape, config.window, cell_bytes, part_bytes):
-        view = view_region(grid.cells(part.box), vocabulary, labels, config.window)
+        view = view_part(grid, part.box, vocabulary, labels, config.window)
         if config.cover is None:
             yield from crop_training(view, config, part.windows)
         else:
@@ -180,7 +158,7 @@ def _whole_draws(
     for box in _blocks(grid.meta.shape, max(1, part_bytes // cell_bytes)):
         region = grid.cells(box)
         if region.totals.size:
-            sums = SliceMoments(region, select_genes(region.counts, columns)).whole()
+            sums = slice_moments(select_genes(region.counts, columns), region.totals)
             first += sums[0]
             second += sums[1]
     return choose_draws(first, second, columns, grid.meta, config)

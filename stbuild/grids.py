@@ -6,7 +6,7 @@ by :mod:`stbuild.store`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,17 +119,12 @@ class Grid:
         mask[self.rows, self.cols] = True
         return mask
 
-    def cells(self, box: Box) -> "Region":
-        """Return the observed spots of a part of the grid."""
-        inside = np.flatnonzero(
-            (self.rows >= box.top) & (self.rows < box.bottom)
-            & (self.cols >= box.left) & (self.cols < box.right)
-        )  # fmt: skip
-        whole = inside.size == len(self.barcodes)
-        return Region(
+    def sites(self, box: Box) -> "Sites":
+        """Return the observed spots of a part, without their counts."""
+        inside = self._inside(box)
+        return Sites(
             meta=self.meta,
             box=box,
-            counts=self.counts if whole else self.counts[inside],
             genes=self.genes,
             totals=self.totals[inside],
             rows=self.rows[inside] - box.top,
@@ -138,20 +133,41 @@ class Grid:
             numbers=inside.astype(np.int32),
         )
 
+    def cells(self, box: Box) -> "Region":
+        """Return the observed spots of a part of the grid."""
+        inside = self._inside(box)
+        whole = inside.size == len(self.barcodes)
+        counts = self.counts if whole else self.counts[inside]
+        return Region(counts=counts, **vars(self.sites(box)))
+
+    def fill_counts(
+        self, box: Box, out: NDArray[Any], columns: NDArray[np.int64] | None = None
+    ) -> None:
+        """Write the counts of a part into an (h, w, G) array of zeros; see `GridSource`."""
+        region = self.cells(box)
+        for row in range(box.shape[0]):
+            first, last = np.searchsorted(region.rows, [row, row + 1])
+            block = region.counts[first:last].astype(out.dtype).toarray()
+            out[row, region.cols[first:last]] = block if columns is None else block[:, columns]
+
+    def _inside(self, box: Box) -> NDArray[np.int64]:
+        return np.flatnonzero(
+            (self.rows >= box.top) & (self.rows < box.bottom)
+            & (self.cols >= box.left) & (self.cols < box.right)
+        )  # fmt: skip
+
     def whole_box(self) -> Box:
         """Return the box of all cells."""
         return Box(0, self.meta.shape[0], 0, self.meta.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
-    """The observed spots of a part of a grid: what patches are cut from."""
+class Sites:
+    """The n observed spots of a part of a grid, without their counts."""
 
     meta: GridMeta
     """Of the whole grid."""
     box: Box
-    counts: csr_array
-    """(n, K) uint32."""
     genes: Sequence[str]
     totals: NDArray[np.uint32]
     rows: NDArray[np.int32]
@@ -160,3 +176,53 @@ class Region:
     labels: NDArray[np.int16]
     numbers: NDArray[np.int32]
     """(n,) number of each spot within the whole grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(Sites):
+    """The observed spots of a part of a grid with their counts."""
+
+    counts: csr_array
+    """(n, K) uint32."""
+
+
+class GridSource(Protocol):
+    """A grid that hands out parts of itself: one in memory, or one on disk."""
+
+    @property
+    def meta(self) -> GridMeta:
+        """The attributes of the whole grid."""
+        ...
+
+    @property
+    def genes(self) -> Sequence[str]:
+        """(K,) ids, sorted."""
+        ...
+
+    def occupied(self) -> NDArray[np.bool_]:
+        """Return the (H, W) mask of observed cells."""
+        ...
+
+    def sites(self, box: Box) -> Sites:
+        """Return the observed spots of a part, without their counts."""
+        ...
+
+    def cells(self, box: Box) -> Region:
+        """Return the observed spots of a part."""
+        ...
+
+    def fill_counts(
+        self, box: Box, out: NDArray[Any], columns: NDArray[np.int64] | None = None
+    ) -> None:
+        """Write the counts of a part into an array.
+
+        Parameters
+        ----------
+        box
+            The part.
+        out
+            (h, w, G) zeros, of a type that holds the counts; it may reach past the part.
+        columns
+            (G,) genes to take; None takes all.
+        """
+        ...

@@ -1,94 +1,130 @@
 """Per-gene variance in windows, in exact integers.
 
 Eq. 7's variance is that of log1p(CP10K), taken as q = round(2^16 log1p(10^4 count / total)).
-Sums of q and q^2 are 64-bit integers, so neither order nor threads nor SIMD can change a choice.
-Windows that start in the same row share a strip whose sums over columns are prefix sums.
+Sums of q and q^2 are whole numbers below 2^53, so float64 holds them exactly, and neither order
+nor threads nor SIMD nor the linear algebra library can change a choice.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from stbuild.grids import Region
 from stbuild.windows import Window
 
 SCALE = 2.0**16
 """Fixed-point scale of q; a variance in q^2 divided by its square is on the log1p scale."""
+_GENES_AT_ONCE: Final = 512
+"""Genes that are summed together: what a row of 64 sites needs of them stays in a core's cache."""
+_TABLE: Final = 256
+"""Counts up to here are looked up in a table of q a site; larger ones are rare."""
 
 
-class SliceMoments:
-    """Quantised values of a region and their sums over windows inside it.
+def quantise(counts: NDArray[Any], totals: NDArray[Any]) -> NDArray[np.float64]:
+    """Return q of counts at sites with these library sizes, which must not be 0."""
+    scaled = 1e4 * counts / totals
+    return np.asarray(np.rint(SCALE * np.log1p(scaled)), np.float64)
+
+
+def slice_moments(
+    counts: csr_array, totals: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the sums of q and q^2 over all spots, both (G,).
 
     Parameters
     ----------
-    region
-        Observed spots of a part of a slice, or of all of it.
     counts
-        (n, G) their counts, cut to the genes of the vocabulary.
+        (n, G) counts.
+    totals
+        (n,) library sizes.
+    """
+    n_genes = int(counts.shape[1])
+    per_spot = np.repeat(totals.astype(np.float64), np.diff(counts.indptr))
+    values = quantise(counts.data, per_spot).astype(np.int64)
+    # Float weights are exact here: sums of q stay below 2^53 for any slice up to 2^33 spots.
+    first = np.bincount(counts.indices, values, n_genes).astype(np.int64)
+    second = np.zeros(n_genes, np.int64)
+    np.add.at(second, counts.indices, values**2)
+    return first, second
+
+
+class WindowMoments:
+    """Sums of q and q^2 over windows of a dense part of a slice.
+
+    Rows are added to and taken from the sums over P rows (a strip) as the windows go down; the
+    windows of one strip are summed by a matrix product with their columns. A window of up to
+    2^13 sites cannot leave what float64 holds exactly.
+
+    Parameters
+    ----------
+    dense
+        (H, W, G) counts, 0 where nothing was observed.
+    totals
+        (H, W) library sizes, 0 = unobserved.
     """
 
-    def __init__(self, region: Region, counts: csr_array) -> None:
-        per_spot = np.diff(counts.indptr)
-        totals = np.repeat(region.totals.astype(np.float64), per_spot)
-        self.n_genes = int(counts.shape[1])
-        self.box = region.box
-        self.values = np.rint(SCALE * np.log1p(1e4 * counts.data / totals)).astype(np.int64)
-        # Flat (column, gene) position within a strip; each position occurs once per grid row.
-        cols = np.repeat(region.cols.astype(np.int64) * self.n_genes, per_spot)
-        self.flat = cols + counts.indices
-        starts = np.searchsorted(region.rows, np.arange(self.box.shape[0] + 1))
-        self.row_starts = counts.indptr[starts]
+    def __init__(self, dense: NDArray[Any], totals: NDArray[np.uint32]) -> None:
+        self._dense, self._totals = dense, totals
 
-    def whole(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the sums of q and q^2 over all spots of the region, both (G,)."""
-        gene = self.flat % self.n_genes
-        # Float weights are exact here: sums of q stay below 2^53 for any slice up to 2^33 spots.
-        first = np.bincount(gene, self.values, self.n_genes).astype(np.int64)
-        second = np.zeros(self.n_genes, np.int64)
-        np.add.at(second, gene, self.values**2)
-        return first, second
-
-    def windows(
-        self, windows: Sequence[Window], P: int
-    ) -> Iterator[tuple[Window, NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield each window with its sums of q and q^2, both (G,), strip by strip.
+    def strips(
+        self, windows: Sequence[Window], P: int, top: int = 0, left: int = 0
+    ) -> Iterator[tuple[list[Window], NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the windows of each row with their sums of q and q^2, both (n, G).
 
         The order is by row, then by number; sums of an unobserved site are zero.
-        """
-        (H, W), (top_row, left_col) = self.box.shape, (self.box.top, self.box.left)
-        first = np.zeros((W, self.n_genes), np.int64)
-        second = np.zeros((W, self.n_genes), np.int64)
-        prefix = np.zeros((W + 1, self.n_genes), np.int64)
-        prefix2 = np.zeros((W + 1, self.n_genes), np.int64)
-        top, bottom = 0, 0  # rows [top, bottom) are in the sums
-        by_row = sorted(windows, key=lambda window: (window.row, window.number))
-        current = None
-        for window in by_row:
-            row, col = window.row - top_row, window.col - left_col
-            if row != current:
-                current = row
-                while top < min(row, H):
-                    if top < bottom:
-                        self._add(first, second, top, -1)
-                    top += 1
-                bottom = max(bottom, top)
-                while bottom < min(row + P, H):
-                    self._add(first, second, bottom, 1)
-                    bottom += 1
-                np.cumsum(first, axis=0, out=prefix[1:])
-                np.cumsum(second, axis=0, out=prefix2[1:])
-            left, right = col, min(col + P, W)
-            yield window, prefix[right] - prefix[left], prefix2[right] - prefix2[left]
 
-    def _add(
-        self, first: NDArray[np.int64], second: NDArray[np.int64], row: int, sign: int
-    ) -> None:
-        part = np.s_[self.row_starts[row] : self.row_starts[row + 1]]
-        where, values = self.flat[part], self.values[part]
-        first.reshape(-1)[where] += sign * values
-        second.reshape(-1)[where] += sign * values * values
+        Parameters
+        ----------
+        windows
+            Windows whose cells lie in this part.
+        P
+            Their side.
+        top, left
+            First row and column of this part.
+        """
+        (_, W, G), (first_row, last_row) = self._dense.shape, (0, 0)
+        # Blocks of genes that lie together: sums at a stride take four times as long.
+        sums = [np.zeros((2, W, min(_GENES_AT_ONCE, G - g))) for g in range(0, G, _GENES_AT_ONCE)]
+        by_row = sorted(windows, key=lambda window: (window.row, window.number))
+        for row, group in groupby(by_row, key=lambda window: window.row - top):
+            members = list(group)
+            for old in range(first_row, min(row, last_row)):
+                self._add_row(sums, old, -1)
+            for new in range(max(last_row, row), row + P):
+                self._add_row(sums, new, 1)
+            first_row, last_row = row, row + P
+            inside = np.zeros((len(members), W))
+            for i, window in enumerate(members):
+                inside[i, window.col - left : window.col - left + P] = 1
+            found = np.empty((2, len(members), G), np.int64)
+            for number, block in enumerate(sums):
+                start = number * _GENES_AT_ONCE
+                found[:, :, start : start + block.shape[2]] = inside @ block
+            yield members, found[0], found[1]
+
+    def _add_row(self, sums: list[NDArray[np.float64]], row: int, sign: int) -> None:
+        """Add one row of cells to the (2, W, genes) sums of q and q^2, or take it from them."""
+        cols = np.flatnonzero(self._totals[row])
+        if not cols.size:
+            return
+        cells = np.s_[cols[0] : cols[-1] + 1]
+        totals, dense = self._totals[row, cells], self._dense[row, cells]
+        table = quantise(np.arange(_TABLE), np.maximum(totals, 1)[:, None])
+        starts = np.arange(totals.size)[:, None] * _TABLE
+        add = np.add if sign > 0 else np.subtract
+        for number, block in enumerate(sums):
+            start = number * _GENES_AT_ONCE
+            counts = dense[:, start : start + block.shape[2]]
+            if int(counts.max(initial=0)) < _TABLE:
+                q = table.take(counts + starts)
+            else:
+                q = quantise(counts, np.maximum(totals, 1)[:, None])
+            first, second = block[0, cells], block[1, cells]
+            add(first, q, out=first)
+            add(second, np.square(q, out=q), out=second)
 
 
 def variance_weights(

@@ -2,7 +2,7 @@
 
 A deleted chunk reads as zeros without an error and Blosc misses bit flips, so every chunk carries
 a CRC32C, empty chunks are written, and every file stands in the inventory with its digest. One
-task owns one store. Only this module touches zarr.
+task owns one store. How arrays become chunks is in :mod:`stbuild.chunks`.
 """
 
 import os
@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from zarr.codecs import BloscCodec, Crc32cCodec
 
+from stbuild.chunks import (
+    CHUNK,
+    Counts,
+    Layout,
+    read_small,
+    write_group,
+    write_json,
+    write_shard,
+    write_small,
+)
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
 from stbuild.corpus.documents import Document, FileEntry, Sha256, read_document
@@ -26,11 +34,9 @@ from stbuild.corpus.durable import PARTIAL, guard_disk, sync_directory
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical, load_strict
 from stbuild.counts import as_csr
-from stbuild.grids import Box, Grid, GridMeta, Members, Region
+from stbuild.grids import Box, Grid, GridMeta, Members, Region, Sites
 
 INVENTORY: Final = "inventory.json"
-_CHUNK: Final = 8
-"""Sites per side of a chunk of counts; all genes of a site lie in one chunk."""
 _SHARD_BYTES: Final = 128 * 2**20
 """Largest decoded Zarr shard: one per slice up to this size, squarish blocks beyond it."""
 _READ_BYTES: Final = 64 * 2**20
@@ -109,29 +115,9 @@ def _entries(root: Path) -> Iterator[FileEntry]:
 
 def _write_arrays(path: Path, grid: Grid) -> None:
     H, W = grid.meta.shape
-    K = grid.meta.n_genes
-    attributes: dict[str, Any] = {"stcorpus": grid.meta.model_dump(mode="json")}
-    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    write_group(path, {"stcorpus": grid.meta.model_dump(mode="json")})
     dtype = np.dtype(np.uint16 if grid.meta.max_count <= np.iinfo(np.uint16).max else np.uint32)
-    height, width = _shard_shape(H, W, K * dtype.itemsize)
-    counts = group.create_array(
-        "counts",
-        shape=(H, W, K),
-        dtype=dtype,
-        chunks=(_CHUNK, _CHUNK, K),
-        shards=(height, width, K),
-        compressors=[
-            BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="bitshuffle"),
-            Crc32cCodec(),
-        ],
-        fill_value=0,
-        dimension_names=("row", "col", "gene"),
-        config={"write_empty_chunks": True},
-    )
-    for top in range(0, H, height):
-        for left in range(0, W, width):
-            box = Box(top, min(top + height, H), left, min(left + width, W))
-            counts[box.top : box.bottom, box.left : box.right] = _dense(grid, box, dtype)
+    _write_counts(path / "counts", grid, dtype)
     cells = {
         "total": (grid.totals, np.uint32, 0),
         "spot": (np.arange(len(grid.barcodes)), np.int32, -1),
@@ -140,55 +126,59 @@ def _write_arrays(path: Path, grid: Grid) -> None:
     for name, (values, kind, empty) in cells.items():
         dense = np.full((H, W), empty, kind)
         dense[grid.rows, grid.cols] = values
-        _small_array(group, name, dense, ("row", "col"))
-    _small_array(group, "xy", grid.xy, ("spot", "axis"))
-    _small_array(group, "barcodes", _pack_text(grid.barcodes), ("byte",))
-    _small_array(group, "genes", _pack_text(grid.genes), ("byte",))
+        write_small(path / name, dense, ("row", "col"))
+    write_small(path / "xy", grid.xy, ("spot", "axis"))
+    write_small(path / "barcodes", _pack_text(grid.barcodes), ("byte",))
+    write_small(path / "genes", _pack_text(grid.genes), ("byte",))
     if grid.members is not None:
-        _small_array(group, "members", _pack_text(grid.members.barcodes), ("byte",))
-        _small_array(group, "member_spots", grid.members.spots, ("member",))
+        write_small(path / "members", _pack_text(grid.members.barcodes), ("byte",))
+        write_small(path / "member_spots", grid.members.spots, ("member",))
 
 
 def _shard_shape(H: int, W: int, cell_bytes: int) -> tuple[int, int]:
     """Return rows and columns of a Zarr shard: the whole grid, or squarish blocks of it."""
-    cells = max(_CHUNK * _CHUNK, _SHARD_BYTES // max(1, cell_bytes))
-    height, width = -(-H // _CHUNK) * _CHUNK, -(-W // _CHUNK) * _CHUNK
+    cells = max(CHUNK * CHUNK, _SHARD_BYTES // max(1, cell_bytes))
+    height, width = -(-H // CHUNK) * CHUNK, -(-W // CHUNK) * CHUNK
     if height * width > cells:
-        side = max(_CHUNK, int(cells**0.5) // _CHUNK * _CHUNK)
+        side = max(CHUNK, int(cells**0.5) // CHUNK * CHUNK)
         width = min(width, side)
-        height = min(height, max(_CHUNK, cells // width // _CHUNK * _CHUNK))
+        height = min(height, max(CHUNK, cells // width // CHUNK * CHUNK))
     return height, width
 
 
-def _dense(grid: Grid, box: Box, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the counts of a part of the grid as a dense (rows, columns, K) array."""
-    dense = np.zeros((*box.shape, grid.meta.n_genes), dtype)
-    for row in range(box.top, box.bottom):
-        # A grid row at a time: no copy of more than one row of spots is made.
-        first, last = np.searchsorted(grid.rows, [row, row + 1])
-        first, last = first + np.searchsorted(grid.cols[first:last], [box.left, box.right])
-        part = grid.counts[first:last].astype(dtype).toarray()
-        dense[row - box.top, grid.cols[first:last] - box.left] = part
-    return dense
-
-
-def _small_array(
-    group: zarr.Group, name: str, values: NDArray[Any], dimensions: tuple[str, ...]
-) -> None:
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=tuple(max(1, n) for n in values.shape),
-        compressors=[
-            BloscCodec(typesize=values.dtype.itemsize, cname="zstd", clevel=3, shuffle="shuffle"),
-            Crc32cCodec(),
-        ],
-        fill_value=0,
-        dimension_names=dimensions,
-        config={"write_empty_chunks": True},
+def _write_counts(folder: Path, grid: Grid, dtype: np.dtype[Any]) -> None:
+    (H, W), K = grid.meta.shape, grid.meta.n_genes
+    layout = Layout(
+        shape=(H, W, K),
+        dtype=dtype,
+        dimensions=("row", "col", "gene"),
+        shard=_shard_shape(H, W, K * dtype.itemsize),
     )
-    array[...] = values
+    write_json(folder, layout.document())
+    height, width = layout.shard or (H, W)
+    for top in range(0, H, height):
+        for left in range(0, W, width):
+            path = folder / "c" / str(top // height) / str(left // width) / "0"
+            write_shard(path, layout, (top, left), lambda row, col: _dense(grid, row, col, dtype))
+
+
+def _dense(grid: Grid, top: int, left: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Return the (8, 8, K) counts of a chunk; None where it holds no spot."""
+    counts, K = grid.counts, grid.meta.n_genes
+    dense: NDArray[Any] | None = None
+    for row in range(top, min(top + CHUNK, grid.meta.shape[0])):
+        first, last = np.searchsorted(grid.rows, [row, row + 1])
+        edges = np.searchsorted(grid.cols[first:last], [left, left + CHUNK])
+        spots = np.arange(*(first + edges))
+        if not spots.size:
+            continue
+        dense = np.zeros((CHUNK, CHUNK, K), dtype) if dense is None else dense
+        starts = counts.indptr[spots[0] : spots[-1] + 2]
+        cells = (row - top) * CHUNK + grid.cols[spots].astype(np.int64) - left
+        part = np.s_[int(starts[0]) : int(starts[-1])]
+        flat = np.repeat(cells * K, np.diff(starts)) + counts.indices[part]
+        dense.reshape(-1)[flat] = counts.data[part]
+    return dense
 
 
 def _pack_text(lines: Sequence[str]) -> NDArray[np.uint8]:
@@ -266,15 +256,22 @@ class StoredGrid:
         if problems := check_grid(path):
             raise IntegrityError(*problems)
         self.meta = read_meta(path)
-        self._group = zarr.open_group(path, mode="r", zarr_format=3)
-        self._spot = _array(self._group, "spot")[...]
-        self._total = _array(self._group, "total")[...]
-        self._label = _array(self._group, "label")[...]
+        self._path = path
+        self._spot = read_small(path / "spot")
+        self._total = read_small(path / "total")
+        self._label = read_small(path / "label")
+        self._counts = Counts(path / "counts")
+        shapes = {array.shape for array in (self._spot, self._total, self._label)}
+        if shapes != {self.meta.shape} or self._counts.layout.shape != (
+            *self.meta.shape,
+            self.meta.n_genes,
+        ):
+            raise IntegrityError(_problem(path, "arrays of different shapes"))
         rows, cols = np.nonzero(self._spot >= 0)
         # Grid order is row by row, so the spot numbers must simply count up.
         if not np.array_equal(self._spot[rows, cols], np.arange(self.meta.n_spots)):
             raise IntegrityError(_problem(path, "spot numbers are not in grid order"))
-        self.genes: Sequence[str] = _unpack_text(_array(self._group, "genes")[...])
+        self.genes: Sequence[str] = _unpack_text(read_small(path / "genes"))
 
     def occupied(self) -> NDArray[np.bool_]:
         """Return the (H, W) mask of observed cells."""
@@ -292,13 +289,17 @@ class StoredGrid:
         IntegrityError
             Counts outside the observed cells.
         """
+        spot = self._spot[box.top : box.bottom, box.left : box.right]
+        return Region(counts=self._read_counts(spot, box), **vars(self.sites(box)))
+
+    def sites(self, box: Box) -> Sites:
+        """Return the observed spots of a part of the grid, without their counts."""
         part = np.s_[box.top : box.bottom, box.left : box.right]
         spot = self._spot[part]
         rows, cols = np.nonzero(spot >= 0)
-        return Region(
+        return Sites(
             meta=self.meta,
             box=box,
-            counts=_read_counts(_array(self._group, "counts"), spot, box, self.meta),
             genes=self.genes,
             totals=self._total[part][rows, cols],
             rows=rows.astype(np.int32),
@@ -306,6 +307,61 @@ class StoredGrid:
             labels=self._label[part][rows, cols],
             numbers=spot[rows, cols],
         )
+
+    def fill_counts(
+        self, box: Box, out: NDArray[Any], columns: NDArray[np.int64] | None = None
+    ) -> None:
+        """Decode the counts of a part of the grid.
+
+        Parameters
+        ----------
+        box
+            The part.
+        out
+            (h, w, G) array to fill, of a type that holds them; it may reach past the part.
+        columns
+            (G,) genes to take; None takes all.
+
+        Raises
+        ------
+        IntegrityError
+            Counts outside the observed cells.
+        """
+        for y, x, chunk in self._counts.chunks(*box):
+            top, bottom = max(y, box.top), min(y + CHUNK, box.bottom)
+            left, right = max(x, box.left), min(x + CHUNK, box.right)
+            block = chunk[top - y : bottom - y, left - x : right - x]
+            unseen = self._spot[top:bottom, left:right] < 0
+            if unseen.any() and block[unseen].any():
+                raise IntegrityError(_problem(self._path, "counts outside the observed cells"))
+            target = out[top - box.top : bottom - box.top, left - box.left : right - box.left]
+            target[...] = block if columns is None else block[:, :, columns]
+
+    def _read_counts(self, spot: NDArray[np.int32], box: Box) -> csr_array:
+        """Return the counts of the observed spots of a part, in bands of bounded memory."""
+        K, dtype = self.meta.n_genes, self._counts.layout.dtype
+        row_bytes = max(1, box.shape[1] * K * dtype.itemsize)
+        step = max(1, _READ_BYTES // row_bytes // CHUNK) * CHUNK
+        data: list[NDArray[np.uint32]] = []
+        indices: list[NDArray[np.int32]] = []
+        lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
+        # Blocks end with the chunks, so that no chunk is decoded twice.
+        edges = sorted(
+            {box.top, *range(-(-(box.top + 1) // step) * step, box.bottom, step), box.bottom}
+        )
+        for top, bottom in pairwise(edges):
+            band = np.empty((bottom - top, box.shape[1], K), dtype)
+            self.fill_counts(Box(top, bottom, box.left, box.right), band)
+            dense = band.reshape(-1, K)
+            per_cell = np.count_nonzero(dense, axis=1)
+            flat = np.flatnonzero(dense)
+            # A gene is what is left of a flat position after its cell; cheaper than a division.
+            indices.append((flat - np.repeat(np.arange(len(dense)) * K, per_cell)).astype(np.int32))
+            data.append(dense.reshape(-1)[flat].astype(np.uint32))
+            lengths.append(per_cell[spot[top - box.top : bottom - box.top].ravel() >= 0])
+        indptr = np.cumsum(np.concatenate(lengths))
+        shape = (int(indptr.size) - 1, K)
+        return as_csr(np.concatenate(data), np.concatenate(indices), indptr, shape)
 
     def spots(self) -> Grid:
         """Read ids, cells, positions and labels; the counts are left out: all are zero."""
@@ -321,10 +377,10 @@ class StoredGrid:
     def _gather(self, counts: csr_array) -> Grid:
         rows, cols = np.nonzero(self._spot >= 0)
         members = None
-        if "members" in self._group:
+        if (self._path / "members").is_dir():
             members = Members(
-                barcodes=_unpack_text(_array(self._group, "members")[...]),
-                spots=_array(self._group, "member_spots")[...],
+                barcodes=_unpack_text(read_small(self._path / "members")),
+                spots=read_small(self._path / "member_spots"),
             )
         return Grid(
             meta=self.meta,
@@ -333,9 +389,9 @@ class StoredGrid:
             totals=self._total[rows, cols],
             rows=rows.astype(np.int32),
             cols=cols.astype(np.int32),
-            xy=_array(self._group, "xy")[...],
+            xy=read_small(self._path / "xy"),
             labels=self._label[rows, cols],
-            barcodes=_unpack_text(_array(self._group, "barcodes")[...]),
+            barcodes=_unpack_text(read_small(self._path / "barcodes")),
             members=members,
         )
 
@@ -353,42 +409,7 @@ def read_grid(path: Path) -> Grid:
 
 def read_genes(path: Path) -> list[str]:
     """Return the gene ids of a grid, sorted, without its counts."""
-    group = zarr.open_group(path, mode="r", zarr_format=3)
-    return _unpack_text(_array(group, "genes")[...])
-
-
-def _array(group: zarr.Group, name: str) -> Any:  # noqa: ANN401 - zarr's indexing is loosely typed
-    return group[name]
-
-
-def _read_counts(
-    array: Any,  # noqa: ANN401 - zarr's indexing is loosely typed
-    spot: NDArray[np.int32],
-    box: Box,
-    meta: GridMeta,
-) -> csr_array:
-    K = meta.n_genes
-    step = max(1, _READ_BYTES // max(1, box.shape[1] * K * array.dtype.itemsize) // _CHUNK) * _CHUNK
-    data: list[NDArray[np.uint32]] = []
-    indices: list[NDArray[np.int32]] = []
-    lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-    # Blocks end with the chunks, so that no chunk is decoded twice.
-    edges = sorted(
-        {box.top, *range(-(-(box.top + 1) // step) * step, box.bottom, step), box.bottom}
-    )
-    for top, bottom in pairwise(edges):
-        dense = array[top:bottom, box.left : box.right].reshape(-1, K)
-        per_cell = np.count_nonzero(dense, axis=1)
-        flat = np.flatnonzero(dense)
-        # A gene is what is left of a flat position after its cell; cheaper than a division.
-        indices.append((flat - np.repeat(np.arange(len(dense)) * K, per_cell)).astype(np.int32))
-        data.append(dense.reshape(-1)[flat].astype(np.uint32))
-        observed = np.flatnonzero(spot[top - box.top : bottom - box.top].ravel() >= 0)
-        lengths.append(per_cell[observed])
-    indptr = np.cumsum(np.concatenate(lengths))
-    if int(indptr[-1]) != sum(part.size for part in data):
-        raise IntegrityError(_problem(Path(meta.slug), "counts outside the observed cells"))
-    return as_csr(np.concatenate(data), np.concatenate(indices), indptr, (int(indptr.size) - 1, K))
+    return _unpack_text(read_small(path / "genes"))
 
 
 def grid_fingerprint(

@@ -6,7 +6,7 @@ import pytest
 from stbuild.corpus.documents import ShardConfig
 from stbuild.cutting import cut_slice, plan_parts, plan_windows
 from stbuild.genes import Vocabulary, union_vocabulary
-from stbuild.moments import SCALE, SliceMoments
+from stbuild.moments import SCALE, WindowMoments, slice_moments
 from stbuild.patches import whole_sample
 from stbuild.windows import plan_training
 from tests.slices import Spec, grid_of, write_slice
@@ -38,19 +38,21 @@ def test_window_sums_equal_dense_sums(grid):
     config = ShardConfig(window=6, genes=8, n_per_slice=30, min_fill=0)
     windows = plan_training(grid.occupied(), grid.meta.counts_digest, config)
     values, _ = dense_values(grid)
-    moments = SliceMoments(grid.cells(grid.whole_box()), grid.counts)
+    totals = np.zeros(grid.meta.shape, np.uint32)
+    totals[grid.rows, grid.cols] = grid.totals
     seen = []
-    for window, first, second in moments.windows(windows, 6):
-        box = values[window.row : window.row + 6, window.col : window.col + 6]
-        assert first.tolist() == box.sum((0, 1)).tolist()
-        assert second.tolist() == (box**2).sum((0, 1)).tolist()
-        seen.append(window.number)
+    for members, first, second in WindowMoments(dense_counts(grid), totals).strips(windows, 6):
+        for i, window in enumerate(members):
+            box = values[window.row : window.row + 6, window.col : window.col + 6]
+            assert first[i].tolist() == box.sum((0, 1)).tolist()
+            assert second[i].tolist() == (box**2).sum((0, 1)).tolist()
+            seen.append(window.number)
     assert sorted(seen) == list(range(30))
 
 
 def test_whole_sums_equal_dense_sums(grid):
     values, _ = dense_values(grid)
-    first, second = SliceMoments(grid.cells(grid.whole_box()), grid.counts).whole()
+    first, second = slice_moments(grid.counts, grid.totals)
     assert first.tolist() == values.sum((0, 1)).tolist()
     assert second.tolist() == (values**2).sum((0, 1)).tolist()
 
