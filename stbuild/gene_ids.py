@@ -8,9 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
 
 Kind = Literal["ensembl", "symbol", "mixed"]
+Case = Literal["upper", "title", "other"]
 
 ENSEMBL: Final = re.compile(r"ENS([A-Z]{0,6})G\d{11}(\.\d+)?")
 """An Ensembl gene id: species letters (none for human), eleven digits, maybe a version."""
@@ -26,6 +28,7 @@ _EXCEL: Final = re.compile(
 )
 _MANGLED: Final = re.compile(r"X\d")
 _RIKEN: Final = re.compile(r"\d{7}[A-Z]\d{2}Rik|Gm\d+|[A-Z]{1,2}\d{6}(\.\d+)?|A[CL]\d{6}\.\d+")
+_NO_LETTERS: Final = re.compile(r"[^A-Za-z]+")
 _FEW: Final = 20
 """Fewer symbols than this tell no species."""
 _CLEAR: Final = 0.75
@@ -63,48 +66,72 @@ def describe_genes(ids: Sequence[str]) -> GeneFacts:
     ids
         (K,) ids, control probes included.
     """
-    controls = tuple(name for name in ids if CONTROLS.match(name))
-    genes = [name for name in ids if not CONTROLS.match(name)]
-    found = [match for name in genes if (match := ENSEMBL.fullmatch(_strip_genome(name)))]
-    symbols = [name for name in genes if not ENSEMBL.fullmatch(_strip_genome(name))]
+    looks = [(name, _look(name)) for name in ids]
+    genes = [(name, look) for name, look in looks if not look.control]
+    found = [look.ensembl for _, look in genes if look.ensembl is not None]
     share = len(found) / max(1, len(genes))
     kind: Kind = "ensembl" if share >= 0.9 else "symbol" if share <= 0.1 else "mixed"
-    prefixes = Counter(match.group(1) for match in found)
+    prefixes = Counter(prefix for prefix, _ in found)
     species = {_SPECIES.get(p, f"ENS{p}") for p, n in prefixes.items() if n > len(found) / 100}
-    species |= _genome_species(genes)
+    genomes = {look.genome for _, look in genes if look.genome is not None}
+    # 10x's genome prefixes: GRCh38_GAPDH, mm10___Gapdh.
+    species |= {"human" if p.startswith(("GRCh", "hg")) else "mouse" for p in genomes}
     if kind != "ensembl" and not species:
-        species |= _symbol_species(symbols)
+        species |= _symbol_species([look.case for _, look in genes if look.ensembl is None])
     return GeneFacts(
         kind=kind,
         species=tuple(sorted(species)),
         n_ensembl=len(found),
-        n_symbols=len(symbols),
-        n_versioned=sum(match.group(2) is not None for match in found),
-        excel=tuple(name for name in genes if _EXCEL.fullmatch(name)),
-        controls=controls,
+        n_symbols=len(genes) - len(found),
+        n_versioned=sum(versioned for _, versioned in found),
+        excel=tuple(name for name, look in genes if look.excel),
+        controls=tuple(name for name, look in looks if look.control),
     )
 
 
-def _strip_genome(name: str) -> str:
-    match = _GENOME.fullmatch(name)
-    return match.group(2) if match else name
+class _Look(NamedTuple):
+    """What one id looks like."""
+
+    control: bool
+    genome: str | None
+    """Name of a reference genome in front."""
+    ensembl: tuple[str, bool] | None
+    """Species letters, and whether there is a version."""
+    excel: bool
+    case: Case | None
+    """Of its letters; None where they are too few to tell, or a clone's."""
 
 
-def _genome_species(ids: Sequence[str]) -> set[str]:
-    """Return the species of 10x's genome prefixes (``GRCh38_GAPDH``, ``mm10___Gapdh``)."""
-    prefixes = {match.group(1) for name in ids if (match := _GENOME.fullmatch(name))}
-    return {"human" if p.startswith(("GRCh", "hg")) else "mouse" for p in prefixes}
+@lru_cache(maxsize=2**17)
+def _look(name: str) -> _Look:
+    """Look at one id; the slices of a corpus share most of theirs."""
+    genome = _GENOME.fullmatch(name)
+    match = ENSEMBL.fullmatch(genome.group(2) if genome else name)
+    return _Look(
+        control=CONTROLS.match(name) is not None,
+        genome=genome.group(1) if genome else None,
+        ensembl=(match.group(1), match.group(2) is not None) if match else None,
+        excel=_EXCEL.fullmatch(name) is not None,
+        case=None if match else _case(name),
+    )
 
 
-def _symbol_species(symbols: Sequence[str]) -> set[str]:
+def _case(name: str) -> Case | None:
+    text = "" if _RIKEN.fullmatch(name) else _NO_LETTERS.sub("", name)
+    if len(text) < 3:
+        return None
+    if text.isupper():
+        return "upper"
+    return "title" if text[0].isupper() and text[1:].islower() else "other"
+
+
+def _symbol_species(cases: Sequence[Case | None]) -> set[str]:
     """Tell human from mouse symbols by their spelling: GAPDH against Gapdh."""
-    plain = [name for name in symbols if not _RIKEN.fullmatch(name)]
-    letters = [re.sub(r"[^A-Za-z]", "", name) for name in plain]
-    letters = [text for text in letters if len(text) >= 3]
-    if len(letters) < _FEW:
+    times = Counter(case for case in cases if case is not None)
+    n = times.total()
+    if n < _FEW:
         return set()
-    upper = sum(text.isupper() for text in letters) / len(letters)
-    title = sum(text[0].isupper() and text[1:].islower() for text in letters) / len(letters)
+    upper, title = times["upper"] / n, times["title"] / n
     if upper >= _CLEAR:
         return {"human"}
     if title >= _CLEAR:

@@ -36,6 +36,8 @@ class Vocabulary:
 
     def first(self, generation: int) -> "Vocabulary":
         """Return what the vocabulary was after a generation."""
+        if generation == len(self.earlier):
+            return self
         return Vocabulary(self.genes[: self.sizes[generation]], self.sizes[:generation])
 
     def grow(self, genes: Iterable[str]) -> "Vocabulary":
@@ -67,10 +69,11 @@ class Vocabulary:
             indices, ascending. Within a generation the positions ascend too, since both lists are
             sorted alike.
         """
-        position = self._position
-        found = [(position[gene], i) for i, gene in enumerate(genes) if gene in position]
-        pairs = np.asarray(sorted(found), np.int64).reshape(-1, 2)
-        return pairs[:, 1], pairs[:, 0].astype(np.int32)
+        place = self._position.get
+        found = np.fromiter((place(gene, -1) for gene in genes), np.int64, len(genes))
+        order = np.argsort(found, kind="stable")
+        order = order[np.count_nonzero(found < 0) :]
+        return order, found[order].astype(np.int32)
 
 
 def union_vocabulary(per_slice: Iterable[Sequence[str]]) -> Vocabulary:

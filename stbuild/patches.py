@@ -6,12 +6,14 @@ that are in the vocabulary and seen in the window; fewer than m are padded with 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from stbuild.chunks import CHUNK
 from stbuild.corpus.documents import PatchMeta, ShardConfig, WholeMeta
 from stbuild.corpus.names import cover_key, whole_key, window_key
 from stbuild.corpus.samples import Patch, WholeSlice
@@ -21,10 +23,13 @@ from stbuild.grids import Box, Grid, GridMeta, GridSource
 from stbuild.moments import WindowMoments, variance_weights
 from stbuild.windows import Window
 
+_GENES_AT_ONCE: Final = 256
+"""Genes that are turned together: their counts in a band of 8 rows stay in a core's cache."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SliceView:
-    """A part of a grid seen through a vocabulary: its dense counts, site by site."""
+    """A part of a grid seen through a vocabulary: its dense counts, gene by gene."""
 
     meta: GridMeta
     box: Box
@@ -33,7 +38,7 @@ class SliceView:
     genes: NDArray[np.int32]
     """(G,) their vocabulary indices, ascending."""
     dense: NDArray[np.uint16] | NDArray[np.uint32]
-    """(h, w, G) counts of the part, padded to at least the window."""
+    """(G, h, w) counts of the part, padded to at least the window."""
     totals: NDArray[np.uint32]
     """(h, w) library sizes, 0 = unobserved."""
     spots: NDArray[np.int32]
@@ -42,13 +47,20 @@ class SliceView:
     """(h, w) label code of the corpus, -1 = none."""
 
     def crop_counts(self, chosen: NDArray[np.int64], row: int, col: int, P: int) -> NDArray[Any]:
-        """Return the (len(chosen), P, P) counts of genes `chosen` in the window at (row, col)."""
-        sites = np.empty((P, P, chosen.size), self.dense.dtype)
-        for i in range(P):
-            # Without an index to check, which is ours, taking takes half the time.
-            cells = self.dense[row + i, col : col + P]
-            cells.take(chosen, axis=1, out=sites[i], mode="clip")
-        return np.ascontiguousarray(sites.reshape(P * P, -1).T).reshape(-1, P, P)
+        """Return the (len(chosen), P, P) counts of genes `chosen` in the window at (row, col).
+
+        A window's row of one gene lies in one line of the cache and is gathered as one item:
+        200 us for 512 genes, where plain indexing takes 290 and sites side by side 580.
+        """
+        G, H, W = self.dense.shape
+        runs: NDArray[np.void] = np.ndarray(
+            (G, H, W - P + 1),
+            dtype=f"V{P * self.dense.itemsize}",
+            buffer=self.dense,
+            strides=self.dense.strides,
+        )
+        gathered = runs[chosen, row : row + P, col]
+        return gathered.view(self.dense.dtype).reshape(chosen.size, P, P)
 
 
 def view_part(
@@ -71,8 +83,7 @@ def view_part(
     """
     columns, genes = vocabulary.locate(grid.genes)
     H, W = (max(side, P) for side in box.shape)
-    dense = np.zeros((H, W, columns.size), np.uint16 if grid.meta.max_count < 2**16 else np.uint32)
-    grid.fill_counts(box, dense, None if _is_range(columns, len(grid.genes)) else columns)
+    dense = _read_dense(grid, box, columns, (H, W))
     sites = grid.sites(box)
     cells = (sites.rows, sites.cols)
     totals = np.zeros((H, W), np.uint32)
@@ -91,6 +102,25 @@ def view_part(
         spots=spots,
         labels=codes,
     )
+
+
+def _read_dense(
+    grid: GridSource, box: Box, columns: NDArray[np.int64], shape: tuple[int, int]
+) -> NDArray[Any]:
+    """Return the (G, h, w) counts of a part, turned from sites side by side a band at a time."""
+    (H, W), dtype = shape, np.uint16 if grid.meta.max_count < 2**16 else np.uint32
+    dense = np.zeros((columns.size, H, W), dtype)
+    taken = None if _is_range(columns, len(grid.genes)) else columns
+    first = -(-(box.top + 1) // CHUNK) * CHUNK
+    edges = [box.top, *range(first, box.bottom, CHUNK), box.bottom]
+    for top, bottom in pairwise(edges):
+        band = np.zeros((bottom - top, W, columns.size), dtype)
+        grid.fill_counts(Box(top, bottom, box.left, box.right), band, taken)
+        sites, rows = band.reshape(-1, columns.size), np.s_[top - box.top : bottom - box.top]
+        for gene in range(0, columns.size, _GENES_AT_ONCE):
+            some = np.s_[gene : gene + _GENES_AT_ONCE]
+            dense[some, rows] = sites[:, some].T.reshape(-1, bottom - top, W)
+    return dense
 
 
 def _is_range(columns: NDArray[np.int64], n: int) -> bool:
@@ -134,13 +164,13 @@ def crop_training(
 ) -> Iterator[tuple[Window, Patch]]:
     """Yield the training patches of some windows of a slice, rows ascending (Algorithm 1)."""
     moments = WindowMoments(view.dense, view.totals)
-    strips = moments.strips(windows, config.window, view.box.top, view.box.left)
-    for members, first, second in strips:
-        for i, window in enumerate(members):
+    origins = moments.origins(windows, config.window, view.box.top, view.box.left)
+    for members, first, second in origins:
+        n_sites = members[0].observed if config.holes == "ignore" else config.window**2
+        weights = gene_weights(first, second, n_sites, config)
+        for window in members:
             chosen = choose_genes(
-                first[i],
-                second[i],
-                n_sites=window.observed if config.holes == "ignore" else config.window**2,
+                weights,
                 purpose="genes",
                 content=view.meta.counts_digest,
                 number=window.number,
@@ -185,11 +215,10 @@ def choose_draws(
         The slice and the configuration.
     """
     n_sites = meta.n_spots if config.holes == "ignore" else meta.shape[0] * meta.shape[1]
+    weights = gene_weights(first, second, n_sites, config)
     return [
         choose_genes(
-            first,
-            second,
-            n_sites=n_sites,
+            weights,
             purpose="draw",
             content=meta.counts_digest,
             number=draw,
@@ -200,11 +229,31 @@ def choose_draws(
     ]
 
 
+def gene_weights(
+    first: NDArray[np.int64], second: NDArray[np.int64], n_sites: int, config: ShardConfig
+) -> NDArray[np.float64]:
+    """Return the (G,) weights by which genes are chosen: 0 for those that are not seen at all.
+
+    Parameters
+    ----------
+    first, second
+        (G,) sums of q and q^2 over the window or slice.
+    n_sites
+        Sites that the variance is taken over.
+    config
+        Selection and epsilon.
+    """
+    if config.select == "random":
+        return (first > 0).astype(np.float64)
+    # 2^-64 keeps a gene without variance drawable, last, when epsilon is 0.
+    weights = variance_weights(first, second, n_sites, config.epsilon + 2.0**-64)
+    weights[first <= 0] = 0
+    return weights
+
+
 def choose_genes(
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
+    weights: NDArray[np.float64],
     *,
-    n_sites: int,
     purpose: str,
     content: str,
     number: int,
@@ -219,17 +268,15 @@ def choose_genes(
 
     Parameters
     ----------
-    first, second
-        (G,) sums of q and q^2 over the window or slice.
-    n_sites
-        Sites that the variance is taken over.
+    weights
+        (G,) weight of each gene, 0 = never.
     purpose, content, number
         Key of the random stream.
     slots
         (G,) position of each gene within the slice's own sorted genes: the word of the stream
         that is its own, so the vocabulary cannot shift a draw.
     config
-        m, selection, seed, epsilon.
+        m, selection, seed.
 
     Returns
     -------
@@ -237,17 +284,15 @@ def choose_genes(
         Positions in 0..G-1.
     """
     if config.select == "hvg":
-        keys = np.ones(first.size)
+        keys = np.ones(weights.size)
     else:
         stream = keyed_stream(purpose, config.seed, content, number)
         uniforms = draw_uniforms(stream, int(slots.max()) + 1 if slots.size else 0)
-        keys = -np.log(uniforms[slots])
-    if config.select != "random":
-        # 2^-64 keeps a gene without variance drawable, last, when epsilon is 0.
-        keys /= variance_weights(first, second, n_sites, config.epsilon + 2.0**-64)
-    seen = first > 0
-    keys[~seen] = np.inf
-    return smallest_keys(keys, min(config.genes, int(np.count_nonzero(seen))))
+        keys = uniforms[slots]
+        np.negative(np.log(keys, out=keys), out=keys)
+    with np.errstate(divide="ignore"):  # a gene of weight 0 has an infinite key
+        keys /= weights
+    return smallest_keys(keys, min(config.genes, int(np.count_nonzero(weights))))
 
 
 def _crop(

@@ -42,12 +42,15 @@ def sha256_json(value: object) -> str:
     return sha256_bytes(dump_canonical(value))
 
 
-def content_digest(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, object] | None) -> bytes:
+def content_digest(
+    arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, object] | bytes | None
+) -> bytes:
     """Return the 32-byte digest of named arrays and one JSON object, free of any codec.
 
     SHA-256 over, for each array in the order of its sorted name, ``name NUL dtype NUL shape NUL``
     (dtype as in NumPy's type string, little-endian; shape as decimal sides joined by commas) and
-    then its values in C order; at last ``json NUL`` and the canonical JSON of `meta`.
+    then its values in C order; at last ``json NUL`` and the canonical JSON of `meta`,
+    which may be given as such.
     """
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -57,7 +60,7 @@ def content_digest(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, object
         digest.update(f"{name}\0{little.dtype.str}\0{shape}\0".encode())
         digest.update(little.data if little.size else b"")
     if meta is not None:
-        digest.update(b"json\0" + dump_canonical(meta))
+        digest.update(b"json\0" + (meta if isinstance(meta, bytes) else dump_canonical(meta)))
     return digest.digest()
 
 

@@ -31,8 +31,18 @@ def write_npy(array: NDArray[Any]) -> bytes:
     The bytes are the same on every NumPy since 1.17 and every platform.
     """
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    if little.dtype.hasobject:
+        msg = "an array of Python objects has no place in a sample"
+        raise ValueError(msg)
+    return _make_header(little.dtype.str, little.shape) + little.tobytes()
+
+
+@lru_cache(maxsize=1024)
+def _make_header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """Return all that stands before the values; one shape stands in thousands of samples."""
     out = io.BytesIO()
-    np.lib.format.write_array(out, np.ascontiguousarray(little), version=(1, 0), allow_pickle=False)
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, fields)
     return out.getvalue()
 
 

@@ -7,6 +7,7 @@ every size is checked before anything is allocated; nothing is ever unpickled.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Final, Literal
 
@@ -65,7 +66,12 @@ class Patch:
 
     def content(self) -> bytes:
         """Return the 32-byte content digest."""
-        return content_digest(self.arrays(), self.meta.model_dump(mode="json"))
+        return content_digest(self.arrays(), self.text)
+
+    @cached_property
+    def text(self) -> bytes:
+        """The canonical JSON of `meta`."""
+        return dump_canonical(self.meta.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +229,7 @@ def encode_patch(patch: Patch, codec: Codec) -> dict[str, bytes]:
     suffix, packed = encode_counts(arrays.pop(names.MEMBER_COUNTS), codec)
     members = {suffix: packed}
     members |= {f"{name}.npy": write_npy(array) for name, array in arrays.items()}
-    members["json"] = dump_canonical(patch.meta.model_dump(mode="json"))
+    members["json"] = patch.text
     return members
 
 

@@ -41,11 +41,13 @@ def test_window_sums_equal_dense_sums(grid):
     totals = np.zeros(grid.meta.shape, np.uint32)
     totals[grid.rows, grid.cols] = grid.totals
     seen = []
-    for members, first, second in WindowMoments(dense_counts(grid), totals).strips(windows, 6):
-        for i, window in enumerate(members):
+    for members, first, second in WindowMoments(
+        dense_counts(grid).transpose(2, 0, 1), totals
+    ).origins(windows, 6):
+        for window in members:
             box = values[window.row : window.row + 6, window.col : window.col + 6]
-            assert first[i].tolist() == box.sum((0, 1)).tolist()
-            assert second[i].tolist() == (box**2).sum((0, 1)).tolist()
+            assert first.tolist() == box.sum((0, 1)).tolist()
+            assert second.tolist() == (box**2).sum((0, 1)).tolist()
             seen.append(window.number)
     assert sorted(seen) == list(range(30))
 
