@@ -39,6 +39,8 @@ class Layout:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     dimensions: tuple[str, ...]
+    block: int = 0
+    """Blosc block in bytes; 0 leaves it to Blosc."""
     shard: tuple[int, int] | None = None
     """Rows and columns of a Zarr shard of chunks of 8 x 8 sites; None: one chunk holds it all."""
 
@@ -83,7 +85,7 @@ class Layout:
             cname="zstd",
             clevel=1 if counts else 3,
             shuffle="bitshuffle" if counts else "shuffle",
-            blocksize=0,
+            blocksize=self.block,
         )
         return [bytes_codec, packed, {"name": "crc32c"}]
 
@@ -93,7 +95,7 @@ class Layout:
         blosc.use_threads = False  # with threads its bytes vary from run to run
         mode = blosc.BITSHUFFLE if counts else blosc.SHUFFLE
         little = np.ascontiguousarray(values, self.dtype.newbyteorder("<"))
-        return _checked(blosc.compress(little, b"zstd", 1 if counts else 3, mode, 0))
+        return _checked(blosc.compress(little, b"zstd", 1 if counts else 3, mode, self.block))
 
     def decode(self, raw: bytes, out: NDArray[Any], where: Path) -> None:
         """Decode a chunk into a contiguous array; its declared sizes and checksum come first.
@@ -229,6 +231,7 @@ def read_layout(folder: Path) -> Layout:
             shape=tuple(int(n) for n in found["shape"]),
             dtype=np.dtype(_TYPES[_TYPES.index(found["data_type"])]),
             dimensions=tuple(str(name) for name in found["dimension_names"]),
+            block=_block_of(found["codecs"][0]) if sharded else 0,
             shard=(int(outer[0]), int(outer[1])) if sharded else None,
         )
         good = layout.document() == found and min(layout.shape, default=0) >= 0
@@ -237,6 +240,10 @@ def read_layout(folder: Path) -> Layout:
     if not good or (layout.shard is not None and min(layout.shard) < CHUNK):
         raise _refused(path, "not an array as grids have them")
     return layout
+
+
+def _block_of(sharding: dict[str, Any]) -> int:
+    return int(sharding["configuration"]["codecs"][1]["configuration"]["blocksize"])
 
 
 def read_small(folder: Path) -> NDArray[Any]:

@@ -60,7 +60,12 @@ def row_sums(counts: csr_array) -> NDArray[np.int64]:
     """Return the (N,) sums over columns."""
     sums = np.zeros(counts.shape[0], np.int64)
     for start, stop in bands(counts.indptr):
-        sums[start:stop] = counts[start:stop].sum(axis=1, dtype=np.int64)
+        first, lengths = int(counts.indptr[start]), np.diff(counts.indptr[start : stop + 1])
+        filled = np.flatnonzero(lengths)  # an empty row would take the value of the next
+        if filled.size:
+            data = counts.data[first : int(counts.indptr[stop])]
+            edges = counts.indptr[start + filled] - first
+            sums[start + filled] = np.add.reduceat(data, edges, dtype=np.int64)
     return sums
 
 
@@ -70,7 +75,7 @@ def column_sums(counts: csr_array, rows: NDArray[np.bool_] | None = None) -> NDA
     for start, stop in bands(counts.indptr):
         part = np.s_[int(counts.indptr[start]) : int(counts.indptr[stop])]
         weights = counts.data[part].astype(np.float64)
-        if rows is not None:
+        if rows is not None and not rows[start:stop].all():
             weights *= np.repeat(rows[start:stop], np.diff(counts.indptr[start : stop + 1]))
         sums += np.bincount(counts.indices[part], weights, counts.shape[1])
     return sums.astype(np.int64)
@@ -103,11 +108,18 @@ def gather(
     n_columns
         Columns of the result, where `column` is given.
 
+    Returns
+    -------
+    scipy.sparse.csr_array
+        `counts` itself where nothing changes.
+
     Raises
     ------
     OverflowError
         A sum does not fit 32 bits.
     """
+    if groups is None and column is None and np.array_equal(rows, np.arange(counts.shape[0])):
+        return counts  # as it is, maybe mapped
     width = int(counts.shape[1]) if n_columns is None else n_columns
     n_out = rows.size if groups is None else (int(groups[-1]) + 1 if groups.size else 0)
     lengths = np.diff(counts.indptr)[rows].astype(np.int64)

@@ -37,6 +37,9 @@ from stbuild.counts import as_csr
 from stbuild.grids import Box, Grid, GridMeta, Members, Region, Sites
 
 INVENTORY: Final = "inventory.json"
+_BLOSC_BLOCK: Final = 2**19
+"""Blosc block of the counts. Measured on a chunk of 64 sites x 20,000 genes against Blosc's own
+choice: 2.9 ms instead of 4.5 to encode, 1.4 instead of 2.7 to decode, 6 % smaller."""
 _SHARD_BYTES: Final = 128 * 2**20
 """Largest decoded Zarr shard: one per slice up to this size, squarish blocks beyond it."""
 _READ_BYTES: Final = 64 * 2**20
@@ -152,6 +155,7 @@ def _write_counts(folder: Path, grid: Grid, dtype: np.dtype[Any]) -> None:
         shape=(H, W, K),
         dtype=dtype,
         dimensions=("row", "col", "gene"),
+        block=_BLOSC_BLOCK,
         shard=_shard_shape(H, W, K * dtype.itemsize),
     )
     write_json(folder, layout.document())

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.documents import SliceEntry, sources_digest
-from stbuild.corpus.parquet import read_parts, read_table, refused, to_parquet
+from stbuild.corpus.parquet import (
+    column_of,
+    lists_of,
+    numbers_of,
+    read_parts,
+    read_table,
+    refused,
+    texts_of,
+    to_parquet,
+)
 from stbuild.corpus.texts import CodedTexts, PackedTexts
 
 if TYPE_CHECKING:
@@ -68,14 +77,12 @@ def write_index(index: SampleIndex) -> bytes:
     """Return the index as Parquet; the same index gives the same bytes under one pyarrow."""
     import pyarrow as pa
 
-    columns: dict[str, Any] = {"key": pa.array(list(index.keys), pa.string())}
-    columns |= {name: pa.array(getattr(index, name)) for name in INT_COLUMNS}
-    for name in DIGEST_COLUMNS:
-        digests = [row.tobytes() for row in getattr(index, name)]
-        columns[name] = pa.array(digests, pa.binary(32))
-    columns["slice"] = pa.array(list(index.slices), pa.string())
-    columns["donor"] = pa.array(list(index.donors), pa.string())
-    return to_parquet(pa.table(columns))
+    columns: dict[str, Any] = {"key": texts_of(list(index.keys))}
+    columns |= {name: column_of(getattr(index, name)) for name in INT_COLUMNS}
+    columns |= {name: column_of(getattr(index, name)) for name in DIGEST_COLUMNS}
+    columns["slice"] = texts_of(list(index.slices))
+    columns["donor"] = texts_of(list(index.donors))
+    return to_parquet(pa.Table.from_arrays(list(columns.values()), list(columns)))
 
 
 def read_index(raw: bytes, where: str, n_rows: int | None = None) -> SampleIndex:
@@ -167,9 +174,8 @@ def write_genes(genes: Sequence[str], n_slices: Sequence[int]) -> bytes:
     """Return ``genes.parquet``: the vocabulary in order, and how many slices measure each gene."""
     import pyarrow as pa
 
-    return to_parquet(
-        pa.table({"gene": pa.array(list(genes), pa.string()), "n_slices": pa.array(n_slices)})
-    )
+    columns = [texts_of(genes), numbers_of(n_slices)]
+    return to_parquet(pa.Table.from_arrays(columns, ["gene", "n_slices"]))
 
 
 def read_genes(raw: bytes, where: str, n_rows: int | None = None) -> list[str]:
@@ -204,8 +210,8 @@ def write_panels(panels: Mapping[str, NDArray[np.int32]]) -> bytes:
     import pyarrow as pa
 
     slugs = sorted(panels)
-    lists = pa.array([panels[slug] for slug in slugs], pa.list_(pa.int32()))
-    return to_parquet(pa.table({"slice": pa.array(slugs, pa.string()), "genes": lists}))
+    columns = [texts_of(slugs), lists_of([panels[slug] for slug in slugs])]
+    return to_parquet(pa.Table.from_arrays(columns, ["slice", "genes"]))
 
 
 def read_panels(
@@ -262,8 +268,9 @@ def write_slices(slices: Sequence[SliceEntry]) -> bytes:
     ]
     texts = {"slug", "name", "split", "donor", "section", "pair", "platform", "tissue", "species"}
     texts |= {"licence", "layout", "grid_content", "source_name", "source_sha256"}
-    fields = [(k, pa.string() if k in texts else pa.int64()) for k in rows[0]] if rows else []
-    return to_parquet(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+    keys = list(rows[0]) if rows else []
+    columns = [(texts_of if k in texts else numbers_of)([row[k] for row in rows]) for k in keys]
+    return to_parquet(pa.Table.from_arrays(columns, keys))
 
 
 def same_tables(raw: bytes, own: bytes, where: str) -> bool:

@@ -5,7 +5,10 @@ Only this module and :mod:`stbuild.corpus.index` touch pyarrow, and only inside 
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stbuild.corpus.errors import IntegrityError, Problem
 
@@ -29,6 +32,62 @@ def to_parquet(table: "pa.Table") -> bytes:
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd", store_schema=False)
     return out.getvalue()
+
+
+def column_of(values: NDArray[Any]) -> "pa.Array":
+    """Return numbers (N,), or bytes (N, width) as a column of fixed width.
+
+    Columns are made of buffers: whatever else makes one has pyarrow import pandas, which takes
+    longer than all tables of a corpus.
+    """
+    import pyarrow as pa
+
+    kind = pa.binary(values.shape[1]) if values.ndim == 2 else pa.from_numpy_dtype(values.dtype)
+    buffer = pa.py_buffer(np.ascontiguousarray(values).data.cast("B")) if values.size else None
+    return pa.Array.from_buffers(kind, len(values), [None, buffer or pa.py_buffer(b"")])
+
+
+def numbers_of(values: Sequence[int | None]) -> "pa.Array":
+    """Return a column of 64-bit integers; None is null."""
+    import pyarrow as pa
+
+    filled = np.asarray([0 if value is None else value for value in values], np.int64)
+    return pa.Array.from_buffers(
+        pa.int64(), len(values), [_validity(values), pa.py_buffer(filled.tobytes())]
+    )
+
+
+def texts_of(values: Sequence[str | None]) -> "pa.Array":
+    """Return a column of text; None is null."""
+    import pyarrow as pa
+
+    encoded = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)])
+    if int(ends[-1]) >= 2**31:
+        msg = f"{int(ends[-1]):,} bytes of text in one column, at most 2 GiB"
+        raise OverflowError(msg)
+    buffers = [_validity(values), pa.py_buffer(ends.astype("<i4").tobytes())]
+    return pa.Array.from_buffers(
+        pa.string(), len(encoded), [*buffers, pa.py_buffer(b"".join(encoded))]
+    )
+
+
+def lists_of(values: Sequence[NDArray[Any]]) -> "pa.Array":
+    """Return a column of lists of 32-bit integers."""
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *(len(value) for value in values)]).astype(np.int32)
+    flat = np.concatenate([np.zeros(0, np.int32), *values]).astype(np.int32)
+    return pa.ListArray.from_arrays(column_of(ends), column_of(flat))
+
+
+def _validity(values: Sequence[object]) -> "pa.Buffer | None":
+    import pyarrow as pa
+
+    if None not in values:
+        return None
+    known = np.asarray([value is not None for value in values])
+    return pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
 
 
 def read_table(

@@ -167,15 +167,16 @@ def _read_starts(indptr: Stored, indices: Stored, major: int, name: str) -> NDAr
 def _check_indices(
     block: NDArray[Any], minor: int, name: str, start: int, n: int
 ) -> NDArray[np.int32]:
-    outside = np.flatnonzero((block < 0) | (block >= minor))
-    if outside.size:
+    # Two numbers tell whether any is bad; only then is each looked at.
+    if block.size and not 0 <= int(block.min()) <= int(block.max()) < minor:
+        outside = np.flatnonzero((block < 0) | (block >= minor))
         first = int(outside[0])
         what = (
             f"sparse structure invalid: {outside.size:,} of {n:,} indices lie outside "
             f"0..{minor - 1} (first: [{start + first}] = {block[first]})"
         )
         raise SourceFaultError("B034", name, what, _DAMAGED)
-    return block.astype(np.int32)
+    return block.astype(np.int32, copy=False)
 
 
 def _settle(rows: csr_array, name: str, scratch: Path | None, *, sum_duplicates: bool) -> csr_array:
@@ -191,8 +192,8 @@ def _settle(rows: csr_array, name: str, scratch: Path | None, *, sum_duplicates:
         if not band.has_sorted_indices:
             band.sort_indices()
             rows.data[part], rows.indices[part] = band.data, band.indices
-        n_twice += _count_duplicates(band)
-        n_zero += int(np.count_nonzero(band.data == 0))
+        n_twice += 0 if band.has_canonical_format else _count_duplicates(band)
+        n_zero += band.data.size - int(np.count_nonzero(band.data))
     if n_twice and not sum_duplicates:
         what = f"{n_twice:,} duplicate entries: a spot stores a gene twice"
         fix = "sum or drop them before writing the file, or pass --sum-duplicates"
@@ -265,6 +266,8 @@ def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint
         what = f"values of type {values.dtype}, expected counts"
         raise SourceFaultError("B033", name, what, "store integer counts")
     fix = "give raw counts: --layer NAME, or 'raw'; `stbuild plan` lists what looks like counts"
+    if _are_counts(values):
+        return values.astype(np.uint32)
     if values.dtype.kind == "f":
         _require(np.isfinite(values), values, name, "B028", "are NaN or infinite", fix)
     if values.dtype.kind in "if":
@@ -278,6 +281,13 @@ def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint
     if values.dtype.itemsize >= 4:
         _require(values <= _MAX_COUNT, values, name, "B031", f"exceed {_MAX_COUNT:,}", fix)
     return values.astype(np.uint32)
+
+
+def _are_counts(values: NDArray[Any]) -> bool:
+    """Tell by the least and the largest whether integers are counts; floats take more."""
+    if values.dtype.kind not in "iu" or not values.size:
+        return False
+    return 0 <= int(values.min()) <= int(values.max()) <= _MAX_COUNT
 
 
 def _require(
