@@ -63,7 +63,7 @@ class WindowMoments:
     Parameters
     ----------
     dense
-        (G, H, W) counts, 0 where nothing was observed.
+        (H, G, W) counts, 0 where nothing was observed.
     totals
         (H, W) library sizes, 0 = unobserved.
     """
@@ -87,7 +87,7 @@ class WindowMoments:
         top, left
             First row and column of this part.
         """
-        (G, _, W), (first_row, last_row) = self._dense.shape, (0, 0)
+        (_, G, W), (first_row, last_row) = self._dense.shape, (0, 0)
         # Blocks of genes that lie together: sums at a stride take four times as long.
         sums = [np.zeros((2, min(_GENES_AT_ONCE, G - g), W)) for g in range(0, G, _GENES_AT_ONCE)]
         by_row = sorted(windows, key=lambda window: (window.row, window.col, window.number))
@@ -115,7 +115,7 @@ class WindowMoments:
         add = np.add if sign > 0 else np.subtract
         for number, block in enumerate(sums):
             start = number * _GENES_AT_ONCE
-            counts = self._dense[start : start + block.shape[1], row, cells]
+            counts = self._dense[row, start : start + block.shape[1], cells]
             if int(counts.max(initial=0)) < _TABLE:
                 q = table.take(counts + starts)
             else:
@@ -130,13 +130,13 @@ def _sum_columns(
 ) -> NDArray[np.int64]:
     """Return the (2, n, G) sums of q and q^2 over P columns of a strip, from each of n columns."""
     W, n = sums[0].shape[2] if sums else 0, len(cols)
-    inside = np.zeros((W, n))
+    inside = np.zeros((n, W))
     for i, col in enumerate(cols):
-        inside[col : col + P, i] = 1
+        inside[i, col : col + P] = 1
     found = np.empty((2, n, sum(block.shape[1] for block in sums)), np.int64)
     for number, block in enumerate(sums):
         genes = np.s_[number * _GENES_AT_ONCE : number * _GENES_AT_ONCE + block.shape[1]]
-        found[:, :, genes] = (block.reshape(-1, W) @ inside).reshape(2, -1, n).transpose(0, 2, 1)
+        found[:, :, genes] = inside @ block.transpose(0, 2, 1)
     return found
 
 

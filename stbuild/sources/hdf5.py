@@ -155,7 +155,8 @@ def read_strings(dataset: h5py.Dataset) -> list[str]:
         what = f"expected a list of strings, got {dataset.dtype} of shape {dataset.shape}"
         raise SourceFaultError("B074", dataset.name, what, "store the ids as strings")
     values: NDArray[Any] = dataset[:]
-    return [decode(value, str(dataset.name), i) for i, value in enumerate(values)]
+    where = str(dataset.name)  # asked of HDF5 once: it costs more than the text
+    return [decode(value, where, i) for i, value in enumerate(values)]
 
 
 def decode(value: object, where: str, row: int) -> str:

@@ -181,19 +181,8 @@ def _check_indices(
 
 def _settle(rows: csr_array, name: str, scratch: Path | None, *, sum_duplicates: bool) -> csr_array:
     """Sort each row, refuse or sum repeated entries, drop explicit zeros; band by band."""
-    n_twice = n_zero = 0
-    for start, stop in bands(rows.indptr):
-        part = np.s_[int(rows.indptr[start]) : int(rows.indptr[stop])]
-        # csr_array would copy; the band's arrays are views, so that sorting works in place.
-        band = csr_array(
-            (rows.data[part], rows.indices[part], rows.indptr[start : stop + 1] - part.start),
-            shape=(stop - start, rows.shape[1]),
-        )
-        if not band.has_sorted_indices:
-            band.sort_indices()
-            rows.data[part], rows.indices[part] = band.data, band.indices
-        n_twice += 0 if band.has_canonical_format else _count_duplicates(band)
-        n_zero += band.data.size - int(np.count_nonzero(band.data))
+    n_twice = 0 if rows.has_canonical_format else _sort_rows(rows)
+    n_zero = rows.data.size - int(np.count_nonzero(rows.data))
     if n_twice and not sum_duplicates:
         what = f"{n_twice:,} duplicate entries: a spot stores a gene twice"
         fix = "sum or drop them before writing the file, or pass --sum-duplicates"
@@ -204,6 +193,23 @@ def _settle(rows: csr_array, name: str, scratch: Path | None, *, sum_duplicates:
     if n_zero:
         rows.eliminate_zeros()
     return rows
+
+
+def _sort_rows(rows: csr_array) -> int:
+    """Sort each row in place, and return how many entries repeat another."""
+    n_twice = 0
+    for start, stop in bands(rows.indptr):
+        part = np.s_[int(rows.indptr[start]) : int(rows.indptr[stop])]
+        # Only a band is ever copied: csr_array copies what is a small part of another array.
+        band = csr_array(
+            (rows.data[part], rows.indices[part], rows.indptr[start : stop + 1] - part.start),
+            shape=(stop - start, rows.shape[1]),
+        )
+        if not band.has_sorted_indices:
+            band.sort_indices()
+            rows.data[part], rows.indices[part] = band.data, band.indices
+        n_twice += _count_duplicates(band)
+    return n_twice
 
 
 def _count_duplicates(rows: csr_array) -> int:

@@ -42,7 +42,7 @@ def test_window_sums_equal_dense_sums(grid):
     totals[grid.rows, grid.cols] = grid.totals
     seen = []
     for members, first, second in WindowMoments(
-        dense_counts(grid).transpose(2, 0, 1), totals
+        dense_counts(grid).transpose(0, 2, 1), totals
     ).origins(windows, 6):
         for window in members:
             box = values[window.row : window.row + 6, window.col : window.col + 6]
