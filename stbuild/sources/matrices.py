@@ -142,14 +142,25 @@ def read_sparse(
     columns = allocate(n, np.int32, scratch)
     for start in range(0, n, _AT_ONCE):
         part = np.s_[start : min(start + _AT_ONCE, n)]
-        columns[part] = _check_indices(indices[part], minor, f"{name}/indices", start, n)
-        block = data[part]
+        block = _fetch(indices, columns, part)
+        columns[part] = _check_indices(block, minor, f"{name}/indices", start, n)
+        block = _fetch(data, values, part)
         values[part] = to_counts(block, f"{name}/data", block.shape[0])
     if by_row:
         rows = as_csr(values, columns, starts, shape)
     else:
         rows = csr_array(csc_array((values, columns, starts), shape=shape).tocsr())
     return _settle(rows, name, scratch, sum_duplicates=sum_duplicates)
+
+
+def _fetch(stored: Stored, out: NDArray[Any], part: slice) -> NDArray[Any]:
+    """Return some values; 32-bit integers of HDF5 are read to where they will stay."""
+    if isinstance(stored, h5py.Dataset) and stored.dtype == np.int32 and len(stored.shape) == 1:
+        block = out.view(np.int32)[part]
+        if block.size:
+            stored.read_direct(out.view(np.int32), part, part)
+        return block
+    return np.asarray(stored[part])
 
 
 def _read_starts(indptr: Stored, indices: Stored, major: int, name: str) -> NDArray[np.int64]:
@@ -273,7 +284,7 @@ def to_counts(values: NDArray[Any], name: str, expected: int) -> NDArray[np.uint
         raise SourceFaultError("B033", name, what, "store integer counts")
     fix = "give raw counts: --layer NAME, or 'raw'; `stbuild plan` lists what looks like counts"
     if _are_counts(values):
-        return values.astype(np.uint32)
+        return values.view(np.uint32) if values.dtype == np.int32 else values.astype(np.uint32)
     if values.dtype.kind == "f":
         _require(np.isfinite(values), values, name, "B028", "are NaN or infinite", fix)
     if values.dtype.kind in "if":

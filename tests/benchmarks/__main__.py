@@ -1,7 +1,6 @@
 """``python -m tests.benchmarks -o benchmarks/speed.md``: measure everything and write it down."""
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,20 +19,8 @@ def say(text: str) -> None:
 
 def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
     """Return the lines of the report."""
-    real, files = real_slices()
-    # In a process of its own: a child's peak memory starts at what its parent holds.
-    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(work / "synthetic.h5ad")]
-    synthetic = subprocess.run(writer, capture_output=True, text=True, check=True).stdout.strip()
-    build = list(bench_build.HEAD)
-    marginal = list(bench_build.MARGINAL_HEAD)
-    for what, paths in ((real, files), (synthetic, [work / "synthetic.h5ad"])):
-        results = []
-        for n in (n_per_slice, max(n_per_slice // 10, 1)):
-            say(f"building: {what}, {n} patches a slice")
-            folder = work / f"{paths[0].stem}-{n}"
-            results.append(bench_build.measure_build(what, paths, folder, n, repeats))
-            build += results[-1].rows()
-        marginal += bench_build.marginal_rows(*results)
+    files = real_slices()[1]
+    build = bench_build.build_lines(work, repeats, n_per_slice, None)
     say("loading")
     # Late: what is loaded counts as a child's memory.
     from tests.benchmarks import bench_load, bench_probe, bench_step
@@ -62,11 +49,6 @@ def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
         "is `tests/benchmarks/naive.py`. Interpreter start and imports count for both.",
         "",
         *build,
-        "",
-        "What is left when start-up and reading are taken out: the difference of the two rows of "
-        "the same slices.",
-        "",
-        *marginal,
         "",
         "## Loading: shards in the page cache to arrays, one core",
         "",

@@ -2,15 +2,20 @@
 
 Both are whole processes: interpreter, imports, reading, writing. Runs are interleaved, so that
 a change of the machine's mood meets both; medians are shown.
+``python -m tests.benchmarks.bench_build --sections 6`` measures this alone.
 """
 
+import argparse
 import shutil
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from stbuild.corpus.reader import open_corpus
-from tests.benchmarks.measure import Cost, middle, run, tool
+from tests.benchmarks.measure import Cost, describe_machine, middle, run, tool
+from tests.benchmarks.slices import real_slices
 
 
 @dataclass(frozen=True)
@@ -109,3 +114,50 @@ def measure_build(
         {codec: middle(costs) for codec, costs in ours.items()},
         sizes,
     )
+
+
+def build_lines(work: Path, repeats: int, n_per_slice: int, sections: int | None) -> list[str]:
+    """Return the tables: real and synthetic slices, so many patches a slice and a tenth of them.
+
+    Parameters
+    ----------
+    work
+        Scratch folder.
+    repeats
+        Rounds.
+    n_per_slice
+        Patches of a slice.
+    sections
+        Real sections to take; None takes all.
+    """
+    real, files = real_slices(sections)
+    # In a process of its own: a child's peak memory starts at what its parent holds.
+    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(work / "synthetic.h5ad")]
+    synthetic = subprocess.run(writer, capture_output=True, text=True, check=True).stdout.strip()
+    build, marginal = list(HEAD), list(MARGINAL_HEAD)
+    for what, paths in ((real, files), (synthetic, [work / "synthetic.h5ad"])):
+        results = []
+        for n in (n_per_slice, max(n_per_slice // 10, 1)):
+            print(f"building: {what}, {n} a slice", file=sys.stderr, flush=True)  # noqa: T201
+            folder = work / f"{paths[0].stem}-{n}"
+            results.append(measure_build(what, paths, folder, n, repeats))
+            build += results[-1].rows()
+        marginal += marginal_rows(*results)
+    apart = "What is left when start-up and reading are taken out: the difference of the two rows "
+    return [*build, "", f"{apart}of the same slices.", "", *marginal]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--n-per-slice", type=int, default=500)
+    parser.add_argument("--sections", type=int, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stcorpus-bench-") as folder:
+        work = Path(folder)
+        lines = build_lines(work, options.repeats, options.n_per_slice, options.sections)
+        print("\n".join([describe_machine(), "", *lines]))  # noqa: T201 - the result of a script
+
+
+if __name__ == "__main__":
+    main()

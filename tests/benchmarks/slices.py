@@ -8,9 +8,9 @@ from tests.benchmarks.measure import ROOT
 HER2ST = ROOT.parent / "shared" / "data" / "her2st"
 
 
-def real_slices() -> tuple[str, list[Path]]:
-    """Return what they are and the files: all HER2+ sections, else the bundled Visium section."""
-    paths = sorted(HER2ST.glob("*.h5ad"))
+def real_slices(most: int | None = None) -> tuple[str, list[Path]]:
+    """Return what they are and the files: HER2+ sections, else the bundled Visium section."""
+    paths = sorted(HER2ST.glob("*.h5ad"))[:most]
     if paths:
         spots = "176-691 spots, about 15,000 genes"
         return f"{len(paths)} HER2+ sections (legacy ST, {spots})", paths

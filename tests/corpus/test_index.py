@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stbuild.corpus.errors import IntegrityError
 from stbuild.corpus.index import read_genes, read_index, write_genes, write_index
+from stbuild.corpus.parquet import column_of, lists_of, numbers_of, texts_of
 
 REFUSED = r"error\[L16\] table \(index\.parquet\): .* fix: "
 
@@ -111,3 +112,21 @@ def test_genes_round_trip():
 def test_a_gene_stands_once():
     with pytest.raises(IntegrityError, match="not unique"):
         read_genes(write_genes(["a", "a"], [1, 1]), "x")
+
+
+@pytest.mark.parametrize("values", [["a", "", "é"], ["a", None], [None], []])
+def test_columns_of_text_are_those_of_pyarrow(values):
+    assert texts_of(values).equals(pa.array(values, pa.string()))
+
+
+@pytest.mark.parametrize("values", [[1, -2, 2**40], [1, None, 3, *range(20)], []])
+def test_columns_of_numbers_are_those_of_pyarrow(values):
+    assert numbers_of(values).equals(pa.array(values, pa.int64()))
+
+
+def test_columns_of_arrays_are_those_of_pyarrow():
+    panels = [np.arange(3, dtype=np.int32), np.zeros(0, np.int32), np.arange(2, dtype=np.int32)]
+    assert lists_of(panels).equals(pa.array(panels, pa.list_(pa.int32())))
+    digests = np.arange(64, dtype=np.uint8).reshape(2, 32)
+    assert column_of(digests).equals(pa.array([row.tobytes() for row in digests], pa.binary(32)))
+    assert column_of(digests[:0]).equals(pa.array([], pa.binary(32)))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import huggingface_hub.hf_api
 
-from stbuild.publish.push.options import PushOptions
-from stbuild.publish.push.run import push_release
 from stbuild.publish.push.hub_client import require_hub
+from stbuild.publish.push.options import PushOptions
 from stbuild.publish.push.rest import Rest
+from stbuild.publish.push.run import push_release
 from stbuild.publish.push.zenodo import push_zenodo
 
 LOADED = (huggingface_hub.hf_api, require_hub, Rest, push_zenodo)

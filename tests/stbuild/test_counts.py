@@ -83,3 +83,16 @@ def test_a_sum_beyond_32_bits_is_refused():
     counts = csr_array(np.full((3, 1), 2**31 - 1, np.uint32))
     with pytest.raises(OverflowError, match="32 bits"):
         gather(counts, np.arange(3), None, groups=np.zeros(3, np.int64))
+
+
+def test_rows_without_counts_have_no_sum(monkeypatch):
+    monkeypatch.setattr(module, "BAND", 3)
+    dense = np.array([[0, 0], [2**32 - 1, 2**32 - 1], [0, 0], [1, 0], [0, 0]], np.uint64)
+    found = csr_array(dense.astype(np.uint32))
+    assert row_sums(found).tolist() == [0, 2 * (2**32 - 1), 0, 1, 0]
+
+
+def test_gathering_every_row_in_order_copies_nothing():
+    found = matrix(1, 6, 4)
+    assert gather(found, np.arange(6), None) is found
+    assert gather(found, np.arange(5), None) is not found

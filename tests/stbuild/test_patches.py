@@ -8,7 +8,7 @@ from stbuild.cutting import cut_slice, plan_parts, plan_windows
 from stbuild.genes import Vocabulary, union_vocabulary
 from stbuild.moments import SCALE, WindowMoments, slice_moments
 from stbuild.patches import whole_sample
-from stbuild.windows import plan_training
+from stbuild.windows import Window, plan_training
 from tests.slices import Spec, grid_of, write_slice
 
 LABELS = ("inner", "outer", "rim")
@@ -50,6 +50,30 @@ def test_window_sums_equal_dense_sums(grid):
             assert second.tolist() == (box**2).sum((0, 1)).tolist()
             seen.append(window.number)
     assert sorted(seen) == list(range(30))
+
+
+def test_window_sums_are_exact_for_large_counts_at_the_edges_of_blocks_and_for_shared_origins():
+    rng = np.random.default_rng(3)
+    H, G, W, P = 9, 1025, 7, 4
+    dense = rng.poisson(0.5, (H, G, W)).astype(np.uint32)
+    totals = rng.integers(1, 10**6, (H, W)).astype(np.uint32)
+    totals[:, 0] = totals[3] = 0
+    dense[:, :, 0] = dense[3] = 0
+    dense[5, [0, 511, 512, 1024], 2] = (255, 256, 10**6, 257)
+    scaled = 1e4 * dense / np.maximum(totals, 1)[:, None]
+    values = np.rint(SCALE * np.log1p(scaled)).astype(np.int64)
+    places = [(0, 0), (5, 3), (5, 3), (2, 1), (2, 0), (5, 0)]
+    windows = [
+        Window(number=i, row=row, col=col, observed=1) for i, (row, col) in enumerate(places)
+    ]
+    seen = []
+    for members, first, second in WindowMoments(dense, totals).origins(windows, P):
+        assert len({(window.row, window.col) for window in members}) == 1
+        box = values[members[0].row : members[0].row + P, :, members[0].col : members[0].col + P]
+        assert first.tolist() == box.sum((0, 2)).tolist()
+        assert second.tolist() == (box**2).sum((0, 2)).tolist()
+        seen.append([window.number for window in members])
+    assert seen == [[0], [4], [3], [5], [1, 2]]
 
 
 def test_whole_sums_equal_dense_sums(grid):

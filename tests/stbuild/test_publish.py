@@ -26,10 +26,10 @@ from stbuild.corpus.reader import open_corpus
 from stbuild.inputs import gather_inputs
 from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
-from stbuild.publish.options import PublishOptions
-from stbuild.publish.release import publish_release
 from stbuild.publish.card import escape
 from stbuild.publish.licences import known_licences, licence_ids, licence_text, why_refused
+from stbuild.publish.options import PublishOptions
+from stbuild.publish.release import publish_release
 from stbuild.rebuild import rebuild_corpus
 from stbuild.repair import repair_corpus
 from stbuild.verify import verify_corpus
