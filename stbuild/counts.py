@@ -126,11 +126,12 @@ def gather(
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     data = allocate(int(starts[-1]), np.uint32, scratch)
     indices = allocate(int(starts[-1]), np.int32, scratch)
+    one_to_one = column is not None and np.unique(column[column >= 0]).size == column.size
     filled, per_row = 0, np.zeros(n_out, np.int64)
     for start, stop in _whole_groups(starts, groups):
         block = counts[rows[start:stop]]
         if column is not None:
-            block = _rename(block, column, width)
+            block = _rename(block, column, width, one_to_one=one_to_one)
         first = start
         if groups is not None:
             first = int(groups[start])
@@ -159,8 +160,12 @@ def _whole_groups(
         yield int(ends[first]), int(ends[last])
 
 
-def _rename(block: csr_array, column: NDArray[np.int64], width: int) -> csr_array:
+def _rename(
+    block: csr_array, column: NDArray[np.int64], width: int, *, one_to_one: bool
+) -> csr_array:
     target = column[block.indices]
+    if one_to_one:  # nothing is left out or summed; the caller sorts
+        return as_csr(block.data, target, block.indptr, (block.shape[0], width))
     kept = target >= 0
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
     renamed = csr_array(

@@ -28,6 +28,8 @@ _EXCEL: Final = re.compile(
 )
 _MANGLED: Final = re.compile(r"X\d")
 _RIKEN: Final = re.compile(r"\d{7}[A-Z]\d{2}Rik|Gm\d+|[A-Z]{1,2}\d{6}(\.\d+)?|A[CL]\d{6}\.\d+")
+_PLAIN: Final = re.compile(r"(?!ENS|NEG|SYSTEM|BLANK|[A-Z]{1,2}\d{6}$)[A-Z][A-Z0-9]*")
+"""Capitals and digits that are none of the above: most symbols of human genes, at a glance."""
 _NO_LETTERS: Final = re.compile(r"[^A-Za-z]+")
 _FEW: Final = 20
 """Fewer symbols than this tell no species."""
@@ -102,9 +104,19 @@ class _Look(NamedTuple):
     """Of its letters; None where they are too few to tell, or a clone's."""
 
 
+_UPPER: Final = _Look(control=False, genome=None, ensembl=None, excel=False, case="upper")
+_SHORT: Final = _UPPER._replace(case=None)
+
+
 @lru_cache(maxsize=2**17)
 def _look(name: str) -> _Look:
     """Look at one id; the slices of a corpus share most of theirs."""
+    if _PLAIN.fullmatch(name):
+        return _UPPER if len(_NO_LETTERS.sub("", name)) > 2 else _SHORT
+    return _look_closely(name)
+
+
+def _look_closely(name: str) -> _Look:
     genome = _GENOME.fullmatch(name)
     match = ENSEMBL.fullmatch(genome.group(2) if genome else name)
     return _Look(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stbuild import gene_ids
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.gene_ids import describe_genes, strip_version, unmangled
@@ -288,3 +289,29 @@ def test_real_gene_lists_are_of_the_species_that_their_readme_says(shared_data):
         is_mouse = path.parent.name in mouse or path.stem.startswith("mouse_")
         assert facts.species == (("mouse",) if is_mouse else ("human",)), path
         assert facts.kind in ("ensembl", "symbol")
+
+
+PARTS = (
+    "A",
+    "ENS",
+    "G",
+    "NEG",
+    "PRB",
+    "ERCC-",
+    "00001",
+    "12345678901",
+    "Blank",
+    "BLANK_",
+    "x",
+    "1",
+)
+
+
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("".join))
+def test_a_glance_at_an_id_says_what_a_close_look_says(name):
+    assert gene_ids._look(name) == gene_ids._look_closely(name)
+
+
+@pytest.mark.parametrize("name", ["AC123456", "B123456", "NEGPRB1", "SYSTEMCONTROL", "ACTB", "A1"])
+def test_capitals_and_digits_may_still_be_something_else(name):
+    assert gene_ids._look(name) == gene_ids._look_closely(name)

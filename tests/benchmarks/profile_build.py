@@ -1,0 +1,186 @@
+"""Where the builder's CPU time goes, by phase, beside what the bytes alone would take.
+
+``python -m tests.benchmarks.profile_build SLICES...`` runs both commands' work in one process with
+a clock around a few functions; a phase does not count the phases inside it. Floors are measured
+in the same run: the libraries alone on the same bytes.
+"""
+
+import argparse
+import gzip
+import hashlib
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from time import process_time
+from typing import Any, Final
+
+from numcodecs import blosc
+
+from stbuild.build import build_corpus
+from stbuild.compact import CompactTask, compact_slice
+from stbuild.config import GridConfig
+from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.reader import open_corpus
+from stbuild.inputs import gather_inputs
+from stbuild.manifests import read_inputs
+from stbuild.pipeline import run_loop
+from stbuild.reading import ReadTask
+from tests.benchmarks.measure import memcpy_speed, run
+
+PHASES: Final = {
+    "stbuild.sources.matrices:_fetch": "read: inflate the counts (HDF5)",
+    "stbuild.reading:read_source": "read: the rest of the file, checks",
+    "stbuild.reading:take_in": "read: genes and spots kept",
+    "stbuild.compact:build_grid": "grid: place the spots",
+    "stbuild.placing:_counts_digest": "grid: SHA-256 of the counts",
+    "stbuild.store:_dense": "grid: sparse to dense",
+    "stbuild.chunks:Layout.encode": "grid: zstd",
+    "stbuild.compact:write_grid": "grid: files, SHA-256, fsync",
+    "stbuild.chunks:Layout.decode": "cut: decode the grid",
+    "stbuild.patches:_read_dense": "cut: turn sites to genes",
+    "stbuild.moments:WindowMoments._add_row": "cut: sums of q over strips",
+    "stbuild.moments:_sum_columns": "cut: sums over windows",
+    "stbuild.patches:gene_weights": "cut: variances",
+    "stbuild.patches:keyed_stream": "cut: random numbers",
+    "stbuild.patches:draw_uniforms": "cut: random numbers",
+    "stbuild.patches:choose_genes": "cut: choose genes",
+    "stbuild.patches:SliceView.crop_counts": "cut: crop",
+    "stbuild.corpus.samples:encode_counts": "cut: zstd",
+    "stbuild.corpus.samples:Patch.content": "cut: SHA-256 of the content",
+    "stbuild.build:cut_part": "cut: members, tar, SHA-256, scratch file",
+    "stbuild.build:write_shard": "shards: read, check, write, read back, fsync",
+    "stbuild.build:publish_corpus": "tables, index, documents",
+}
+
+
+class Clock:
+    """CPU seconds by phase, without those of the phases inside."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inside = [0.0]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = process_time()
+        self._inside.append(0.0)
+        yield
+        spent = process_time() - start
+        self.seconds[name] += spent - self._inside.pop()
+        self._inside[-1] += spent
+
+    def watch(self, place: str, name: str) -> None:
+        """Put the clock around ``module:function`` or ``module:Class.method``."""
+        module, _, path = place.partition(":")
+        *owners, last = path.split(".")
+        owner: Any = import_module(module)
+        for part in owners:
+            owner = getattr(owner, part)
+        original: Callable[..., Any] = getattr(owner, last)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.phase(name):
+                return original(*args, **kwargs)
+
+        setattr(owner, last, timed)
+
+
+def start_seconds() -> float:
+    """Return what the three processes take to start and import."""
+    codes = (
+        "import stbuild.cli, stbuild.compact, stbuild.jail, stbuild.sections, stbuild.pipeline",
+        "import stbuild.jail_child, stbuild.sources.h5ad",
+        "import stbuild.cli, stbuild.build, stbuild.extension, pyarrow.parquet",
+    )
+    return sum(run([sys.executable, "-c", code]).cpu for code in codes)
+
+
+def build(paths: list[Path], work: Path, n_per_slice: int, clock: Clock) -> None:
+    manifest = read_inputs(tuple(str(path) for path in paths))
+    with clock.phase("the rest"):
+        for record in manifest.records:
+            read = ReadTask(record=record, config=GridConfig())
+            compact_slice(CompactTask(read=read, path=work / "grids" / f"{record.slug}.zarr"))
+    # The catalogue, out of the clock; grids that stand are kept.
+    stbuild = [sys.executable, "-m", "stbuild", "compact", *map(str, paths), "-q"]
+    subprocess.run([*stbuild, "-o", str(work / "grids")], check=True, stdout=subprocess.DEVNULL)
+    with clock.phase("the rest"):
+        inputs = gather_inputs(work / "grids", ShardConfig(n_per_slice=n_per_slice), None)
+        build_corpus(inputs, work / "corpus", run_loop)
+
+
+def floors(paths: list[Path], work: Path) -> dict[str, float]:
+    """Return the CPU seconds that libraries alone take for the bytes of a corpus."""
+    corpus = open_corpus(work / "corpus")
+    shards = [work / "corpus" / shard.path for shard in corpus.document.shards]
+    size, n = sum(path.stat().st_size for path in shards), len(corpus.index("train"))
+    from stbuild.corpus.samples import decode_patch
+    from stbuild.corpus.tar import unpack_sample
+
+    raw, index = shards[0].read_bytes(), corpus.index("train")
+    some = []
+    for offset, length in zip(index.offset[:200].tolist(), index.size[:200].tolist(), strict=True):
+        some.append(decode_patch(unpack_sample(raw[offset : offset + length], "")[1], "").counts)
+    found = {}
+    blosc.use_threads = False
+    start = process_time()
+    for counts in some:
+        blosc.compress(counts, b"zstd", 1, blosc.BITSHUFFLE, 2**18)
+    found["zstd of the patches"] = (process_time() - start) / len(some) * n
+    start = process_time()
+    for counts in some:
+        hashlib.sha256(counts.data).digest()
+    found["SHA-256 of their counts"] = (process_time() - start) / len(some) * n
+    start = process_time()
+    for _ in range(5):  # sample, part, check, shard, read-back
+        hashlib.sha256(raw).digest()
+    found["SHA-256 of their files, five times"] = (process_time() - start) / len(raw) * size
+    moved = n * some[0].nbytes * 2 + 4 * size
+    found["moving their bytes once in, once out"] = moved / memcpy_speed() / 1e9
+    found["inflating the counts of the slices"] = inflate_seconds(paths)
+    return found
+
+
+def inflate_seconds(paths: list[Path]) -> float:
+    """Return what zlib alone takes for the sparse counts, deflated again in one piece each."""
+    import h5py
+
+    spent = 0.0
+    for path in paths:
+        with h5py.File(path) as file:
+            pieces = [
+                gzip.compress(file[f"X/{name}"][:].tobytes(), 4) for name in ("data", "indices")
+            ]
+        start = process_time()
+        for piece in pieces:
+            gzip.decompress(piece)
+        spent += process_time() - start
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--n-per-slice", type=int, default=500)
+    options = parser.parse_args()
+    clock = Clock()
+    clock.seconds["start: interpreters and imports of three processes"] = start_seconds()
+    for place, name in PHASES.items():
+        clock.watch(place, name)
+    with tempfile.TemporaryDirectory(prefix="stcorpus-profile-") as folder:
+        build(options.paths, Path(folder), options.n_per_slice, clock)
+        least = floors(options.paths, Path(folder))
+    for title, rows in (("phase", clock.seconds), ("floor", least)):
+        total = sum(rows.values())
+        lines = [f"| {title} | CPU s | share |", "|---|---|---|"]
+        lines += [f"| {k} | {v:.2f} | {v / total:.0%} |" for k, v in rows.items()]
+        print("\n".join([*lines, f"| together | {total:.2f} | |", ""]))  # noqa: T201 - the result
+
+
+if __name__ == "__main__":
+    main()
