@@ -292,19 +292,6 @@ def test_real_gene_lists_are_of_the_species_that_their_readme_says(shared_data):
 
 
 PARTS = ("A", "ENS", "G", "NEG", "PRB", "ERCC-", "00001", "12345678901", "Blank", "BLANK_", "x")
-    "A",
-    "ENS",
-    "G",
-    "NEG",
-    "PRB",
-    "ERCC-",
-    "00001",
-    "12345678901",
-    "Blank",
-    "BLANK_",
-    "x",
-    "1",
-)
 
 
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("".join))
