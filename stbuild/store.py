@@ -2,7 +2,7 @@
 
 A deleted chunk reads as zeros without an error and Blosc misses bit flips, so every chunk carries
 a CRC32C, empty chunks are written, and every file stands in the inventory with its digest. One
-task owns one store. How arrays become chunks is in :mod:`stbuild.chunks`.
+task owns one store. Its arrays are made in :mod:`stbuild.grid_arrays`.
 """
 
 import os
@@ -17,16 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from stbuild.chunks import (
-    CHUNK,
-    Counts,
-    Layout,
-    read_small,
-    write_group,
-    write_json,
-    write_shard,
-    write_small,
-)
+from stbuild.chunks import CHUNK, Counts, read_small
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_file
 from stbuild.corpus.documents import Document, FileEntry, Sha256, read_document
@@ -34,14 +25,10 @@ from stbuild.corpus.durable import PARTIAL, guard_disk, sync_directory
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical, load_strict
 from stbuild.counts import as_csr
+from stbuild.grid_arrays import write_arrays
 from stbuild.grids import Box, Grid, GridMeta, Members, Region, Sites
 
 INVENTORY: Final = "inventory.json"
-_BLOSC_BLOCK: Final = 2**19
-"""Blosc block of the counts. Measured on a chunk of 64 sites x 20,000 genes against Blosc's own
-choice: 2.9 ms instead of 4.5 to encode, 1.4 instead of 2.7 to decode, 6 % smaller."""
-_SHARD_BYTES: Final = 128 * 2**20
-"""Largest decoded Zarr shard: one per slice up to this size, squarish blocks beyond it."""
 _READ_BYTES: Final = 64 * 2**20
 """Dense counts that are decoded at a time."""
 
@@ -81,7 +68,7 @@ def _write(path: Path, grid: Grid, fingerprint: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        _write_arrays(temporary, grid)
+        write_arrays(temporary, grid)
         files = tuple(_entries(temporary))
         inventory = Inventory(fingerprint=fingerprint, content=grid.meta.content, files=files)
         (temporary / INVENTORY).write_bytes(inventory.to_bytes())
@@ -114,80 +101,6 @@ def _entries(root: Path) -> Iterator[FileEntry]:
         if file.is_file() and file.name != INVENTORY:
             path = file.relative_to(root).as_posix()
             yield FileEntry(path=path, bytes=file.stat().st_size, sha256=sha256_file(file))
-
-
-def _write_arrays(path: Path, grid: Grid) -> None:
-    H, W = grid.meta.shape
-    write_group(path, {"stcorpus": grid.meta.model_dump(mode="json")})
-    dtype = np.dtype(np.uint16 if grid.meta.max_count <= np.iinfo(np.uint16).max else np.uint32)
-    _write_counts(path / "counts", grid, dtype)
-    cells = {
-        "total": (grid.totals, np.uint32, 0),
-        "spot": (np.arange(len(grid.barcodes)), np.int32, -1),
-        "label": (grid.labels, np.int16, -1),
-    }
-    for name, (values, kind, empty) in cells.items():
-        dense = np.full((H, W), empty, kind)
-        dense[grid.rows, grid.cols] = values
-        write_small(path / name, dense, ("row", "col"))
-    write_small(path / "xy", grid.xy, ("spot", "axis"))
-    write_small(path / "barcodes", _pack_text(grid.barcodes), ("byte",))
-    write_small(path / "genes", _pack_text(grid.genes), ("byte",))
-    if grid.members is not None:
-        write_small(path / "members", _pack_text(grid.members.barcodes), ("byte",))
-        write_small(path / "member_spots", grid.members.spots, ("member",))
-
-
-def _shard_shape(H: int, W: int, cell_bytes: int) -> tuple[int, int]:
-    """Return rows and columns of a Zarr shard: the whole grid, or squarish blocks of it."""
-    cells = max(CHUNK * CHUNK, _SHARD_BYTES // max(1, cell_bytes))
-    height, width = -(-H // CHUNK) * CHUNK, -(-W // CHUNK) * CHUNK
-    if height * width > cells:
-        side = max(CHUNK, int(cells**0.5) // CHUNK * CHUNK)
-        width = min(width, side)
-        height = min(height, max(CHUNK, cells // width // CHUNK * CHUNK))
-    return height, width
-
-
-def _write_counts(folder: Path, grid: Grid, dtype: np.dtype[Any]) -> None:
-    (H, W), K = grid.meta.shape, grid.meta.n_genes
-    layout = Layout(
-        shape=(H, W, K),
-        dtype=dtype,
-        dimensions=("row", "col", "gene"),
-        block=_BLOSC_BLOCK,
-        shard=_shard_shape(H, W, K * dtype.itemsize),
-    )
-    write_json(folder, layout.document())
-    height, width = layout.shard or (H, W)
-    for top in range(0, H, height):
-        for left in range(0, W, width):
-            path = folder / "c" / str(top // height) / str(left // width) / "0"
-            write_shard(path, layout, (top, left), lambda row, col: _dense(grid, row, col, dtype))
-
-
-def _dense(grid: Grid, top: int, left: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """Return the (8, 8, K) counts of a chunk; None where it holds no spot."""
-    counts, K = grid.counts, grid.meta.n_genes
-    dense: NDArray[Any] | None = None
-    for row in range(top, min(top + CHUNK, grid.meta.shape[0])):
-        first, last = np.searchsorted(grid.rows, [row, row + 1])
-        edges = np.searchsorted(grid.cols[first:last], [left, left + CHUNK])
-        spots = np.arange(*(first + edges))
-        if not spots.size:
-            continue
-        dense = np.zeros((CHUNK, CHUNK, K), dtype) if dense is None else dense
-        starts = counts.indptr[spots[0] : spots[-1] + 2]
-        cells = (row - top) * CHUNK + grid.cols[spots].astype(np.int64) - left
-        part = np.s_[int(starts[0]) : int(starts[-1])]
-        flat = np.repeat(cells * K, np.diff(starts)) + counts.indices[part]
-        dense.reshape(-1)[flat] = counts.data[part]
-    return dense
-
-
-def _pack_text(lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Return ids as UTF-8 bytes, each ended by a newline (ids hold no control characters)."""
-    return np.frombuffer("".join(f"{line}\n" for line in lines).encode(), np.uint8)
 
 
 def _unpack_text(packed: NDArray[np.uint8]) -> list[str]:

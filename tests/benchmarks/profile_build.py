@@ -38,7 +38,7 @@ PHASES: Final = {
     "stbuild.reading:take_in": "read: genes and spots kept",
     "stbuild.compact:build_grid": "grid: place the spots",
     "stbuild.placing:_counts_digest": "grid: SHA-256 of the counts",
-    "stbuild.store:_dense": "grid: sparse to dense",
+    "stbuild.grid_arrays:_dense": "grid: sparse to dense",
     "stbuild.chunks:Layout.encode": "grid: zstd",
     "stbuild.compact:write_grid": "grid: files, SHA-256, fsync",
     "stbuild.chunks:Layout.decode": "cut: decode the grid",

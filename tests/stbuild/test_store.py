@@ -47,7 +47,7 @@ def test_large_counts_are_stored_in_32_bits(tmp_path, grid):
 def test_a_grid_in_several_zarr_shards_reads_back_the_same(
     tmp_path, grid, monkeypatch, cells, n_shards
 ):
-    monkeypatch.setattr("stbuild.store._SHARD_BYTES", cells * 40 * 2)
+    monkeypatch.setattr("stbuild.grid_arrays._SHARD_BYTES", cells * 40 * 2)
     monkeypatch.setattr("stbuild.store._READ_BYTES", 8 * 18 * 40 * 2)
     path = tmp_path / "blocks.zarr"
     write_grid(path, grid, "0" * 64)
