@@ -124,7 +124,7 @@ def read_element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - any ki
         return _read_any(node) if plain is None else plain
     except Exception as error:  # noqa: BLE001 - a foreign file can make a library raise anything
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
-        what = f"it cannot be read: {said}"
+        what = f"cannot read it: {said}"
         raise SourceFaultError("B079", node.name, what, _FIX) from None
 
 

@@ -51,5 +51,5 @@ def test_other_columns_are_left_to_anndata(path):
 def test_bad_categories_are_refused(path, name, values):
     with h5py.File(path, "r+") as file:
         file[f"obs/class/{name}"][...] = values
-    with h5py.File(path) as file, pytest.raises(SourceFaultError, match="cannot be read"):
+    with h5py.File(path) as file, pytest.raises(SourceFaultError, match="cannot read it"):
         read_element(file["obs"], "class")
