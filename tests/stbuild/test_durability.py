@@ -105,7 +105,7 @@ def check_crash_points(files, tmp_path, reference, stride):
 
 
 def test_dying_at_sampled_file_system_events_loses_nothing(slice_files, tmp_path, reference):
-    assert check_crash_points(slice_files, tmp_path, reference, stride=17) > 20
+    assert check_crash_points(slice_files, tmp_path, reference, stride=13) > 20
 
 
 @pytest.mark.slow
