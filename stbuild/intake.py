@@ -124,7 +124,8 @@ def take_in(
         pitch_um=raw.pitch_um,
         labels=None if labels is None else [labels[i] for i in kept.tolist()],
         sources=describe_files(record, raw.files),
-        ledger=ledger,
+        # In the order in which a child process hands it over: a grid's bytes hold it.
+        ledger=dict(sorted(ledger.items())),
         notices=(
             *raw.notices,
             *places.notices,

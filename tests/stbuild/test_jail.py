@@ -36,6 +36,8 @@ def test_a_slice_read_by_a_child_is_the_slice_read_here(path, tmp_path):
             assert list(getattr(read, name)) == list(getattr(here, name)), name
         for name in ("sources", "ledger", "notices", "unit", "um_per_unit", "pitch_um"):
             assert getattr(read, name) == getattr(here, name), name
+        # A grid's bytes hold it as it is.
+        assert list(read.ledger) == list(here.ledger)
     assert not list(tmp_path.iterdir())
 
 
