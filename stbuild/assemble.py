@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +30,7 @@ from stbuild.leakage.documents import LEAKAGE_JSON
 from stbuild.shards import ShardPlan, plan_digest
 from stbuild.splits import evaluation_splits
 from stbuild.store import StoredGrid
-
-_TOOLS: Final = ("numpy", "numcodecs", "zarr", "pyarrow", "anndata", "h5py", "scipy", "stcorpus")
-"""Packages whose versions decide bytes; they stand in the lock."""
+from stbuild.tools import tool_versions
 
 LOCKED: Final = (
     "slug", "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
@@ -123,7 +120,7 @@ def make_tables(
         labels=inputs.labels,
         shards=tuple(LockedShard(path=s.path, sha256=s.sha256, content=s.content) for s in shards),
         plan=plan_digest(plans),
-        tools={name: version(name) for name in _TOOLS},
+        tools=tool_versions(),
     )
     panels = {
         meta.slug: inputs.vocabulary_of(meta.slug).locate(genes)[1]

@@ -27,9 +27,9 @@ from stbuild.corpus.reader import open_corpus
 from stbuild.earlier import Earlier
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import require_no_leak
-from stbuild.parts import PartRecord, PartTask, cut_part, read_part
+from stbuild.parts import PartRecord, PartTask, cut_part, read_part, write_vocabulary
 from stbuild.pipeline import Runner
-from stbuild.shards import Member, ShardTask, plan_shards, write_shard
+from stbuild.shards import Member, plan_shards, shard_task, write_shard
 from stbuild.slices import Notice
 from stbuild.workspace import clear_scratch, describe_difference, hold_folder, refuse_difference
 
@@ -96,9 +96,7 @@ def build_corpus(
         )
         entries = {} if earlier is None else earlier.take_over(out)
         tasks = [
-            ShardTask(
-                plan=plan, root=out.absolute(), work=work.absolute(), fingerprint=inputs.fingerprint
-            )
+            shard_task(plan, out, work, inputs.fingerprint)
             for plan in plans
             if plan.path not in entries
         ]
@@ -207,19 +205,21 @@ def cut_parts(
     StError
         Any problem of a slice, all at once.
     """
+    metas = [meta for meta in inputs.metas if inputs.growth.generation(meta.slug) >= known]
+    generations = {inputs.growth.generation(meta.slug) for meta in metas}
+    genes = {g: write_vocabulary(work, inputs.vocabulary.first(g)) for g in sorted(generations)}
     tasks = [
         PartTask(
             slug=meta.slug,
             grid=inputs.grid_path(meta.slug),
             folder=(work / "parts").absolute(),
             split=inputs.split_of[meta.slug],
-            vocabulary=inputs.vocabulary_of(meta.slug),
+            vocabulary=genes[inputs.growth.generation(meta.slug)],
             labels=inputs.labels,
             config=inputs.config,
             fingerprint=inputs.fingerprint,
         )
-        for meta in inputs.metas
-        if inputs.growth.generation(meta.slug) >= known
+        for meta in metas
     ]
     outcomes = runner(cut_part, tasks, started("slices", len(tasks)))
     if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:

@@ -25,6 +25,7 @@ from stbuild.corpus.names import slugify
 from stbuild.fetch.command import fetch
 from stbuild.options import (
     model_options,
+    open_workers,
     pick_fields,
     resolve_config,
     resolve_given,
@@ -95,7 +96,6 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
 
     Example: stbuild plan my/*.h5ad spaceranger/sample1 --label layer --report qc.html
     """
-    from stbuild.pipeline import open_runner
     from stbuild.preview import plan_slice, plan_tasks, shared_genes
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
@@ -107,7 +107,7 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
     tasks = plan_tasks(
         manifest, grid, shard, table=table, limits=limits, pictures=flags["report"] is not None
     )
-    with open_runner(flags["jobs"], flags["scheduler"]) as runner, screen.progress() as start:
+    with open_workers(flags, screen.say) as runner, screen.progress() as start:
         outcomes = runner(plan_slice, tasks, start("slices", len(tasks)))
     plans = [outcome.result for outcome in outcomes if outcome.result is not None]
     screen.notices(notice for item in plans for notice in item.notices)
@@ -166,12 +166,11 @@ def compact(inputs: tuple[str, ...], output: str, **flags: Any) -> None:
     Example: stbuild compact my/*.h5ad -o grids/ --label layer -j 2
     """
     from stbuild.compact import compact as run_compact
-    from stbuild.pipeline import open_runner
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     manifest, base, limits = _gather(inputs, PAPER_GRID if flags["preset"] else {}, flags)
     table = None if flags["gene_table"] is None else Path(flags["gene_table"])
-    with open_runner(flags["jobs"], flags["scheduler"]) as runner, screen.progress() as start:
+    with open_workers(flags, screen.say) as runner, screen.progress() as start:
         done = start("slices", len(manifest.records))
         summary = run_compact(
             manifest, base, Path(output), runner, table=table, limits=limits,
@@ -232,7 +231,6 @@ def shard(grids: str, output: str, **flags: Any) -> None:
     from stbuild.corpus.reader import open_corpus
     from stbuild.extension import extend_config, gather_extension
     from stbuild.inputs import gather_inputs
-    from stbuild.pipeline import open_runner
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     preset = PAPER_SHARDS if flags["preset"] else {}
@@ -250,7 +248,7 @@ def shard(grids: str, output: str, **flags: Any) -> None:
         given = resolve_given(preset, manifest, flags["config"], pick_fields(ShardConfig, flags))
         config = extend_config(base, given)
         inputs, earlier = gather_extension(Path(grids), base, config, genes, **mixed)
-    with open_runner(flags["jobs"], flags["scheduler"]) as runner, screen.progress() as start:
+    with open_workers(flags, screen.say) as runner, screen.progress() as start:
         summary = build_corpus(inputs, Path(output), runner, earlier=earlier, started=start)
     screen.notices(summary.notices)
     document, size = summary.document, format_size(summary.n_bytes)

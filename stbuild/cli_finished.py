@@ -9,7 +9,9 @@ import rich_click as click
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.options import (
+    cluster_config_option,
     model_options,
+    open_workers,
     pick_fields,
     resolve_config,
     shared_options,
@@ -106,6 +108,7 @@ def diff(first: str, second: str, **flags: Any) -> None:
 @click.option("--grids", type=click.Path(), help="Folder of the grids \\[default: OUTPUT-grids].")
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Re-check every claim of the rebuilt corpus.")  # fmt: skip
+@cluster_config_option
 @worker_options
 @shared_options
 def rebuild(lock: str, output: str, sources: str, grids: str | None, **flags: Any) -> None:
@@ -114,14 +117,13 @@ def rebuild(lock: str, output: str, sources: str, grids: str | None, **flags: An
     Example: stbuild rebuild corpus.lock.json --sources data/ -o again/ -j 2
     """
     from stbuild.jail import Limits
-    from stbuild.pipeline import open_runner
     from stbuild.rebuild import rebuild_corpus
     from stbuild.verify import verify_corpus
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     out = Path(output)
     between = Path(grids) if grids else out.with_name(f"{out.name}-grids")
-    with open_runner(flags["jobs"], flags["scheduler"]) as runner, screen.progress() as start:
+    with open_workers(flags, screen.say) as runner, screen.progress() as start:
         report = rebuild_corpus(
             Path(lock), Path(sources), out, between, runner, limits=Limits(), started=start
         )
@@ -143,6 +145,7 @@ def rebuild(lock: str, output: str, sources: str, grids: str | None, **flags: An
 @click.option("--grids", required=True, type=click.Path(), help="Grids that it was built from.")
 @click.option("--vocabulary", type=click.Path(),
               help="The genes that were given to `shard`, if their table is damaged.")  # fmt: skip
+@cluster_config_option
 @worker_options
 @shared_options
 def repair(corpus: str, grids: str, vocabulary: str | None, **flags: Any) -> None:
@@ -151,12 +154,11 @@ def repair(corpus: str, grids: str, vocabulary: str | None, **flags: Any) -> Non
     Example: stbuild repair train/ --grids grids/
     """
     from stbuild.genes import read_vocabulary
-    from stbuild.pipeline import open_runner
     from stbuild.repair import repair_corpus
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     given = None if vocabulary is None else read_vocabulary(Path(vocabulary))
-    with open_runner(flags["jobs"], flags["scheduler"]) as runner, screen.progress() as start:
+    with open_workers(flags, screen.say) as runner, screen.progress() as start:
         report = repair_corpus(Path(corpus), Path(grids), runner, given, started=start)
     mended = [*report.shards, *report.tables]
     lines = [f"{path}: written again, the bytes of corpus.json" for path in mended]

@@ -25,7 +25,7 @@ from stbuild.provenance import changed_files
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
 from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
-from stbuild.workspace import clear_scratch, hold_folder, refuse_difference
+from stbuild.workspace import clear_scratch, hold_folder, holder_of, refuse_difference
 
 _SAID: Final = (
     "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
@@ -49,6 +49,11 @@ class CompactTask:
     def name(self) -> str:
         """Id of the slice, for messages."""
         return self.record.name
+
+    @property
+    def mark(self) -> Path:
+        """File of the run that a worker must see."""
+        return holder_of(self.path.parent / names.WORK_DIR)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,24 @@ A default stands in one place only, the model's field; so does the text of ``--h
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import rich_click as click
 from pydantic import BaseModel
 
 from stbuild.corpus.documents import read_config
 from stbuild.corpus.errors import BadUsageError, Problem
+
+if TYPE_CHECKING:
+    from stbuild.pipeline import Runner
+    from stbuild.slurm_config import SlurmConfig
+
+_SLURM: Final = "slurm"
+"""Table of a configuration file that says where tasks run."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,6 +68,18 @@ def shared_options(command: Command) -> Command:
 def worker_options(command: Command) -> Command:
     """Add the options that say where tasks run; they never change a byte."""
     for option in (
+        click.option(
+            "--worker-wait",
+            type=click.FloatRange(min=1),
+            default=600,
+            show_default=True,
+            help="Seconds that a cluster may have no worker before the run gives up.",
+        ),
+        click.option(
+            "--cluster",
+            type=click.Choice(["slurm"]),
+            help="Start workers as jobs there, as the table \\[slurm] of --config says.",
+        ),
         click.option("--scheduler", help="Address of a running Dask scheduler, tcp://HOST:PORT."),
         click.option(
             "-j",
@@ -74,9 +94,59 @@ def worker_options(command: Command) -> Command:
     return command
 
 
+def cluster_config_option(command: Command) -> Command:
+    """Add ``--config`` to a command that has no configuration but its workers'."""
+    text = "TOML file with a table \\[slurm], for --cluster."
+    return click.option("--config", type=click.Path(), help=text)(command)
+
+
+@contextmanager
+def open_workers(flags: dict[str, Any], say: Callable[[str], None]) -> "Iterator[Runner]":
+    """Give the runner that the options of :func:`worker_options` name.
+
+    Raises
+    ------
+    BadUsageError
+        Options that exclude each other, or no table ``[slurm]``.
+    """
+    from stbuild.pipeline import Patience, Workers, open_runner
+
+    if flags["cluster"] and flags["scheduler"]:
+        raise _usage("--cluster and --scheduler", "both say where tasks run", "give one of them")
+    workers = Workers(
+        jobs=flags["jobs"],
+        scheduler=flags["scheduler"],
+        slurm=_slurm_config(flags["config"]) if flags["cluster"] else None,
+        patience=Patience(worker=flags["worker_wait"]),
+    )
+    with open_runner(workers=workers, say=say) as runner:
+        yield runner
+
+
+def _slurm_config(path: str | None) -> "SlurmConfig":
+    from stbuild.slurm_config import SlurmConfig
+
+    table = {} if path is None else _load_toml(path).get(_SLURM)
+    if not isinstance(table, dict) or path is None:
+        what = "it needs a table [slurm] in the file of --config"
+        fix = 'write one, with memory = "8GiB" and jobs = 4 at least'
+        raise _usage("--cluster slurm", what, fix)
+    config: SlurmConfig = read_config(SlurmConfig, table, f"{path}: [slurm]")
+    return config
+
+
+def _usage(subject: str, what: str, fix: str) -> BadUsageError:
+    return BadUsageError(Problem(code="B111", subject=subject, what=what, fix=fix))
+
+
 def _read_toml(path: str | None) -> dict[str, Any]:
+    """Return what a file says of bytes: without the table that says where tasks run."""
     if path is None:
         return {}
+    return {name: value for name, value in _load_toml(path).items() if name != _SLURM}
+
+
+def _load_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ A part is a pure function of grid, vocabulary and configuration; its record is w
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
@@ -25,13 +26,15 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import IntegrityError, Problem
-from stbuild.corpus.jsonio import dump_canonical
+from stbuild.corpus.jsonio import dump_canonical, load_strict
 from stbuild.corpus.samples import Patch, WholeSlice, encode_patch, encode_whole
 from stbuild.corpus.tar import pack_sample
 from stbuild.cutting import cut_slice
 from stbuild.genes import Vocabulary
+from stbuild.parcels import Parcel, write_parcel
 from stbuild.patches import whole_sample
 from stbuild.store import StoredGrid
+from stbuild.workspace import holder_of
 
 
 class Sample(Document):
@@ -79,8 +82,8 @@ class PartTask:
     grid: Path
     folder: Path
     """Scratch folder of the parts."""
-    vocabulary: Vocabulary
-    """As it was when the slice came."""
+    vocabulary: Parcel
+    """Genes as they were when the slice came, from :func:`write_vocabulary`."""
     labels: tuple[str, ...]
     config: ShardConfig
     fingerprint: str
@@ -92,6 +95,11 @@ class PartTask:
         return self.slug
 
     @property
+    def mark(self) -> Path:
+        """File of the run that a worker must see."""
+        return holder_of(self.folder.parent)
+
+    @property
     def data(self) -> Path:
         """File with the encoded samples."""
         return self.folder / f"{self.slug}.bin"
@@ -100,6 +108,19 @@ class PartTask:
     def record(self) -> Path:
         """File with the record."""
         return self.folder / f"{self.slug}.json"
+
+
+def write_vocabulary(work: Path, vocabulary: Vocabulary) -> Parcel:
+    """Lay a vocabulary down for the tasks of a run, in its scratch folder."""
+    value = {"genes": vocabulary.genes, "earlier": vocabulary.earlier}
+    name = f"genes-{len(vocabulary.earlier)}.json"
+    return write_parcel(work, name, dump_canonical(value))
+
+
+@lru_cache(maxsize=2)
+def _read_vocabulary(parcel: Parcel) -> Vocabulary:
+    value = load_strict(parcel.read(), str(parcel.path))
+    return Vocabulary(tuple(value["genes"]), tuple(value["earlier"]))
 
 
 def cut_part(task: PartTask) -> bool:
@@ -146,7 +167,7 @@ def _is_whole(data: Path, record: PartRecord) -> bool:
 
 def _encode(grid: StoredGrid, task: PartTask, samples: list[PartSample]) -> Iterator[bytes]:
     """Yield the tar blocks of every sample and note each in `samples`."""
-    config, vocabulary = task.config, task.vocabulary
+    config, vocabulary = task.config, _read_vocabulary(task.vocabulary)
     offset = 0
     for window, patch in cut_slice(grid, vocabulary, task.labels, config):
         blocks = pack_sample(patch.meta.key, encode_patch(patch, config.codec))

@@ -1,16 +1,16 @@
 """Running independent tasks: in a plain loop, in local processes, or on a Dask cluster.
 
 Tasks are pure functions that publish by rename, since Dask may run one more than once. Every task
-is tried; the errors of all of them are reported together. Only this module touches Dask.
+is tried; the errors of all of them are reported together. Dask itself is in `dask_runner`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from stbuild.corpus.errors import PlatformError, Problem, RemoteError, StError
+from stbuild.corpus.errors import PlatformError, Problem, StError
+from stbuild.slurm_config import SlurmConfig
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -22,6 +22,18 @@ class Outcome(Generic[Result]):
 
     result: Result | None
     error: StError | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a cluster may do nothing, in seconds."""
+
+    worker: float = 600.0
+    """Without any worker."""
+    scheduler: float = 60.0
+    """Without an answer of the scheduler."""
+    look: float = 5.0
+    """Between two looks at them."""
 
 
 class Runner(Protocol):
@@ -56,96 +68,65 @@ def run_loop(
     return outcomes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Where tasks run; nothing here changes a byte."""
+
+    jobs: int = 1
+    """1: a plain loop; more: that many local processes, on loopback only."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler; goes before `jobs`."""
+    slurm: SlurmConfig | None = None
+    """Jobs of a SLURM cluster; goes before `jobs`."""
+    patience: Patience = field(default_factory=Patience)
+
+
 @contextmanager
-def open_runner(jobs: int, scheduler: str | None) -> Iterator[Runner]:
+def open_runner(
+    jobs: int = 1,
+    scheduler: str | None = None,
+    *,
+    workers: Workers | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Iterator[Runner]:
     """Give a runner for the time of a build, and end whatever it started.
 
     Parameters
     ----------
-    jobs
-        1: a plain loop; more: that many local worker processes, on loopback only.
-    scheduler
-        Address of a running Dask scheduler, such as ``tcp://127.0.0.1:8786``; takes precedence.
+    jobs, scheduler
+        In short, for :class:`Workers`.
+    workers
+        Where tasks run, in full.
+    say
+        Told that a cluster has no workers yet.
 
     Raises
     ------
+    BadUsageError
+        No such scheduler address.
     RemoteError
-        The scheduler does not answer.
+        The scheduler does not answer, or SLURM takes no job.
+    PlatformError
+        A package is missing.
     """
-    if scheduler is None and jobs == 1:
+    told = workers or Workers(jobs=jobs, scheduler=scheduler)
+    if told.scheduler is None and told.slurm is None and told.jobs == 1:
         yield run_loop
         return
     try:
-        from distributed import Client, LocalCluster
+        from stbuild.dask_runner import open_dask
     except ImportError as error:
-        raise PlatformError(
-            Problem(
-                code="E009",
-                subject="Dask",
-                what=f"several workers need it, but {error}",
-                fix="pip install 'stcorpus[build]', or use -j 1",
-            )
-        ) from error
-    if scheduler is not None:
-        with _connect(Client, scheduler) as client:
-            yield partial(_run_dask, client)
-        return
-    with (
-        LocalCluster(
-            n_workers=jobs,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            # With None its HTTP server would listen on every address of the machine, port 8787.
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield partial(_run_dask, client)
+        raise _missing(error) from error
+    with open_dask(told, say) as runner:
+        yield runner
 
 
-def _connect(client_type: Any, address: str) -> Any:  # noqa: ANN401 - distributed is untyped
-    try:
-        return client_type(address, timeout="20s")
-    except (OSError, ValueError) as error:
-        raise RemoteError(
-            Problem(
-                code="P02",
-                subject=f"scheduler '{address}'",
-                what=f"no answer: {str(error)[:160]}",
-                fix="start it with `dask scheduler --host 127.0.0.1`, or use -j N",
-            )
-        ) from error
-
-
-def _run_dask(
-    client: Any,  # noqa: ANN401 - distributed is untyped
-    function: Callable[[Any], Any],
-    tasks: Sequence[Any],
-    done: Callable[[], None],
-) -> list[Outcome[Any]]:
-    from distributed import KilledWorker, as_completed
-
-    futures = [client.submit(attempt, function, task, pure=False, retries=2) for task in tasks]
-    position = {future.key: i for i, future in enumerate(futures)}
-    outcomes: list[Outcome[Any] | None] = [None] * len(tasks)
-    for future in as_completed(futures):
-        i = position[future.key]
-        try:
-            outcomes[i] = future.result()
-        except KilledWorker:
-            outcomes[i] = Outcome(None, _killed(tasks[i]))
-        done()
-    return [outcome for outcome in outcomes if outcome is not None]
-
-
-def _killed(task: object) -> StError:
-    return RemoteError(
+def _missing(error: ImportError) -> PlatformError:
+    return PlatformError(
         Problem(
-            code="P04",
-            subject=f"task {getattr(task, 'name', task)!s:.80}",
-            what="its worker died four times while it ran (killed, or out of memory)",
-            fix="run the same command again with -j 1 to see why; finished work is kept",
+            code="E009",
+            subject="Dask",
+            what=f"several workers need it, but {error}",
+            fix="pip install 'stcorpus[build]', or use -j 1",
         )
     )

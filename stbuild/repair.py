@@ -35,7 +35,7 @@ from stbuild.genes import Vocabulary
 from stbuild.growth import GIVEN, Growth, locked_growth, part_given
 from stbuild.inputs import BuildInputs, gather_inputs
 from stbuild.pipeline import Runner
-from stbuild.shards import ShardTask, plan_shards, write_shard
+from stbuild.shards import plan_shards, shard_task, write_shard
 from stbuild.workspace import clear_scratch, hold_folder
 
 
@@ -120,12 +120,7 @@ def _mend(
     plans = plan_shards(list_members(inputs, parts), inputs.config)
     bad = {shard.path for shard in shards}
     tasks = [
-        ShardTask(
-            plan=plan,
-            root=(work / "mended").absolute(),
-            work=work.absolute(),
-            fingerprint=inputs.fingerprint,
-        )
+        shard_task(plan, work / "mended", work, inputs.fingerprint)
         for plan in plans
         if plan.path in bad
     ]

@@ -12,11 +12,23 @@ from typing import Literal, NamedTuple
 
 from stbuild.corpus import names
 from stbuild.corpus.digests import chain_digest, sha256_file, sha256_json
-from stbuild.corpus.documents import Document, Kind, Sha256, ShardConfig, ShardEntry, read_document
+from stbuild.corpus.documents import (
+    Count,
+    Document,
+    Kind,
+    Sha256,
+    ShardConfig,
+    ShardEntry,
+    SplitName,
+    read_document,
+)
 from stbuild.corpus.durable import write_durable
+from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.tar import END
 from stbuild.draws import hashed_order
+from stbuild.parcels import Parcel, write_parcel
 from stbuild.parts import PartReader, PartRecord, Sample
+from stbuild.workspace import holder_of
 
 _PATCHES_PER_SLICE_SAMPLE = 64
 """A whole slice weighs about as much as this many patches."""
@@ -133,11 +145,27 @@ class ShardRecord(Document):
     entry: ShardEntry
 
 
+class PlanDocument(Document):
+    """A plan as it lies in scratch for the task that writes the shard."""
+
+    format: Literal["stcorpus/shard-plan"] = "stcorpus/shard-plan"
+    version: Literal[1] = names.VERSION
+    path: str
+    split: SplitName
+    kind: Kind
+    generation: Count
+    licence: str | None
+    slugs: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """One shard to write."""
+    """One shard to write, from :func:`shard_task`."""
 
-    plan: ShardPlan
+    path: str
+    """Of the shard, inside the corpus."""
+    plan: Parcel
     root: Path
     """Corpus folder."""
     work: Path
@@ -147,7 +175,63 @@ class ShardTask:
     @property
     def name(self) -> str:
         """Path of the shard, for messages."""
-        return self.plan.path
+        return self.path
+
+    @property
+    def mark(self) -> Path:
+        """File of the run that a worker must see."""
+        return holder_of(self.work)
+
+
+def shard_task(plan: ShardPlan, root: Path, work: Path, fingerprint: str) -> ShardTask:
+    """Lay a shard's plan down in scratch and return the task that writes the shard.
+
+    Parameters
+    ----------
+    plan
+        The plan; a thousand samples of it weigh half a megabyte, so it does not travel.
+    root, work
+        Corpus folder and its scratch folder.
+    fingerprint
+        Of the whole build.
+
+    Raises
+    ------
+    ResourceError
+        The disk refuses.
+    """
+    document = PlanDocument(
+        path=plan.path,
+        split=plan.split,
+        kind=plan.kind,
+        generation=plan.generation,
+        licence=plan.licence,
+        slugs=tuple(slug for slug, _ in plan.samples),
+        samples=tuple(
+            Sample.model_construct(**{name: getattr(s, name) for name in Sample.model_fields})
+            for _, s in plan.samples
+        ),
+    )
+    raw = dump_canonical(document.model_dump(mode="json"))
+    return ShardTask(
+        path=plan.path,
+        plan=write_parcel(work, f"{Path(plan.path).name}.json", raw),
+        root=root.absolute(),
+        work=work.absolute(),
+        fingerprint=fingerprint,
+    )
+
+
+def _read_plan(task: ShardTask) -> ShardPlan:
+    found = read_document(PlanDocument, task.plan.read(), str(task.plan.path))
+    return ShardPlan(
+        path=found.path,
+        split=found.split,
+        kind=found.kind,
+        generation=found.generation,
+        licence=found.licence,
+        samples=tuple(zip(found.slugs, found.samples, strict=True)),
+    )
 
 
 def write_shard(task: ShardTask) -> ShardEntry:
@@ -160,7 +244,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
     ResourceError
         The disk refuses.
     """
-    plan, path = task.plan, task.root / task.plan.path
+    plan, path = _read_plan(task), task.root / task.path
     keys = sha256_json(list(plan.keys))
     record_path = task.work / "shards" / f"{Path(plan.path).name}.json"
     if record_path.is_file() and path.is_file():
@@ -168,7 +252,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
         same = record.fingerprint == task.fingerprint and record.keys == keys
         if same and sha256_file(path) == record.entry.sha256:
             return record.entry
-    size, digest = write_durable(path, _blocks(task))
+    size, digest = write_durable(path, _blocks(task, plan))
     entry = ShardEntry(
         path=plan.path,
         split=plan.split,
@@ -185,8 +269,8 @@ def write_shard(task: ShardTask) -> ShardEntry:
     return entry
 
 
-def _blocks(task: ShardTask) -> Iterator[bytes]:
+def _blocks(task: ShardTask, plan: ShardPlan) -> Iterator[bytes]:
     with PartReader(task.work / "parts") as reader:
-        for slug, sample in task.plan.samples:
+        for slug, sample in plan.samples:
             yield reader.read(slug, sample)
     yield END

@@ -48,6 +48,11 @@ def hold_folder(root: Path) -> Iterator[Path]:
         lock.release()
 
 
+def holder_of(work: Path) -> Path:
+    """Return the file that says who holds the folder of a scratch folder: there during a run."""
+    return work / _HOLDER
+
+
 def _acquire(lock: FileLock) -> bool:
     try:
         lock.acquire(timeout=1)

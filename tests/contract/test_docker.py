@@ -7,9 +7,13 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.clusters import free_port, kill
+from tests.trees import tree_digests
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[all]'"
@@ -25,13 +29,13 @@ def instructions(name: str) -> list[str]:
 
 
 def extras_of(command: str) -> set[str]:
-    found = re.search(r"'\.\[([a-z,]+)\]'", command)
+    found = re.search(r"'\.\[([a-z0-9,]+)\]'", command)
     assert found, f"no extras in: {command}"
     return set(found.group(1).split(","))
 
 
 def without_extras(command: str) -> str:
-    return re.sub(r"(-e )?'\.\[[a-z,]+\]'", "'.'", command)
+    return re.sub(r"(-e )?'\.\[[a-z0-9,]+\]'", "'.'", command)
 
 
 def test_the_makefile_runs_the_line_of_the_readme():
@@ -104,6 +108,46 @@ def test_compose_publishes_on_loopback_only_and_uses_the_image():
         assert "network_mode" not in service
         assert not service.get("privileged")
     assert "tcp://scheduler:8786" in services["worker"]["command"]
+
+
+@pytest.mark.dist
+def test_the_commands_of_compose_build_what_a_loop_builds(slice_files, tmp_path):
+    """Scheduler, worker and build as in the file, on loopback and a folder instead of a volume."""
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text("utf-8"))["services"]
+    port = str(free_port())
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    started = []
+
+    def words(name):
+        line = [*services[name]["entrypoint"], *services[name]["command"]]
+        assert line[0] == "dask"
+        line = [word.replace("tcp://scheduler", "tcp://127.0.0.1") for word in line]
+        line = ["127.0.0.1" if word == "0.0.0.0" else word for word in line]
+        line = [port if word == "8786" else word.replace(":8786", f":{port}") for word in line]
+        extra = ["--host", "127.0.0.1"] if name == "worker" else []
+        return [sys.executable, "-m", "dask", *line[1:], *extra]
+
+    build = [sys.executable, "-m", "stbuild", "compact", *map(str, slice_files), "--label", "label"]
+    try:
+        for name in ("scheduler", "worker"):
+            with (tmp_path / f"{name}.log").open("wb") as log:
+                started.append(
+                    subprocess.Popen(
+                        words(name), cwd=tmp_path, env=environment, stdout=log, stderr=log,
+                        start_new_session=True,
+                    )
+                )  # fmt: skip
+        for flags in ([], ["--scheduler", f"tcp://127.0.0.1:{port}"]):
+            done = subprocess.run(
+                [*build, "-o", str(tmp_path / f"out{len(flags)}"), *flags],
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    finally:
+        for process in started:
+            kill(process)
+    assert tree_digests(tmp_path / "out2") == tree_digests(tmp_path / "out0")
 
 
 def test_constraints_are_exact_and_bring_no_cuda():
