@@ -34,7 +34,13 @@ from stbuild.options import (
     worker_options,
 )
 from stbuild.publish.command import publish
-from stbuild.publish.push.command import push
+from stbuild.publish.push.command import (
+    object_option,
+    push,
+    push_objects,
+    refuse_url_output,
+    require_objects,
+)
 from stbuild.screen import Screen, format_size
 
 if TYPE_CHECKING:
@@ -158,9 +164,10 @@ def _plan_table(plans: list["SlicePlan"]) -> Table:
 @click.option("--preset", type=click.Choice(["paper"]), help="The paper's literal settings.")
 @click.option("--on-bad", type=click.Choice(["stop", "skip"]), default="stop", show_default=True,
               help="Stop at rejected slices, or leave them out and exit with 4.")  # fmt: skip
+@object_option
 @worker_options
 @shared_options
-def compact(inputs: tuple[str, ...], output: str, **flags: Any) -> None:
+def compact(inputs: tuple[str, ...], output: str, target: str | None, **flags: Any) -> None:
     """Compact slices of a MANIFEST, FILES or FOLDERS into grids (Zarr v3).
 
     Example: stbuild compact my/*.h5ad -o grids/ --label layer -j 2
@@ -168,6 +175,8 @@ def compact(inputs: tuple[str, ...], output: str, **flags: Any) -> None:
     from stbuild.compact import compact as run_compact
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
+    refuse_url_output(output)
+    require_objects(target)
     manifest, base, limits = _gather(inputs, PAPER_GRID if flags["preset"] else {}, flags)
     table = None if flags["gene_table"] is None else Path(flags["gene_table"])
     with open_workers(flags, screen.say) as runner, screen.progress() as start:
@@ -192,6 +201,7 @@ def compact(inputs: tuple[str, ...], output: str, **flags: Any) -> None:
         f"{format_size(sum(r.n_bytes for r in reports))}, {screen.seconds():.1f} s"
     )
     rows = [{k: v for k, v in vars(r).items() if k != "notices"} for r in reports]
+    push_objects(output, target, screen)
     screen.result({"grids": rows, "written": n_new, "rejected": len(summary.rejected)}, lines)
     if summary.rejected:
         error = merge_errors(summary.rejected)
@@ -215,9 +225,10 @@ def compact(inputs: tuple[str, ...], output: str, **flags: Any) -> None:
 @click.option("--mixed-species", is_flag=True, help="Allow human slices beside mouse slices.")
 @click.option("--config", type=click.Path(), help="TOML file with keys of the options above.")
 @click.option("--preset", type=click.Choice(["paper"]), help="The paper's literal settings.")
+@object_option
 @worker_options
 @shared_options
-def shard(grids: str, output: str, **flags: Any) -> None:
+def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     """Write patches of GRIDS into WebDataset shards: a training or an evaluation corpus.
 
     Training: stbuild shard grids/ -o train/ --n-per-slice 200
@@ -233,6 +244,8 @@ def shard(grids: str, output: str, **flags: Any) -> None:
     from stbuild.inputs import gather_inputs
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
+    refuse_url_output(output)
+    require_objects(target)
     preset = PAPER_SHARDS if flags["preset"] else {}
     catalogue = read_catalogue(Path(grids))
     manifest = {"name": slugify(catalogue.name)} | dict(catalogue.shard)
@@ -264,6 +277,7 @@ def shard(grids: str, output: str, **flags: Any) -> None:
             f"{len(document.shards)} shards, {size}, {screen.seconds():.1f} s",
         ]
     value = {k: v for k, v in vars(summary).items() if k not in ("document", "notices")}
+    push_objects(output, target, screen)
     screen.result(value | {"corpus_id": document.corpus_id}, lines)
 
 

@@ -17,6 +17,7 @@ from stbuild.options import (
     shared_options,
     worker_options,
 )
+from stbuild.publish.push.command import refuse_url_output
 from stbuild.screen import Screen, format_size
 
 
@@ -121,7 +122,7 @@ def rebuild(lock: str, output: str, sources: str, grids: str | None, **flags: An
     from stbuild.verify import verify_corpus
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
-    out = Path(output)
+    out = refuse_url_output(output)
     between = Path(grids) if grids else out.with_name(f"{out.name}-grids")
     with open_workers(flags, screen.say) as runner, screen.progress() as start:
         report = rebuild_corpus(

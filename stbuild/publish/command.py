@@ -10,7 +10,7 @@ import rich_click as click
 from stbuild.corpus.documents import read_config
 from stbuild.options import Command, shared_options
 from stbuild.publish.options import PublishOptions
-from stbuild.publish.push.command import push_options, run_push
+from stbuild.publish.push.command import push_options, refuse_url_output, run_push
 from stbuild.screen import Screen, format_size
 
 
@@ -38,7 +38,9 @@ def _said(
 @_said("date")
 @_said("release_version")
 @click.option(
-    "--push", "target", help="Send it on: hf:ORG/NAME, zenodo, zenodo-sandbox; see `stbuild push`."
+    "--push",
+    "target",
+    help="Send it on: hf:ORG/NAME, zenodo, s3://BUCKET/PREFIX ...; see `stbuild push`.",
 )
 @push_options
 @shared_options
@@ -56,6 +58,7 @@ def publish(
     """
     from stbuild.publish.release import publish_release
 
+    refuse_url_output(output)
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     said = {name: flags[name] for name in PublishOptions.model_fields if flags.get(name)}
     if citation is not None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from stbuild.options import shared_options
+from stbuild.publish.push.faults import usage
+from stbuild.publish.push.object_store import is_object_url
 from stbuild.publish.push.options import PushOptions
 from stbuild.publish.push.report import PushReport
 from stbuild.screen import Screen, format_size
@@ -43,23 +45,86 @@ def run_push(release: Path, target: str, screen: Screen, flags: dict[str, Any]) 
     release
         Folder that ``stbuild publish`` wrote.
     target
-        ``hf:ORG/NAME``, ``zenodo`` or ``zenodo-sandbox``.
+        ``hf:ORG/NAME``, ``zenodo``, ``zenodo-sandbox``, or the URL of an object store.
     screen
         Where it is shown.
     flags
         Values of the options.
     """
-    from stbuild.publish.push.run import push_release
-
     fields = ("endpoint", "private", "replace", "deposition", "attempts")
     options = PushOptions(**{name: flags[name] for name in fields if flags.get(name) is not None})
     with screen.progress() as start:
-        report = push_release(
+        report = _sender(target)(
             release, target, dry_run=flags["dry_run"], confirm=flags["confirm"], options=options,
             say=screen.say, started=start,
         )  # fmt: skip
     screen.result(report.as_dict(), describe(report))
     return report
+
+
+def _sender(target: str) -> Callable[..., PushReport]:
+    if is_object_url(target):
+        from stbuild.publish.push.objects import send_folder
+
+        return send_folder
+    from stbuild.publish.push.run import push_release
+
+    return push_release
+
+
+def refuse_url_output(output: str, flag: str = "-o") -> Path:
+    """Return an output folder, if it is one of this machine.
+
+    Raises
+    ------
+    BadUsageError
+        It is a URL.
+    """
+    if "://" not in output:
+        return Path(output)
+    what = f"{output[:120]!r} is no folder: an object store knows no rename, lock or fsync"
+    fix = f"build on a disk ({flag} FOLDER), and send it on when it is whole: --push s3://..."
+    raise usage("P50", "output", what, fix)
+
+
+def object_option(command: Command) -> Command:
+    """Add ``--push`` for folders that are no releases: to object stores alone."""
+    text = "Send it on when it is whole: s3://BUCKET/PREFIX or gs://...; see `stbuild push`."
+    return click.option("--push", "target", help=text)(command)
+
+
+def push_objects(root: str, target: str | None, screen: Screen) -> PushReport | None:
+    """Send a finished folder on, if a target was given, and tell people the outcome.
+
+    Raises
+    ------
+    BadUsageError
+        The target is no object store.
+    """
+    if target is None:
+        return None
+    require_objects(target)
+    from stbuild.publish.push.objects import send_folder
+
+    with screen.progress() as start:
+        report = send_folder(Path(root), target, say=screen.say, started=start)
+    for line in describe(report):
+        screen.say(line)
+    return report
+
+
+def require_objects(target: str | None) -> None:
+    """Refuse, before any work, a target that is no object store.
+
+    Raises
+    ------
+    BadUsageError
+        It is none.
+    """
+    if target is not None and not is_object_url(target):
+        what = f"{target[:120]!r} takes releases alone"
+        fix = "give s3://BUCKET/PREFIX or gs://..., or `stbuild publish` it first"
+        raise usage("P50", "target", what, fix)
 
 
 @click.command()
@@ -68,12 +133,16 @@ def run_push(release: Path, target: str, screen: Screen, flags: dict[str, Any]) 
 @push_options
 @shared_options
 def push(release: Path, target: str, **flags: Any) -> None:
-    """Send a RELEASE to TARGET: hf:ORG/NAME, zenodo or zenodo-sandbox.
+    """Send a RELEASE to TARGET: hf:ORG/NAME, zenodo, zenodo-sandbox, s3://BUCKET/PREFIX, gs://...
 
     The token comes from HF_TOKEN or ZENODO_TOKEN. What has arrived is not sent again. The Hub gets
-    one commit for all files; Zenodo a draft, which is published only with --confirm.
+    one commit for all files; Zenodo a draft, which is published only with --confirm. An object
+    store takes a corpus or a folder of grids too; every object is read back, and corpus.json (or
+    grids.json) comes last, so that its presence means whole there as well.
 
     Example: stbuild push release/ hf:our-lab/our-corpus --dry-run
+
+    And: stbuild push train/ s3://our-bucket/train
     """
     run_push(release, target, Screen(quiet=flags["quiet"], as_json=flags["as_json"]), flags)
 

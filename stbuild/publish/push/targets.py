@@ -81,7 +81,9 @@ def find_target(name: str, options: PushOptions) -> Target:
     found = _HUB.fullmatch(name)
     if found is None and name not in _ENDPOINTS:
         what = f"{name[:120]!r} is no target"
-        raise usage("P50", "target", what, "name hf:ORG/NAME, zenodo or zenodo-sandbox")
+        raise usage(
+            "P50", "target", what, "name hf:ORG/NAME, zenodo, zenodo-sandbox or s3://BUCKET/PREFIX"
+        )
     default = _ENDPOINTS.get(name) or os.environ.get("HF_ENDPOINT") or HUB_ENDPOINT
     variable = "HF_TOKEN" if found else "ZENODO_TOKEN"
     return Target(
