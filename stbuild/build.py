@@ -31,7 +31,13 @@ from stbuild.parts import PartRecord, PartTask, cut_part, read_part, write_vocab
 from stbuild.pipeline import Runner
 from stbuild.shards import Member, plan_shards, shard_task, write_shard
 from stbuild.slices import Notice
-from stbuild.workspace import clear_scratch, describe_difference, hold_folder, refuse_difference
+from stbuild.workspace import (
+    clear_scratch,
+    describe_difference,
+    hold_folder,
+    refuse_difference,
+    remove_leftovers,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,7 @@ def build_corpus(
             raise merge_errors(errors)
         entries |= {o.result.path: o.result for o in outcomes if o.result is not None}
         shards = [entries[plan.path] for plan in plans]
+        remove_leftovers(out)
         document = publish_corpus(inputs, out, plans, shards, report)
         clear_scratch(out)
     samples = [s for part in parts for s in part.samples if s.kind == "patch"]

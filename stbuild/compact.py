@@ -25,7 +25,13 @@ from stbuild.provenance import changed_files
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
 from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
-from stbuild.workspace import clear_scratch, hold_folder, holder_of, refuse_difference
+from stbuild.workspace import (
+    clear_scratch,
+    hold_folder,
+    holder_of,
+    refuse_difference,
+    remove_leftovers,
+)
 
 _SAID: Final = (
     "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
@@ -253,6 +259,7 @@ def compact(
             for r in reports
         )
         shard: dict[str, Any] = dict(manifest.shard)
+        remove_leftovers(out)
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))

@@ -35,8 +35,8 @@ _SAMPLED: Final = 24
 """Patches that are cut to tell the size of all."""
 _GRID_BYTES_PER_SECOND: Final = 250e6
 """Dense counts that are encoded into a grid, hashed and read again, per second of one core."""
-_BASE_BYTES: Final = 250 * 2**20
-"""A worker with its libraries and nothing read."""
+_BASE_BYTES: Final = 350 * 2**20
+"""A Dask worker with its libraries and nothing read, and what its allocator keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)

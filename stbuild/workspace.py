@@ -41,8 +41,7 @@ def hold_folder(root: Path) -> Iterator[Path]:
         raise _held(root, work / _HOLDER)
     try:
         guard_disk(work, lambda: (work / _HOLDER).write_text(json.dumps({"pid": os.getpid()})))
-        for leftover in sorted(root.rglob(f".*{PARTIAL}*")):
-            _remove(leftover)
+        remove_leftovers(root)
         yield work
     finally:
         lock.release()
@@ -74,6 +73,16 @@ def _held(root: Path, holder: Path) -> ConflictError:
             fix="wait for it, or choose another -o folder",
         )
     )
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what dead runs, and dead workers of this one, left under temporary names.
+
+    A run whose tasks are done calls it again before it says so: a worker that was killed while it
+    wrote left its file, and another wrote the whole one.
+    """
+    for leftover in sorted(root.rglob(f".*{PARTIAL}*")):
+        _remove(leftover)
 
 
 def _remove(path: Path) -> None:

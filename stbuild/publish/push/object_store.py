@@ -71,7 +71,9 @@ class ObjectStore:
                 self._files.ls(self._root.partition("/")[0])
                 return {}
             start = len(self._root) + 1
-            return {name[start:]: int(info["size"]) for name, info in found.items()}
+            # Of a prefix that fills at this moment, it may return the "folder" itself.
+            files = {name: info for name, info in found.items() if info["type"] == "file"}
+            return {name[start:]: int(info["size"]) for name, info in files.items()}
 
         return self._patiently("", ask)
 

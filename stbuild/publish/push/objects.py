@@ -134,7 +134,9 @@ def _mark(
     how: How = "there" if mark.path in held else "to send" if dry_run else "sent"
     if how == "sent":
         sizes = {file.path: file.bytes for file in folder.files}
-        if store.list() != sizes:
+        # The mark itself may have come from a push of the same folder at the same time.
+        found = {path: size for path, size in store.list().items() if path != mark.path}
+        if found != sizes:
             what = "somebody else writes there: sizes or names are not those that were sent"
             raise conflict(store.host, store.url, what, "run one push at a time, then again")
         store.create(mark)
