@@ -23,9 +23,9 @@ from stbuild.corpus.errors import (
     IntegrityError,
     RemoteError,
 )
-from stbuild.publish.push import PushOptions
 from stbuild.publish.push.object_store import ObjectStore
 from stbuild.publish.push.objects import send_folder
+from stbuild.publish.push.options import PushOptions
 from sttrain.stream.remote import open_location
 from tests.trees import tree_digests
 

@@ -1,1 +1,1 @@
-"""Sending a release to the Hugging Face Hub or to Zenodo: thin, resumable, dry run first."""
+"""Sending a release to the Hugging Face Hub, Zenodo or an object store: thin, resumable, dry run first."""
