@@ -12,6 +12,7 @@ from pathlib import Path
 import stbuild.build
 import stbuild.compact  # noqa: F401 - imported so that every fork has it
 from stbuild.cli import cli
+from tests.stbuild.broken import CRASHING
 from tests.trees import tree_digests
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
@@ -62,29 +63,38 @@ def build(commands: list[list[str]], root: str) -> None:
             raise SystemExit(f"{command[0]} ended with {code} after a crash")
 
 
-def check(task: dict[str, object]) -> dict[str, object]:
-    """Crash at every `stride`-th event of every command; return what went wrong, and how many."""
-    base, stride = Path(str(task["root"])), int(str(task["stride"]))
+def crash(task: dict[str, object], which: int, event: int) -> tuple[int, list[list[int]]]:
+    """Die at one event (0: never) of one command, then build again; return events and faults."""
+    root = Path(str(task["root"])) / f"{which}-{event}"
+    root.mkdir()
     templates: list[list[str]] = task["commands"]  # type: ignore[assignment]
+    commands = [[word.replace("{root}", str(root)) for word in line] for line in templates]
+    build(commands[:which], str(root))
+    code, counted = run_child(commands[which], str(root), event)
+    faults = [[which, event, code]] if event and code != KILLED else []
+    build(commands, str(root))
+    if tree_digests(root) != task["digests"]:
+        faults.append([which, event, -1])
+    return counted, faults
+
+
+def check(task: dict[str, object]) -> dict[str, object]:
+    """Crash at every `stride`-th event of every command; return what went wrong, and how many.
+
+    A build that is broken on purpose is crashed at its last events alone.
+    """
+    stride, broken = int(str(task["stride"])), task.get("broken")
+    if broken is not None:
+        CRASHING[str(broken)]()
     wrong: list[list[int]] = []
     points = 0
-    for which in range(len(templates)):
-        event, total = 0, 1
-        while event <= total:
-            root = str(base / f"{which}-{event}")
-            Path(root).mkdir()
-            commands = [[word.replace("{root}", root) for word in line] for line in templates]
-            build(commands[:which], root)
-            code, counted = run_child(commands[which], root, event)
-            if event == 0:
-                total = counted
-            elif code != KILLED:
-                wrong.append([which, event, code])
-            build(commands, root)
-            if tree_digests(Path(root)) != task["digests"]:
-                wrong.append([which, event, -1])
-            points += event > 0
-            event += stride if event else 1
+    for which in range(len(task["commands"])):  # type: ignore[arg-type]
+        total, faults = crash(task, which, 0)
+        wrong += faults
+        first = 1 if broken is None else max(1, total - 2)
+        for event in range(first, total + 1, stride):
+            wrong += crash(task, which, event)[1]
+            points += 1
     return {"points": points, "wrong": wrong}
 
 

@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stbuild.compact import compact
+from stbuild.config import GridConfig
+from stbuild.manifests import read_inputs
+from stbuild.pipeline import run_loop
 from stbuild.workspace import hold_folder
+from tests.stbuild.broken import CRASHING
 from tests.trees import tree_digests
 
 SHARD = ["--window", "8", "--genes", "16", "--n-per-slice", "40", "--samples-per-shard", "13"]
@@ -82,13 +87,14 @@ def test_killed_twenty_times_a_rerun_gives_the_same_bytes(slice_files, tmp_path,
     check_kills(slice_files, tmp_path, reference, n_kills=20, seed=2)
 
 
-def check_crash_points(files, tmp_path, reference, stride):
+def check_crash_points(files, tmp_path, reference, stride, broken=None):
     commands = [step[3:] for step in steps(files, Path("{root}"))]
     task = {
         "root": str(tmp_path),
         "stride": stride,
         "commands": commands,
         "digests": reference[0],
+        "broken": broken,
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.stbuild.crash_harness"],
@@ -111,6 +117,36 @@ def test_dying_at_sampled_file_system_events_loses_nothing(slice_files, tmp_path
 @pytest.mark.slow
 def test_dying_at_every_file_system_event_loses_nothing(slice_files, tmp_path, reference):
     assert check_crash_points(slice_files, tmp_path, reference, stride=1) > 300
+
+
+BROKEN = {
+    "write_in_place": "compact ended with 1 after a crash",  # half a document, refused for ever
+    "write_the_mark_first": "-1",  # taken for finished, and other files than it should have
+    "draw_by_process": "-1",
+}
+
+
+@pytest.mark.parametrize("broken", sorted(CRASHING))
+def test_a_build_that_is_broken_on_purpose_is_noticed(slice_files, tmp_path, reference, broken):
+    with pytest.raises(AssertionError, match=BROKEN[broken]):
+        check_crash_points(slice_files, tmp_path, reference, stride=1, broken=broken)
+
+
+def damage_a_grid(files, root):
+    """Compact, cut a chunk short, compact again; say whether the grid is whole."""
+    run_first(files[:1], root)
+    grid = next((root / "grids").glob("*.zarr"))
+    largest = max((p for p in grid.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    whole = largest.read_bytes()
+    largest.write_bytes(whole[:-9] + bytes(9))
+    compact(read_inputs([str(files[0])]), GridConfig(label="label"), root / "grids", run_loop)
+    return largest.read_bytes() == whole
+
+
+def test_a_damaged_grid_is_written_again_unless_it_is_trusted(slice_files, tmp_path, monkeypatch):
+    assert damage_a_grid(slice_files, tmp_path / "checked")
+    monkeypatch.setattr("stbuild.compact.check_grid", lambda _: [])
+    assert not damage_a_grid(slice_files, tmp_path / "trusted")
 
 
 @pytest.mark.dist

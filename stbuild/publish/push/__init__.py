@@ -1,1 +1,1 @@
-"""Sending a release to the Hugging Face Hub, Zenodo or an object store: thin, resumable, dry run first."""
+"""Sending what is finished to the Hugging Face Hub, Zenodo or an object store, resumably."""
