@@ -42,20 +42,22 @@ class Starter:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def start(self, arguments: list[str], output: Path, n_ranks: int = 1) -> "Job":
+    def start(
+        self, arguments: list[str], output: Path, n_ranks: int = 1, broken: str | None = None
+    ) -> "Job":
         """Start one process, or the ranks of a job, as a launcher on one machine would."""
-        where = {}
+        where: dict[str, str] = {"BROKEN": broken} if broken else {}
         if n_ranks > 1:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
-            where = {
+            where |= {
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n_ranks),
                 "LOCAL_WORLD_SIZE": str(n_ranks),
             }  # fmt: skip
         numbers, outputs = [], []
         for rank in range(n_ranks):
-            own = where and {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if n_ranks > 1 else {}
             outputs.append(output.with_suffix(f".{rank}.txt"))
             outputs[-1].unlink(missing_ok=True)
             number = self.ask(arguments=arguments, environment=where | own, output=str(outputs[-1]))

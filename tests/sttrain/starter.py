@@ -20,6 +20,7 @@ import torch.nn.parallel  # noqa: F401
 import sttrain.train.curves
 import sttrain.train.run  # noqa: F401
 from sttrain.cli import main
+from tests.sttrain.broken import VARIANTS
 
 
 def run(arguments: list[str], environment: dict[str, str], output: str) -> None:
@@ -29,6 +30,8 @@ def run(arguments: list[str], environment: dict[str, str], output: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(environment)
+    if "BROKEN" in environment:
+        VARIANTS[environment["BROKEN"]]()
     faulthandler.register(signal.SIGUSR1, file=2)  # where it stands, for a test that waits in vain
     sys.argv = ["sttrain", *arguments]
     code = 1

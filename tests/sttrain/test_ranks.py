@@ -69,8 +69,15 @@ def arguments(root: Path, name: str, *more: object) -> list[str]:
     return ["fit", *where, *OPTIONS, *map(str, more)]
 
 
-def start(starter: Starter, root: Path, name: str, n_ranks: int = 1, *more: object) -> Job:
-    return starter.start(arguments(root, name, *more), root / name, n_ranks)
+def start(
+    starter: Starter,
+    root: Path,
+    name: str,
+    n_ranks: int = 1,
+    *more: object,
+    broken: str | None = None,
+) -> Job:
+    return starter.start(arguments(root, name, *more), root / name, n_ranks, broken)
 
 
 def finish(job: Job) -> None:
@@ -134,6 +141,24 @@ def test_a_stopped_run_goes_on_bit_for_bit_at_the_same_number_of_ranks(lab, star
             assert newest == f"step-{len(losses(lab, name)):08d}"
     finish(start(starter, lab, name, n_ranks))
     check_against_alone(lab, name, exactly=whole)
+
+
+def test_an_order_for_each_rank_is_noticed(lab, starter):
+    finish(start(starter, lab, "apart", 2, broken="an_order_for_each_rank"))
+    with pytest.raises(AssertionError):
+        check_against_alone(lab, "apart")
+
+
+@pytest.mark.slow
+def test_a_trainer_that_does_not_warm_up_is_noticed(lab, starter):
+    finish(start(starter, lab, "cold", 3, broken="no_warm_up"))
+    job = start(starter, lab, "cold-parted", 3, broken="no_warm_up")
+    wait_for_lines(log_of(lab, "cold-parted"), 10, job)
+    job.send(signal.SIGTERM)
+    assert set(job.wait(60)) == {143}
+    finish(start(starter, lab, "cold-parted", 3, broken="no_warm_up"))
+    with pytest.raises(AssertionError):
+        check_against_alone(lab, "cold-parted", exactly="cold")
 
 
 @pytest.mark.parametrize(
