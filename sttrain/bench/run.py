@@ -19,13 +19,14 @@ from sttrain.bench.printed import Printed, read_printed
 from sttrain.bench.rows import BenchRow, RowMaker
 from sttrain.bench.suite import Suite, untrained_name
 from sttrain.bench.vectors import Progress, VectorCache
-from sttrain.embed.evaluation import read_evaluation_set
+from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.errors import BadUsageError, Problem
+from sttrain.judge.baselines import refusals
 from sttrain.judge.candidates import EmbeddingFile, GivenVectors
 from sttrain.judge.cluster import ClusterRow
 from sttrain.judge.fillers import FILLING, INTERPOLATIONS
 from sttrain.judge.fit_costs import read_costs
-from sttrain.judge.methods import Method
+from sttrain.judge.methods import Method, find_methods
 from sttrain.judge.probe_config import HeadName, ProbeConfig
 from sttrain.judge.reconstruct import RegionRow
 from sttrain.judge.results import ResultRow
@@ -103,8 +104,10 @@ class _Run:
         """Judge everything on one data set."""
         corpus = open_corpus(plan.folder)
         groups = {entry.slug: entry.donor or entry.slug for entry in corpus.document.slices}
-        vectors = self._vectors(plan, corpus) if self.suite.probe or self.suite.cluster else []
-        methods: list[str | Method] = [*self.suite.methods, *vectors]
+        methods: list[str | Method] = []
+        if self.suite.probe or self.suite.cluster:
+            data = read_evaluation_set(corpus)
+            methods = [*self._controls(plan, data), *self._vectors(plan, corpus, data)]
         folder = self.out / plan.name
         detected = self._probe(plan, corpus, folder, methods)
         clustered = self._cluster(plan, folder, methods)
@@ -120,10 +123,19 @@ class _Run:
             *(maker.reconstruction(row) for row in filled),
         ]
 
-    def _vectors(self, plan: DataPlan, corpus: Corpus) -> list[GivenVectors]:
+    def _controls(self, plan: DataPlan, data: EvaluationSet) -> list[str]:
+        """Return the controls that a data set can give; of others it is told that it cannot."""
+        refused = refusals(find_methods(self.suite.methods), data)
+        self.skipped += [
+            f"data set '{plan.name}', {problem.subject}: {problem.what}"
+            for problem in refused.values()
+        ]
+        return [name for name in self.suite.methods if name not in refused]
+
+    def _vectors(self, plan: DataPlan, corpus: Corpus, data: EvaluationSet) -> list[GivenVectors]:
         cache = VectorCache(
             root=self.out,
-            data=read_evaluation_set(corpus),
+            data=data,
             device=self.device,
             progress=self.progress,
             say=self.say,

@@ -6,7 +6,7 @@ Letters: N spots of a slice, G genes, K neighbours, D features.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -21,7 +21,7 @@ from sttrain.embed.evaluation import EvaluationSet
 from sttrain.errors import BadInputError, Problem
 from sttrain.judge.methods import Family, pack
 from sttrain.judge.neighbours import neighbour_mean, surroundings
-from sttrain.judge.projection import principal_components
+from sttrain.judge.projection import principal_components, refuse_components
 
 if TYPE_CHECKING:
     from stbuild.corpus.samples import WholeSlice
@@ -90,6 +90,14 @@ class Control:
         made_by = {"method": self.name, "corpus_id": data.corpus_id}
         return pack(data, {s: m.astype(np.float32) for s, m in parts.items()}, made_by)
 
+    def refusal(self, data: EvaluationSet) -> Problem | None:
+        """Return why a corpus cannot give it, before anything is computed; None if it can."""
+        if self.components is None:
+            return None
+        n_spots = sum(whole.meta.n_spots for whole in data.slices.values())
+        n_columns = data.genes.size * (3 if self.kind == "banksy" else 1)
+        return refuse_components(self.components, (n_spots, n_columns), f"method '{self.name}'")
+
     def _expression(self, data: EvaluationSet) -> "dict[str, NDArray[np.float32]]":
         tables = {slug: self._table(data, whole) for slug, whole in data.slices.items()}
         if self.kind == "banksy":
@@ -109,6 +117,13 @@ class Control:
             return neighbour_mean(values, whole.xy, self.neighbours)
         around = surroundings(values, whole.xy, self.neighbours)
         return np.concatenate([_dense(values), *around], axis=1)
+
+
+def refusals(methods: Iterable[object], data: EvaluationSet) -> dict[str, Problem]:
+    """Return, by name, why a corpus cannot give some of the methods."""
+    controls = [method for method in methods if isinstance(method, Control)]
+    found = {control.name: control.refusal(data) for control in controls}
+    return {name: problem for name, problem in found.items() if problem}
 
 
 def expression(whole: "WholeSlice", genes: NDArray[np.int32]) -> csr_array:

@@ -11,6 +11,7 @@ from stbuild.corpus.errors import merge_errors
 from sttrain.embed.embeddings import Embeddings, align_embeddings, read_embeddings, require_suffix
 from sttrain.embed.evaluation import EvaluationSet
 from sttrain.errors import BadUsageError, ConflictError, Problem, StError
+from sttrain.judge.baselines import refusals
 from sttrain.judge.methods import NAME, Method, Reduced, find_methods, is_taken
 
 
@@ -105,7 +106,7 @@ def collect_methods(
     Raises
     ------
     BadUsageError
-        Unknown names, a name given twice, nothing to do.
+        Unknown names, a name given twice, nothing to do, more components than the corpus has.
     BadInputError
         Embeddings that do not fit the corpus (all problems at once).
     """
@@ -116,6 +117,8 @@ def collect_methods(
         fix = "such as --method raw, or --embedding ours=emb.h5ad"
         raise BadUsageError(problem("V03", "probe", "nothing to judge", fix))
     _require_once(names)
+    if refused := refusals(found, data):
+        raise BadUsageError(*refused.values())
     found += _read_all(embeddings, data, slugs)
     needless: list[str] = []
     for method in tuple(found) if reduce else ():

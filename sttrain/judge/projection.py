@@ -52,25 +52,34 @@ def principal_components(
         More components than spots or columns.
     """
     stacked = _stack(tables)
-    n_spots, n_columns = stacked.shape
-    exact = min(n_spots, n_columns) <= _EXACT_LIMIT
-    # An exact solver takes min(N, G) components; the iterative one has to leave one out.
-    limit = min(n_spots, n_columns) - (not exact)
-    if n_components > limit:
-        raise BadUsageError(
-            Problem(
-                code="V06",
-                subject=subject,
-                what=f"{n_components} components of {n_spots:,} spots and {n_columns:,} columns",
-                fix=f"ask for at most {limit}, such as pca{min(10, limit)}",
-            )
-        )
+    if problem := refuse_components(n_components, stacked.shape, subject):
+        raise BadUsageError(problem)
+    exact = _is_exact(stacked.shape)
     scores = _exact_scores(stacked, n_components) if exact else _lanczos(stacked, n_components)
     bounds = np.cumsum([0, *(table.shape[0] for table in tables.values())]).tolist()
     return {
         slug: np.ascontiguousarray(scores[start:stop], np.float32)
         for slug, (start, stop) in zip(tables, pairwise(bounds), strict=True)
     }
+
+
+def refuse_components(n_components: int, shape: tuple[int, ...], subject: str) -> Problem | None:
+    """Return why a table of N spots and G columns does not have D components, if it does not."""
+    n_spots, n_columns = shape
+    # An exact solver takes min(N, G) components; the iterative one has to leave one out.
+    limit = min(shape) - (not _is_exact(shape))
+    if n_components <= limit:
+        return None
+    return Problem(
+        code="V06",
+        subject=subject,
+        what=f"{n_components} components of {n_spots:,} spots and {n_columns:,} columns",
+        fix=f"ask for at most {limit}, such as pca{min(10, limit)}",
+    )
+
+
+def _is_exact(shape: tuple[int, ...]) -> bool:
+    return min(shape) <= _EXACT_LIMIT
 
 
 def _stack(tables: "Mapping[str, Table]") -> NDArray[np.float32]:

@@ -184,6 +184,18 @@ def test_a_view_is_embedded_on_its_own_corpus_and_judged_on_the_common_spots(
         run_suite(read_suite(path), tmp_path / "s", given=asked, beside=tmp_path)
 
 
+def test_controls_that_a_data_set_cannot_give_are_left_out_and_told(suite_file, corpus, tmp_path):
+    suite_file.write_text(SUITE.replace('"coords"', '"coords", "pca999"'))
+    asked = parse_given([f"one={corpus.root}"], [], [], [])
+    outcome = run_suite(
+        read_suite(suite_file), tmp_path / "r", given=asked, beside=tmp_path, skip_missing=True
+    )
+    assert "pca999" not in {row.method for row in outcome.rows}
+    told = [line for line in outcome.skipped if "pca999" in line]
+    assert len(told) == 1
+    assert "999 components of" in told[0]
+
+
 def test_keys_of_a_suite_may_be_set(suite_file):
     plain = read_suite(suite_file).probe
     probe = read_suite(suite_file, parse_settings(["probe.seeds=7", 'probe.heads=["knn"]'])).probe
