@@ -23,7 +23,7 @@ from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.errors import BadUsageError, Problem
 from sttrain.judge.baselines import refusals
 from sttrain.judge.candidates import EmbeddingFile, GivenVectors
-from sttrain.judge.cluster import ClusterRow
+from sttrain.judge.cluster import ClusterRow, require_installed
 from sttrain.judge.fillers import FILLING, INTERPOLATIONS
 from sttrain.judge.fit_costs import read_costs
 from sttrain.judge.methods import Method, find_methods
@@ -333,11 +333,15 @@ def run_suite(
         `out` holds results of another corpus under the name of a data set.
     IntegrityError
         Damaged files.
+    PlatformError
+        The suite clusters by Leiden, whose packages are not installed.
     """
     printed: tuple[Printed, ...] = ()
     if suite.table is not None and suite.printed is not None:
         printed = read_printed(beside / suite.printed, suite.table)
     plan = make_plan(suite, given, beside)
+    if suite.cluster is not None:
+        require_installed(suite.cluster.algorithms)  # now, not after all else
     run = _Run(suite, out, workers, device, skip_missing, progress, say)
     run.skip([*plan.missing, *_missing_splits(suite, plan.data)])
     if not plan.data:

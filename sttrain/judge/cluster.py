@@ -140,7 +140,7 @@ def cluster_corpus(
     PlatformError
         Leiden is asked for and not installed.
     """
-    _require_installed(config.algorithms)
+    require_installed(config.algorithms)
     data = read_evaluation_set(open_corpus(root))
     slugs, left_out = _judged_slices(data)
     found, _ = collect_methods(data, slugs, methods=methods, embeddings=embeddings)
@@ -204,7 +204,14 @@ def _judged_slices(data: EvaluationSet) -> tuple[tuple[str, ...], tuple[str, ...
     return chosen, tuple(slug for slug in data.slices if slug not in chosen)
 
 
-def _require_installed(algorithms: Sequence[str]) -> None:
+def require_installed(algorithms: Sequence[str]) -> None:
+    """Refuse an algorithm whose packages are missing.
+
+    Raises
+    ------
+    PlatformError
+        Leiden is asked for and not installed.
+    """
     missing = [name for name in ("leidenalg", "igraph") if find_spec(name) is None]
     if "leiden" in algorithms and missing:
         fix = "pip install 'stcorpus[cluster]', or choose --algorithm kmeans --algorithm gmm"

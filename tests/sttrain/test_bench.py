@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from stbuild.corpus.errors import PlatformError
 from sttrain.bench.inputs import make_plan, parse_given
 from sttrain.bench.run import run_suite
 from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
@@ -194,6 +195,17 @@ def test_controls_that_a_data_set_cannot_give_are_left_out_and_told(suite_file, 
     told = [line for line in outcome.skipped if "pca999" in line]
     assert len(told) == 1
     assert "999 components of" in told[0]
+
+
+def test_a_missing_package_is_told_before_anything_is_computed(
+    suite_file, corpus, checkpoint, tmp_path, monkeypatch
+):
+    asked = given(corpus, checkpoint)
+    monkeypatch.setattr("sttrain.judge.cluster.find_spec", lambda _: None)
+    suite = read_suite(suite_file, {"cluster.algorithms": ["leiden"]})
+    with pytest.raises(PlatformError, match="leidenalg and igraph not installed"):
+        run_suite(suite, tmp_path / "r", given=asked, beside=tmp_path, skip_missing=True)
+    assert not (tmp_path / "r").exists()
 
 
 def test_keys_of_a_suite_may_be_set(suite_file):
