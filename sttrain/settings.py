@@ -20,7 +20,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, raw = text.partition("=")
         if not equals or not key.strip():
             fix = "write key=value, such as optimizer.lr=3e-4 or probe.seeds=3"
-            raise BadUsageError(_problem("--set", f"{text!r} sets nothing", fix))
+            raise BadUsageError(config_problem("--set", f"{text!r} sets nothing", fix))
         try:
             value = tomllib.loads(f"value = {raw}")["value"]
         except tomllib.TOMLDecodeError:
@@ -47,10 +47,13 @@ def _assign(value: dict[str, Any], key: str, item: object) -> None:
         inner = value.setdefault(section, {})
         if not isinstance(inner, dict):
             fix = "give the key as section.name, such as optimizer.lr"
-            raise BadUsageError(_problem(f"key '{key}'", f"'{section}' is not a section", fix))
+            raise BadUsageError(
+                config_problem(f"key '{key}'", f"'{section}' is not a section", fix)
+            )
         value = inner
     value[last] = item
 
 
-def _problem(where: str, what: str, fix: str) -> Problem:
+def config_problem(where: str, what: str, fix: str) -> Problem:
+    """Return a problem of a recipe or suite: a file, a key or a flag."""
     return Problem(code="B111", subject="config", where=where, what=what, fix=fix)

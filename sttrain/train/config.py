@@ -13,10 +13,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import Document, SplitName, read_config
-from sttrain.errors import BadUsageError, Problem
+from sttrain.errors import BadUsageError
 from sttrain.model.autoencoder import ModelConfig
 from sttrain.model.pretext import ContextConfig, Loss, Objective, Pretext
-from sttrain.settings import lay_over
+from sttrain.settings import config_problem, lay_over
 from sttrain.stream.remote import CACHE_GB
 from sttrain.stream.source import OnBad
 from sttrain.train.objectives import MaskConfig
@@ -207,7 +207,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
             value = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             fix = "give a TOML file such as manifests/runs/small.toml"
-            raise BadUsageError(_problem(str(path), f"unreadable: {error}", fix)) from error
+            raise BadUsageError(config_problem(str(path), f"unreadable: {error}", fix)) from error
     lay_over(value, overrides)
     return read_config(RunConfig, value, str(path) if path else "command line")
 
@@ -222,7 +222,3 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
         elif old != new:
             found.append(f"{prefix}{key} was {old}, is now {new}")
     return found
-
-
-def _problem(where: str, what: str, fix: str) -> Problem:
-    return Problem(code="B111", subject="config", where=where, what=what, fix=fix)
