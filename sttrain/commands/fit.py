@@ -72,6 +72,7 @@ def _reading_options(command: Command) -> Command:
 @_fit_option("objective", click.Choice(get_args(Objective)))
 @_fit_option("loss", click.Choice(get_args(Loss)))
 @_fit_option("epochs", int)
+@_fit_option("steps", int)
 @_fit_option("batch", int)
 @_fit_option("seed", int)
 @_fit_option("split", str)

@@ -249,7 +249,7 @@ def _tally(root: Path, described: RunDocument) -> SliceTallies:
 
 
 def _training(run: Path, described: RunDocument, stored: CheckpointDocument) -> dict[str, Any]:
-    span = max(1, described.steps // described.config.epochs)
+    span = min(described.steps, max(1, described.n_patches // described.config.batch))
     losses = list(_logged_losses(run / LOG, stored.steps_done - span, stored.steps_done))
     return {
         "fingerprint": described.fingerprint,

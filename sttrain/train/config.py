@@ -65,6 +65,10 @@ class RunConfig(Document):
     """Split of the corpus to train on."""
     epochs: int = Field(40, ge=1, le=1_000_000)
     """Passes over all patches."""
+    steps: int | None = Field(None, ge=1, le=2**40)
+    """End after so many steps instead, in the middle of a pass or after many; `epochs` then counts
+    for nothing. The learning rate falls over the whole run, whichever of the two says how long
+    that is."""
     batch: int = Field(32, ge=1, le=1_000_000)
     """Patches of a global batch. Under `slice` the whole slices that hold about as many sites."""
     order: Literal["random", "block"] = "random"
@@ -114,6 +118,10 @@ class RunConfig(Document):
             raise ValueError("; ".join(found))
         return self
 
+    def total_steps(self, per_epoch: int) -> int:
+        """Return the steps of the whole run, given those of a pass over all patches."""
+        return per_epoch * self.epochs if self.steps is None else self.steps
+
     @property
     def pretext(self) -> Pretext:
         """What the model is asked: all that it needs besides its sizes."""
@@ -125,6 +133,7 @@ class RunConfig(Document):
         An order that is random is left out, and so is what decides nothing under it.
         """
         unused = {"order", "group"} if self.order == "random" else set()
+        unused |= {"steps"} if self.steps is None else {"epochs"}
         config = self.model_dump(mode="json", exclude=unused)
         return sha256_json({"config": config, "corpus_id": corpus_id})
 

@@ -168,13 +168,18 @@ class Loop:
         """Take all steps from `state` on."""
         began, start = time.monotonic(), self.trainer.done
         with self._journal(start) as journal, self._trace(start) as trace:
-            batches = stream.batches(state, self.document.config.epochs)
+            batches = stream.batches(state, self._epochs)
             if self.trainer.done < self.trainer.total:
                 self.trainer.warm_up(_read_nothing(stream, state))
             while self.trainer.done < self.trainer.total:
                 self.ranks.step = self.trainer.done + 1
                 self._step(batches, journal, trace)
         return self._summary(self.trainer.done - start, time.monotonic() - began)
+
+    @property
+    def _epochs(self) -> int:
+        """Passes over the patches, the last of which the run may end within."""
+        return -(-self.document.steps // self.order.steps)
 
     def _journal(self, start: int) -> AbstractContextManager[Journal | None]:
         if not self.ranks.is_first:
@@ -291,7 +296,7 @@ class Loop:
             run=str(self.output),
             corpus_id=self.document.corpus_id,
             checkpoint=list_checkpoints(self.output)[0],
-            epochs=self.document.config.epochs,
+            epochs=self._epochs,
             steps=self.document.steps,
             steps_now=steps,
             targets=self.trainer.n_targets,

@@ -69,7 +69,8 @@ class RunPlan:
     """Side of a patch, in sites."""
     batch: int
     """Samples of a global batch."""
-    epochs: int
+    steps: int
+    """Of the whole run."""
     steps_per_epoch: int
     n_ranks: int
     device: str
@@ -82,14 +83,15 @@ class RunPlan:
     steps_looked_at: int
 
     @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.steps_per_epoch * self.epochs
+    def epochs(self) -> float:
+        """Passes over all patches."""
+        return self.steps / self.steps_per_epoch
 
     @property
     def samples(self) -> int:
         """Patches of the whole run, each epoch's counted."""
-        return self.n_patches * self.epochs
+        whole, rest = divmod(self.steps, self.steps_per_epoch)
+        return self.n_patches * whole + min(self.batch * rest, self.n_patches)
 
     @property
     def visible(self) -> float:
@@ -177,7 +179,7 @@ def plan_run(
         genes=document.config.genes,
         window=document.config.window,
         batch=batch,
-        epochs=config.epochs,
+        steps=config.total_steps(order.steps),
         steps_per_epoch=order.steps,
         n_ranks=n_ranks,
         device=str(device),
@@ -317,7 +319,7 @@ def describe_plan(plan: RunPlan) -> str:
     lines = [
         f"corpus      {plan.corpus} {plan.corpus_id[:12]}, split {plan.split}: {plan.n_patches:,} "
         f"{_samples_of(plan)} and {plan.genes:,} genes, vocabulary {plan.n_genes:,}",
-        f"steps       {plan.steps:,} = {plan.epochs:,} epochs x {plan.steps_per_epoch:,}, batch "
+        f"steps       {plan.steps:,} = {plan.epochs:,.4g} epochs x {plan.steps_per_epoch:,}, batch "
         f"{plan.batch:,}{ranks}; {plan.samples:,} {samples} in all",
         f"targets     {plan.targets:,.0f} values a step under objective {plan.objective}, "
         f"{_short(plan.targets * plan.steps).rstrip()} in all",

@@ -138,7 +138,7 @@ def describe_run(
         corpus=corpus.document.name,
         corpus_id=corpus.document.corpus_id,
         n_patches=order.n_samples,
-        steps=order.steps * config.epochs,
+        steps=config.total_steps(order.steps),
         fingerprint=config.fingerprint(corpus.document.corpus_id),
         environment=describe_environment() | {"ranks": str(n_ranks), "engine": engine},
     )

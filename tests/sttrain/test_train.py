@@ -72,15 +72,20 @@ class KilledError(Exception):
     """Stands for a kill at some step."""
 
 
-def fit_until(root, run, at, options=OPTIONS):
-    """Train and be killed after step `at`, with no chance to save."""
+def kill_after(at):
+    """Return a listener that kills after step `at`."""
 
     def progress(state):
         if state.done == at:
             raise KilledError
 
+    return progress
+
+
+def fit_until(root, run, at, options=OPTIONS):
+    """Train and be killed after step `at`, with no chance to save."""
     with pytest.raises(KilledError):
-        fit(root, run, CONFIG, options, progress=progress)
+        fit(root, run, CONFIG, options, progress=kill_after(at))
 
 
 def test_a_run_folder_tells_what_it_is(whole):
@@ -113,6 +118,22 @@ def test_resumes_bit_for_bit_from_any_step(root, whole, tmp_path, at):
     fit(root, run, CONFIG, OPTIONS)
     assert losses(run) == losses(whole)
     assert weights(run) == weights(whole)
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(3, 1), (6, 2), (12, 3)])
+def test_a_run_of_so_many_steps(root, whole, tmp_path, steps, epochs):
+    """It ends within a pass or after several, the rate falls over all of it, and it goes on."""
+    config = CONFIG.model_copy(update={"steps": steps, "epochs": 1})
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    summary = fit(root, run, config, OPTIONS)
+    assert (summary.steps, summary.epochs) == (steps, epochs)
+    with pytest.raises(KilledError):
+        fit(root, killed, config, OPTIONS, progress=kill_after(steps // 2))
+    more = config.model_copy(update={"epochs": 7})
+    fit(root, killed, more, OPTIONS)
+    assert losses(killed) == losses(run)
+    assert weights(killed) == weights(run)
+    assert (weights(run) == weights(whole)) == (steps == 12), "the same rates only if as long"
 
 
 @pytest.mark.parametrize("workers", [1, 3])
