@@ -142,11 +142,16 @@ class _Run:
         )
         found: list[GivenVectors] = []
         for model in plan.models:
-            name, run, view = model.checkpoint.name, model.run, model.corpus
-            found.append(cache.of_checkpoint(name, run, view, initial=False))
+            names = {model.checkpoint.name: False}
             if model.checkpoint.untrained:
-                name = untrained_name(model.checkpoint)
-                found.append(cache.of_checkpoint(name, run, view, initial=True))
+                names[untrained_name(model.checkpoint)] = True
+            for name, initial in names.items():
+                found.append(
+                    cache.of_checkpoint(
+                        name, model.run, model.corpus,
+                        initial=initial, inference=model.checkpoint.inference,
+                    )
+                )  # fmt: skip
         for method, weights in plan.published.items():
             try:
                 found.append(cache.of_published(method, weights, corpus))

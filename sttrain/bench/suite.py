@@ -18,6 +18,7 @@ from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.judge.methods import NAME, find_methods, is_taken
 from sttrain.judge.metrics import METRICS
 from sttrain.judge.probe_config import ClusterConfig, HeadName, ProbeConfig, ReconstructConfig
+from sttrain.model.inference import InferenceConfig
 from sttrain.settings import lay_over
 
 MethodName = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
@@ -51,6 +52,8 @@ class Checkpoint(Document):
     view: Slug | None = None
     """Embed it on another corpus of the same slices (another window, other genes), given as
     `--data NAME/VIEW=FOLDER`; it is judged on the same spots and splits as everything else."""
+    inference: InferenceConfig | None = None
+    """How its vectors are made, instead of as its recipe says; both weights alike."""
 
 
 class Exclusion(Document):

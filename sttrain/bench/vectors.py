@@ -15,8 +15,9 @@ from sttrain import __version__
 from sttrain.adapters.published import PublishedConfig, Request, embed_published
 from sttrain.embed.embeddings import align_embeddings, read_embeddings
 from sttrain.embed.evaluation import EvaluationSet
-from sttrain.embed.spots import embed_checkpoint
+from sttrain.embed.spots import choose_inference, embed_checkpoint
 from sttrain.judge.candidates import GivenVectors
+from sttrain.model.inference import InferenceConfig
 
 Progress = Callable[[int, int, str], None]
 
@@ -32,8 +33,18 @@ class VectorCache:
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
 
-    def of_checkpoint(self, name: str, run: Path, corpus: Path, *, initial: bool) -> GivenVectors:
+    def of_checkpoint(
+        self,
+        name: str,
+        run: Path,
+        corpus: Path,
+        *,
+        initial: bool,
+        inference: InferenceConfig | None = None,
+    ) -> GivenVectors:
         """Return the vectors of a checkpoint, embedding the corpus if that was not done yet.
+
+        They are made as its recipe says, or as `inference` says.
 
         Raises
         ------
@@ -45,10 +56,12 @@ class VectorCache:
         from sttrain.release.encoder import load_encoder
 
         _, info = load_encoder(run, initial=initial, say=self.say)
+        changes = {} if inference is None else inference.model_dump()
         made_of = {
             "checkpoint": info.digest,
             "objective": info.pretext.objective,
             "seed": info.seed,
+            "inference": choose_inference(info, changes).model_dump(mode="json"),
             "corpus": open_corpus(corpus).document.corpus_id,
         }
 
@@ -58,6 +71,7 @@ class VectorCache:
                 corpus,
                 path,
                 untrained=initial,
+                inference=changes,
                 device=self.device,
                 progress=self.progress,
                 say=self.say,

@@ -15,7 +15,8 @@ from sttrain.commands.options import (
 )
 from sttrain.progress import show_progress
 
-_EMBED_FLAGS: Final = ("untrained", "per_member", "batch", "layer", "device")
+_EMBED_FLAGS: Final = ("untrained", "per_member", "batch", "device")
+_INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components")
 
 
 @click.command()
@@ -31,7 +32,22 @@ _EMBED_FLAGS: Final = ("untrained", "per_member", "batch", "layer", "device")
 @click.option(
     "--layer",
     type=click.IntRange(0),
-    help="Features after this many layers. \\[default: the encoder's output]",
+    help="Features after this many layers, 0 = site tokens. \\[default: the recipe's]",
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(0),
+    help="Average each vector with those of so many nearest spots. \\[default: the recipe's]",
+)
+@click.option(
+    "--centre/--no-centre",
+    default=None,
+    help="Take off each slice's mean vector. \\[default: the recipe's]",
+)
+@click.option(
+    "--components",
+    type=click.IntRange(1),
+    help="Keep so many principal components over all spots. \\[default: the recipe's]",
 )
 @click.option(
     "--batch",
@@ -53,12 +69,14 @@ def embed(checkpoint: Path, corpus: Path, output: Path, **flags: Any) -> None:
     """
     from sttrain.embed.spots import embed_checkpoint
 
+    told = {name: flags[name] for name in _INFERENCE_FLAGS if flags[name] is not None}
     with show_progress("embed", quiet=flags["quiet"]) as progress:
         outcome = embed_checkpoint(
             checkpoint,
             corpus,
             output,
             **{name: flags[name] for name in _EMBED_FLAGS},
+            inference=told,
             progress=progress,
             say=lambda line: click.echo(line, err=True),
         )

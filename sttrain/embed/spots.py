@@ -6,7 +6,7 @@ Letters: B batch, P patch side, L = P * P sites, N spots of a slice, D features.
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,42 +19,24 @@ from stbuild.corpus.reader import open_corpus
 from sttrain.embed.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
 from sttrain.embed.encoder_types import PerSlice, SiteEncoder, WholeEncoder
 from sttrain.embed.evaluation import (
-    decode_barcodes,
     name_labels,
     read_patch,
     require_evaluation,
     require_sound,
 )
 from sttrain.embed.members import spread_to_members
-from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
+from sttrain.embed.refine import refine_corpus, refine_slice
+from sttrain.embed.sums import Coverage, SpotSums
+from sttrain.errors import BadInputError, BadUsageError, Problem
+from sttrain.model.inference import InferenceConfig
 
 if TYPE_CHECKING:
     from stbuild.corpus.index import SampleIndex
     from stbuild.corpus.reader import Corpus
-    from stbuild.corpus.samples import Patch, WholeSlice
+    from stbuild.corpus.samples import Patch
     from sttrain.model.encoder_info import EncoderInfo
 
 _PACKAGES: Final = ("numpy", "torch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How often the spots of a slice were seen."""
-
-    slice: str
-    n_spots: int
-    n_windows: int
-    """Windows times gene draws."""
-    fewest: int
-    """Vectors that went into the mean of the least covered spot."""
-    mean: float
-    most: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.slice}: {self.n_spots:,} of {self.n_spots:,} spots, {self.n_windows:,} windows "
-            f"and draws, {self.fewest} to {self.most} vectors a spot (mean {self.mean:.1f})"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +55,7 @@ def embed_checkpoint(
     untrained: bool = False,
     per_member: bool = False,
     batch: int = 32,
-    layer: int | None = None,
+    inference: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Callable[[int, int, str], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -92,8 +74,10 @@ def embed_checkpoint(
         Use the run's weights before its first step.
     per_member
         Write one row per spot or cell of the source, where several share a site.
-    batch, layer, progress
+    batch, progress
         As in `embed_corpus`.
+    inference
+        Values by name of :class:`InferenceConfig` that go before those of the run's recipe.
     device
         Torch device, or ``auto``: a GPU where there is one.
     say
@@ -102,7 +86,7 @@ def embed_checkpoint(
     Raises
     ------
     BadUsageError
-        Another suffix, a layer that the model does not have.
+        Another suffix, a layer that the model does not have, more components than there can be.
     BadInputError
         No checkpoint, a training corpus, genes unknown to the model, a spot without a vector.
     IntegrityError
@@ -115,17 +99,14 @@ def embed_checkpoint(
     corpus = open_corpus(root)
     require_evaluation(corpus)
     model, info = load_encoder(checkpoint, initial=untrained, say=say)
-    if layer is not None and not 0 <= layer <= info.model.layers:
-        what = f"layer {layer}; the encoder has 0 to {info.model.layers}"
-        fix = "leave --layer out for the encoder's output"
-        raise BadUsageError(Problem(code="V21", subject="--layer", what=what, fix=fix))
+    settings = choose_inference(info, inference or {})
     device = choose_device(device)
     outcome = embed_corpus(
         corpus,
         ModelEncoder(model=model.to(device), seed=info.seed, rows=gene_rows(corpus, info.genes)),
         provenance=_provenance(info),
         batch=batch,
-        layer=layer,
+        inference=settings,
         device=device,
         progress=progress,
     )
@@ -134,6 +115,22 @@ def embed_checkpoint(
         outcome = replace(outcome, embeddings=spread)
     write_embeddings(out, outcome.embeddings)
     return outcome
+
+
+def choose_inference(info: "EncoderInfo", changes: Mapping[str, Any]) -> InferenceConfig:
+    """Return how vectors are made: as the model's recipe says, changed where asked.
+
+    Raises
+    ------
+    BadUsageError
+        A layer that the model does not have.
+    """
+    found = info.pretext.inference.model_copy(update=dict(changes))
+    if found.layer is not None and not 0 <= found.layer <= info.model.layers:
+        what = f"layer {found.layer}; the encoder has 0 to {info.model.layers}"
+        fix = "leave --layer out for the encoder's output"
+        raise BadUsageError(Problem(code="V21", subject="--layer", what=what, fix=fix))
+    return found
 
 
 def choose_device(name: str) -> str:
@@ -190,7 +187,7 @@ def embed_corpus(
     provenance: Mapping[str, Any],
     genes: NDArray[np.int32] | None = None,
     batch: int = 32,
-    layer: int | None = None,
+    inference: InferenceConfig | None = None,
     device: str = "cpu",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> EmbedOutcome:
@@ -208,8 +205,8 @@ def embed_corpus(
         Row in the model's gene table of each gene of the vocabulary; the same without it.
     batch
         Patches that are encoded together.
-    layer
-        Features after this many layers; the encoder's output without it.
+    inference
+        How the features become vectors; as they are without it.
     device
         Torch device.
     progress
@@ -219,12 +216,16 @@ def embed_corpus(
     ------
     BadInputError
         A training corpus, a spot that no window covers, vectors that are not finite.
+    BadUsageError
+        More components than spots or features.
     IntegrityError
         A damaged sample, or one that points at spots which the slice does not have.
     """
     require_evaluation(corpus)
     slices: dict[str, SliceEmbedding] = {}
     coverage: list[Coverage] = []
+    inference = inference or InferenceConfig()
+    layer = inference.layer
     total = sum(s.n_samples for s in corpus.document.shards if s.kind == "patch")
     done = 0
     for split in corpus.document.splits("slice"):
@@ -234,7 +235,7 @@ def embed_corpus(
             require_sound(whole, len(corpus.document.labels))
             slug = whole.meta.slice
             mine = positions.get(slug, [])
-            sums = _SpotSums(whole)
+            sums = SpotSums(whole)
             here = encoder.for_slice(whole) if isinstance(encoder, PerSlice) else encoder
             if isinstance(here, WholeEncoder):
                 mine = _first_of_draws(index, mine)
@@ -246,80 +247,24 @@ def embed_corpus(
                 else:
                     sums.add(patches, _encode(here, patches, genes, layer, device))
                 done += len(patches)
-            matrix, seen = sums.means()
-            coverage.append(_coverage(whole, seen, len(mine)))
+            matrix = sums.means()
+            coverage.append(sums.coverage(len(mine)))
             slices[slug] = SliceEmbedding(
                 barcodes=sums.barcodes,
-                matrix=matrix,
+                matrix=refine_slice(matrix, whole, inference),
                 labels=name_labels(whole, corpus.document.labels),
             )
+    slices = refine_corpus(slices, inference, f"corpus '{corpus.document.name}'")
     made_from = {
         **provenance,
         "corpus": corpus.document.name,
         "corpus_id": corpus.document.corpus_id,
-        "layer": layer,
+        "inference": inference.model_dump(mode="json"),
     }
     return EmbedOutcome(
         embeddings=Embeddings(slices=dict(sorted(slices.items())), provenance=made_from),
         coverage=tuple(sorted(coverage, key=lambda found: found.slice)),
     )
-
-
-class _SpotSums:
-    """Running sums of the vectors of one slice, in float64."""
-
-    def __init__(self, whole: "WholeSlice") -> None:
-        self.slug = whole.meta.slice
-        self.barcodes = decode_barcodes(whole)
-        self.seen = np.zeros(len(self.barcodes), np.int64)
-        self.total: NDArray[np.float64] | None = None
-
-    def add(self, patches: "list[Patch]", features: NDArray[np.float32]) -> None:
-        """Add the features (B, L, D) of some patches, patch by patch."""
-        if self.total is None:
-            self.total = np.zeros((len(self.barcodes), features.shape[2]))
-        for patch, vectors in zip(patches, features, strict=True):
-            spots = self._spots(patch)
-            inside = spots >= 0
-            # Within one patch every spot stands once, so plain indexing adds all of them.
-            with np.errstate(invalid="ignore"):  # what is not finite is named by `means`
-                self.total[spots[inside]] += vectors[inside]
-            self.seen[spots[inside]] += 1
-
-    def add_all(self, parts: Iterable[NDArray[np.float32]]) -> None:
-        """Add features (N, D) of all spots, draw by draw."""
-        for vectors in parts:
-            if self.total is None:
-                self.total = np.zeros(vectors.shape)
-            self.total += vectors
-            self.seen += 1
-
-    def _spots(self, patch: "Patch") -> NDArray[np.int32]:
-        """Return (L,) spot numbers, -1 where there is none."""
-        if patch.spots is None:
-            raise _damaged(patch, "it does not say which spots it shows")
-        spots = patch.spots.ravel()
-        shown = spots[spots >= 0]
-        measured = patch.totals.ravel() > 0
-        if shown.size and int(shown.max()) >= len(self.barcodes):
-            raise _damaged(patch, f"spot {int(shown.max())} of {len(self.barcodes)}")
-        if np.unique(shown).size != shown.size or not np.array_equal(measured, spots >= 0):
-            raise _damaged(patch, "a spot stands twice, or where nothing was measured")
-        return spots
-
-    def means(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return (N, D) mean vectors and (N,) how many went into each."""
-        missing = np.flatnonzero(self.seen == 0)
-        if self.total is None or missing.size:
-            first = self.barcodes[int(missing[0])] if missing.size else "none"
-            what = f"{missing.size:,} of {self.seen.size:,} spots are in no window (first: {first})"
-            raise _refused("V18", self.slug, what, "build the corpus again with a smaller --cover")
-        means = (self.total / self.seen[:, None]).astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(means).all(axis=1))
-        if bad.size:
-            what = f"{bad.size:,} vectors are not finite (first: {self.barcodes[int(bad[0])]})"
-            raise _refused("V02", self.slug, what, "the model has diverged; use an earlier one")
-        return means, self.seen
 
 
 def _positions_by_slice(index: "SampleIndex") -> dict[str, list[int]]:
@@ -367,24 +312,3 @@ def _encode(
             layer=layer,
         )
     return np.asarray(features.float().cpu().numpy(), np.float32)
-
-
-def _coverage(whole: "WholeSlice", seen: NDArray[np.int64], n_windows: int) -> Coverage:
-    return Coverage(
-        slice=whole.meta.slice,
-        n_spots=int(seen.size),
-        n_windows=n_windows,
-        fewest=int(seen.min()),
-        mean=float(seen.mean()),
-        most=int(seen.max()),
-    )
-
-
-def _damaged(patch: "Patch", what: str) -> IntegrityError:
-    fix = "run `stbuild verify` on the corpus and get it again"
-    subject = f"sample '{patch.meta.key}'"
-    return IntegrityError(Problem(code="L11", subject=subject, what=what, fix=fix))
-
-
-def _refused(code: str, slug: str, what: str, fix: str) -> BadInputError:
-    return BadInputError(Problem(code=code, subject=f"slice '{slug}'", what=what, fix=fix))

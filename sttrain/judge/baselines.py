@@ -18,14 +18,14 @@ from scipy.sparse import csr_array
 from stbuild.corpus.digests import sha256_json
 from sttrain.embed.embeddings import Embeddings
 from sttrain.embed.evaluation import EvaluationSet
+from sttrain.embed.neighbours import neighbour_mean, surroundings
+from sttrain.embed.projection import principal_components, refuse_components
 from sttrain.errors import BadInputError, Problem
 from sttrain.judge.methods import Family, pack
-from sttrain.judge.neighbours import neighbour_mean, surroundings
-from sttrain.judge.projection import principal_components, refuse_components
 
 if TYPE_CHECKING:
     from stbuild.corpus.samples import WholeSlice
-    from sttrain.judge.projection import Table
+    from sttrain.embed.projection import Table
 
 BASELINE_VERSION: Final = 2
 """Raised when a control's definition changes, so that stored results are not taken for it."""

@@ -21,13 +21,13 @@ from stbuild.corpus.errors import PlatformError
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
+from sttrain.embed.projection import principal_components
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.judge.candidates import EmbeddingFile, collect_methods, problem
 from sttrain.judge.clustering import Algorithm, Domains, abnormal_spots, chaos, find_domains
 from sttrain.judge.fit_costs import CostKeeper, measured
 from sttrain.judge.methods import Method
 from sttrain.judge.probe_config import ClusterConfig, Number
-from sttrain.judge.projection import principal_components
 from sttrain.judge.results import ResultStore, create_store, write_spots
 from sttrain.judge.rows import RowTable, require_same_sources, to_parquet
 from sttrain.threads import one_core_threads

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sttrain.judge.neighbours import nearest_neighbours
+from sttrain.embed.neighbours import nearest_neighbours
 
 Domains: TypeAlias = NDArray[np.int64]
 Algorithm = Literal["kmeans", "leiden", "gmm"]

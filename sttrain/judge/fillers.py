@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.digests import sha256_json
+from sttrain.embed.neighbours import nearest_among
 from sttrain.embed.spots import gene_rows
 from sttrain.errors import BadUsageError, Problem
-from sttrain.judge.neighbours import nearest_among
 from sttrain.judge.regions import Region
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.errors import merge_errors
 from sttrain.embed.embeddings import Embeddings, SliceEmbedding
 from sttrain.embed.evaluation import EvaluationSet
+from sttrain.embed.projection import principal_components
 from sttrain.errors import BadUsageError, Problem
-from sttrain.judge.projection import principal_components
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 """Names of methods: they stand in tables, file names and pages, so no other letter is let in."""

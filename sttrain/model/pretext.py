@@ -9,6 +9,7 @@ from typing import Final, Literal
 from pydantic import ConfigDict, Field
 
 from stbuild.corpus.documents import Document
+from sttrain.model.inference import InferenceConfig
 
 Objective = Literal["patch", "spot", "multispot", "slice"]
 Loss = Literal["mse", "poisson", "nb"]
@@ -49,6 +50,8 @@ class Pretext(Document):
     """What is predicted: log1p(CP10K), or the rate of counts."""
     context: ContextConfig = ContextConfig()
     """What a site knows of others."""
+    inference: InferenceConfig = InferenceConfig()
+    """How its features become vectors."""
 
     @property
     def counts(self) -> bool:

@@ -15,6 +15,7 @@ from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import Document, SplitName, read_config
 from sttrain.errors import BadUsageError
 from sttrain.model.autoencoder import ModelConfig
+from sttrain.model.inference import InferenceConfig
 from sttrain.model.pretext import ContextConfig, Loss, Objective, Pretext
 from sttrain.settings import config_problem, lay_over
 from sttrain.stream.remote import CACHE_GB
@@ -99,6 +100,9 @@ class RunConfig(Document):
     """What a site knows of others under `multispot` and `slice`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How weights follow gradients."""
+    inference: InferenceConfig = InferenceConfig()
+    """How `sttrain embed` makes vectors of the trained encoder's features, unless told otherwise,
+    and of the untrained one's. It decides no weight, but belongs to the model."""
 
     @property
     def grouping(self) -> int | None:
@@ -114,6 +118,10 @@ class RunConfig(Document):
             found.append("smooth needs windows, which the samples of objective slice are not")
         if self.augment and self.objective == "slice":
             found.append("augment turns windows, which the samples of objective slice are not")
+        if (self.inference.layer or 0) > self.model.layers:
+            found.append(
+                f"inference.layer is {self.inference.layer}, the encoder has {self.model.layers}"
+            )
         if found:
             raise ValueError("; ".join(found))
         return self
@@ -125,7 +133,12 @@ class RunConfig(Document):
     @property
     def pretext(self) -> Pretext:
         """What the model is asked: all that it needs besides its sizes."""
-        return Pretext(objective=self.objective, loss=self.loss, context=self.context)
+        return Pretext(
+            objective=self.objective,
+            loss=self.loss,
+            context=self.context,
+            inference=self.inference,
+        )
 
     def fingerprint(self, corpus_id: str) -> str:
         """Return the digest of this configuration and of the corpus.
@@ -134,6 +147,7 @@ class RunConfig(Document):
         """
         unused = {"order", "group"} if self.order == "random" else set()
         unused |= {"steps"} if self.steps is None else {"epochs"}
+        unused |= {"inference"} if self.inference == InferenceConfig() else set()
         config = self.model_dump(mode="json", exclude=unused)
         return sha256_json({"config": config, "corpus_id": corpus_id})
 

@@ -3,11 +3,11 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
+from sttrain.embed.neighbours import nearest_among, nearest_neighbours, neighbour_mean, surroundings
+from sttrain.embed.projection import principal_components
 from sttrain.errors import BadInputError, BadUsageError
 from sttrain.judge.baselines import Control, expression
 from sttrain.judge.methods import NAME, Reduced, families, find_method, find_methods
-from sttrain.judge.neighbours import nearest_among, nearest_neighbours, neighbour_mean, surroundings
-from sttrain.judge.projection import principal_components
 from tests.sttrain.judged import make_set, make_whole
 
 
@@ -140,7 +140,7 @@ def test_pca_is_fitted_on_all_spots_of_all_slices():
 def test_pca_through_the_iterative_solver_agrees(monkeypatch):
     data = make_set()
     exact = find_method("pca3").compute(data).slices["one"].matrix
-    monkeypatch.setattr("sttrain.judge.projection._EXACT_LIMIT", 1)
+    monkeypatch.setattr("sttrain.embed.projection._EXACT_LIMIT", 1)
     found = find_method("pca3").compute(data).slices["one"].matrix
     np.testing.assert_allclose(np.abs(found), np.abs(exact), atol=1e-3)
 
@@ -268,7 +268,7 @@ def test_banksy_weighs_its_three_blocks_by_their_variance():
 @pytest.mark.parametrize("chunk", [1024, 7])
 @pytest.mark.parametrize("shape", [(40, 12), (12, 40)], ids=["more_spots", "more_columns"])
 def test_components_are_those_of_the_singular_value_decomposition(shape, chunk, monkeypatch):
-    monkeypatch.setattr("sttrain.judge.projection._CHUNK", chunk)
+    monkeypatch.setattr("sttrain.embed.projection._CHUNK", chunk)
     table = np.random.default_rng(3).normal(size=shape).astype(np.float32)
     found = principal_components({"a": table[:5], "b": table[5:]}, 4, "x")
     centred = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)

@@ -9,6 +9,7 @@ from sttrain.embed.embeddings import read_embeddings
 from sttrain.embed.evaluation import read_patch
 from sttrain.embed.spots import embed_checkpoint, embed_corpus
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError
+from sttrain.model.inference import InferenceConfig
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -87,17 +88,20 @@ def test_coverage_counts_windows_and_draws(corpus):
 
 
 def test_provenance_names_corpus_and_layer_but_no_place_or_time(corpus):
-    provenance = run(corpus, layer=2).embeddings.provenance
+    provenance = run(corpus, inference=InferenceConfig(layer=2, centre=True)).embeddings.provenance
     assert provenance == {
         "checkpoint": "c" * 64,
         "corpus": "toy",
         "corpus_id": corpus.document.corpus_id,
-        "layer": 2,
+        "inference": {"layer": 2, "neighbours": 0, "centre": True, "components": None},
     }
 
 
 def test_a_layer_is_handed_to_the_encoder(corpus):
-    plain, second = run(corpus).embeddings, run(corpus, layer=1).embeddings
+    plain, second = (
+        run(corpus).embeddings,
+        run(corpus, inference=InferenceConfig(layer=1)).embeddings,
+    )
     for slug, part in plain.slices.items():
         np.testing.assert_allclose(second.slices[slug].matrix, 3 * part.matrix, rtol=1e-6)
 
@@ -217,9 +221,13 @@ def test_genes_unknown_to_the_model_are_named(corpus, tmp_path):
 def test_a_layer_beyond_the_model_is_a_usage_error(corpus, tmp_path):
     run_folder = write_run(tmp_path / "run", corpus)
     with pytest.raises(BadUsageError, match="the encoder has 0 to 2"):
-        embed_checkpoint(run_folder, corpus.root, tmp_path / "e.h5ad", layer=3, device="cpu")
-    bare = embed_checkpoint(run_folder, corpus.root, tmp_path / "e.h5ad", layer=0, device="cpu")
-    assert bare.embeddings.provenance["layer"] == 0
+        embed_checkpoint(
+            run_folder, corpus.root, tmp_path / "e.h5ad", inference={"layer": 3}, device="cpu"
+        )
+    bare = embed_checkpoint(
+        run_folder, corpus.root, tmp_path / "e.h5ad", inference={"layer": 0}, device="cpu"
+    )
+    assert bare.embeddings.provenance["inference"]["layer"] == 0
 
 
 def test_a_wrong_suffix_is_refused_before_anything_is_read(tmp_path):

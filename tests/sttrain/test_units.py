@@ -218,7 +218,7 @@ def _toml(config):
         plain = {k: v for k, v in fields.items() if not isinstance(v, dict)}
         return [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
 
-    value = config.model_dump(mode="json")
+    value = config.model_dump(mode="json", exclude_none=True)
     tables = {key: part for key, part in value.items() if isinstance(part, dict)}
     text = lines(value) + [x for k, t in tables.items() for x in [f"[{k}]", *lines(t)]]
     return "\n".join(text)
@@ -283,7 +283,11 @@ def test_embeds_as_each_objective_was_trained(runs, evaluation, tmp_path, object
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_layers_inside_can_be_embedded(runs, evaluation, tmp_path, objective):
     shallow = embed_checkpoint(
-        runs / objective, evaluation.root, tmp_path / "a.parquet", layer=0, device="cpu"
+        runs / objective,
+        evaluation.root,
+        tmp_path / "a.parquet",
+        inference={"layer": 0},
+        device="cpu",
     )
     deep = embed_checkpoint(runs / objective, evaluation.root, tmp_path / "b.parquet", device="cpu")
     assert shallow.embeddings.digest() != deep.embeddings.digest()

@@ -1,0 +1,60 @@
+"""From the mean features of spots to their vectors: neighbours, slice means, components.
+
+Letters: N spots of a slice, D features.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sttrain.embed.embeddings import SliceEmbedding
+from sttrain.embed.neighbours import nearest_neighbours
+from sttrain.embed.projection import principal_components
+from sttrain.model.inference import InferenceConfig
+
+if TYPE_CHECKING:
+    from stbuild.corpus.samples import WholeSlice
+
+
+def refine_slice(
+    features: NDArray[np.float32], whole: "WholeSlice", config: InferenceConfig
+) -> NDArray[np.float32]:
+    """Return what a slice alone decides of its vectors (N, D), from its features (N, D)."""
+    found = features.astype(np.float64)
+    if config.neighbours:
+        near = nearest_neighbours(whole.xy.astype(np.float64), config.neighbours)
+        # One neighbour at a time: (N, K, D) of a large slice would not fit.
+        found = sum((found[near[:, k]] for k in range(near.shape[1])), np.zeros_like(found))
+        found /= near.shape[1]
+    if config.centre:
+        found = found - found.mean(axis=0)
+    return found.astype(np.float32)
+
+
+def refine_corpus(
+    slices: Mapping[str, SliceEmbedding], config: InferenceConfig, subject: str
+) -> dict[str, SliceEmbedding]:
+    """Return what all slices together decide of their vectors.
+
+    Parameters
+    ----------
+    slices
+        Vectors of every slice, as :func:`refine_slice` returns them.
+    config
+        What is asked.
+    subject
+        Whose vectors they are, for the message.
+
+    Raises
+    ------
+    BadUsageError
+        More components than spots or features.
+    """
+    if config.components is None:
+        return dict(slices)
+    tables = {slug: part.matrix for slug, part in slices.items()}
+    found = principal_components(tables, config.components, subject)
+    return {slug: replace(part, matrix=found[slug]) for slug, part in slices.items()}

@@ -1,0 +1,94 @@
+"""How features become vectors: neighbours, slice means, components, as a recipe says."""
+
+import numpy as np
+import pytest
+
+from sttrain.embed.embeddings import SliceEmbedding
+from sttrain.embed.refine import refine_corpus, refine_slice
+from sttrain.embed.spots import embed_checkpoint
+from sttrain.errors import BadUsageError
+from sttrain.model.inference import InferenceConfig
+from sttrain.model.pretext import Pretext
+from sttrain.release.encoder import load_encoder
+from sttrain.train.config import RunConfig
+from tests.corpora import write_corpus
+from tests.sttrain.judged import make_whole, write_run
+
+WHOLE = make_whole()
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(3).normal(size=(144, 5)).astype(np.float32) + 7
+
+
+def embedding(matrix):
+    names = tuple(f"s{i}" for i in range(len(matrix)))
+    return SliceEmbedding(barcodes=names, matrix=matrix, labels=(None,) * len(matrix))
+
+
+def test_nothing_is_done_by_default(features):
+    assert np.array_equal(refine_slice(features, WHOLE, InferenceConfig()), features)
+    slices = {"one": embedding(features)}
+    assert refine_corpus(slices, InferenceConfig(), "x") == slices
+
+
+@pytest.mark.parametrize("k", [1, 4, 500])
+def test_neighbours_are_averaged_with_the_spot(features, k):
+    found = refine_slice(features, WHOLE, InferenceConfig(neighbours=k))
+    away = np.linalg.norm(WHOLE.xy[:, None].astype(float) - WHOLE.xy[None], axis=2)
+    near = np.argsort(away, axis=1, kind="stable")[:, : k + 1]
+    assert np.allclose(found, features[near].mean(axis=1), atol=1e-5)
+
+
+def test_slices_are_centred(features):
+    found = refine_slice(features, WHOLE, InferenceConfig(centre=True))
+    assert np.allclose(found, features - features.mean(axis=0), atol=1e-5)
+
+
+def test_components_are_of_all_slices_together(features):
+    parts = {"one": embedding(features[:60]), "two": embedding(features[60:] * [9, 1, 1, 1, 1])}
+    found = refine_corpus(parts, InferenceConfig(components=2), "x")
+    stacked = np.concatenate([found["one"].matrix, found["two"].matrix])
+    assert stacked.shape == (144, 2)
+    assert np.allclose(np.cov(stacked.T)[0, 1], 0, atol=1e-4)
+    assert found["one"].barcodes == parts["one"].barcodes
+    with pytest.raises(BadUsageError, match="6 components of 144 spots and 5 columns"):
+        refine_corpus(parts, InferenceConfig(components=6), "x")
+
+
+def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
+    """Of trained and untrained weights alike."""
+    corpus = write_corpus(tmp_path / "eval", kind="cover", n_slices=2, draws=2, splits=("test",))
+    said = InferenceConfig(neighbours=3, centre=True, components=4)
+    run = write_run(tmp_path / "run", corpus, pretext=Pretext(inference=said))
+    assert load_encoder(run)[1].pretext.inference == said
+
+    def embed(name, **options):
+        out = tmp_path / f"{name}.parquet"
+        return embed_checkpoint(run, corpus.root, out, device="cpu", **options).embeddings
+
+    plain = {"neighbours": 0, "centre": False, "components": None}
+    for untrained in (False, True):
+        bare = embed("bare", untrained=untrained, inference=plain)
+        refined = {}
+        for whole in corpus.whole_slices("test"):
+            part = bare.slices[whole.meta.slice]
+            refined[whole.meta.slice] = embedding(refine_slice(part.matrix, whole, said))
+        expected = refine_corpus(refined, said, "x")
+        found = embed("said", untrained=untrained)
+        for slug, part in found.slices.items():
+            assert part.matrix.shape[1] == 4
+            assert np.allclose(part.matrix, expected[slug].matrix, atol=1e-4)
+        changed = embed("changed", untrained=untrained, inference={"components": 2})
+        assert changed.width == 2
+        assert changed.provenance["inference"] == said.model_dump() | {"components": 2}
+
+
+def test_it_decides_no_run_by_default_and_a_layer_has_to_be_there():
+    plain = RunConfig()
+    told = plain.model_copy(update={"inference": InferenceConfig(neighbours=6)})
+    assert told.pretext.inference.neighbours == 6
+    assert plain.fingerprint("c") != told.fingerprint("c")
+    with pytest.raises(ValueError, match=r"inference\.layer is 7, the encoder has 6"):
+        RunConfig.model_validate({"inference": {"layer": 7}})
