@@ -78,7 +78,7 @@ def test_what_is_explained_of_hidden_sites(tmp_path):
     """A model that predicts each slice's means explains nothing; one that is off, less."""
     corpus = write_corpus(tmp_path / "eval", kind="cover", n_slices=2, draws=2, splits=("test",))
     corpus = open_corpus(corpus.root)
-    donors = [slug[0] for slug in corpus.index("test").slices]
+    donors = [slug[0].upper() for slug in corpus.index("test").slices]
     rows = np.arange(len(corpus.genes), dtype=np.int32)
     config = TINY.model_copy(update={"centre_by": "slice"})
     model = MaskedAutoencoder(config, len(rows), torch.Generator().manual_seed(0))

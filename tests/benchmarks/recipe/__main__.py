@@ -8,20 +8,17 @@ rerun goes on) and keeps every score in ``benchmarks/recipe.parquet``. ``report`
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from sttrain.judge.heads import Head
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.recipe.data import Side, make_side
 from tests.benchmarks.recipe.plan import INFERENCES, LAYERS, Arm, Plan, read_plan
 from tests.benchmarks.recipe.rows import RowStore
-from tests.benchmarks.recipe.trial import HEADS, MLP, judge_controls, judge_run, train
+from tests.benchmarks.recipe.trial import judge_controls, judge_run, train
 
 RESULTS = ROOT / "benchmarks" / "recipe.parquet"
-Heads = Mapping[str, Head]
 CHOOSE, CONFIRM = ("A", "B", "C"), ("D", "E", "F")
 
 
@@ -36,18 +33,17 @@ def run(options: argparse.Namespace) -> None:
     plan, store = read_plan(), RowStore(options.results)
     tested = CONFIRM if options.confirm else CHOOSE
     side = make_side(options.data, options.work, plan.data, tested)
-    heads = {**HEADS, **MLP} if options.mlp else HEADS
     if not store.has(tested, "pca10", 0):
         say("controls")
-        store.add(tested, "controls", 0, list(judge_controls(side, heads)))
+        store.add(tested, "controls", 0, list(judge_controls(side, mlp=options.mlp)))
     arms = [arm for arm in plan.arms if not options.arms or arm.name in options.arms]
     for seed in range(options.seeds):
         for arm in arms:
-            _run_arm(plan, side, options.work, store, arm, seed, heads)
+            _run_arm(plan, side, options.work, store, arm, seed, mlp=options.mlp)
 
 
 def _run_arm(
-    plan: Plan, side: Side, work: Path, store: RowStore, arm: Arm, seed: int, heads: Heads
+    plan: Plan, side: Side, work: Path, store: RowStore, arm: Arm, seed: int, *, mlp: bool
 ) -> None:
     if store.has(side.tested, arm.name, seed):
         return
@@ -57,7 +53,7 @@ def _run_arm(
     # The untrained ones first: rows of the arm itself say that all is done.
     for untrained in (True, False) if arm.untrained else (False,):
         name = f"{arm.name}-untrained" if untrained else arm.name
-        scores, share = judge_run(side, trained.run, inferences, untrained=untrained, heads=heads)
+        scores, share = judge_run(side, trained.run, inferences, untrained=untrained, mlp=mlp)
         store.add(
             side.tested, name, seed, [(name, score) for score in scores],
             explained=share, targets=trained.targets, loss=trained.loss,

@@ -10,7 +10,21 @@ from pathlib import Path
 
 from tests.benchmarks.recipe.plan import DataPlan
 
-COLUMNS = ("slice", "path", "donor", "section", "species", "tissue", "platform", "label")
+COLUMNS = (
+    "slice",
+    "path",
+    "donor",
+    "section",
+    "species",
+    "tissue",
+    "platform",
+    "pitch_um",
+    "label",
+)
+
+
+PITCH_UM = 200
+"""Distance of spots of these arrays: `block20` keeps 400 um between the sides."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,16 @@ def _grids(work: Path, name: str, files: Sequence[Path], *, label: bool) -> Path
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for file in files:
-            row = (file.stem, file, file.stem[0], file.stem, "Homo sapiens", "breast", "ST")
+            row = (
+                file.stem,
+                file,
+                file.stem[0],
+                file.stem,
+                "Homo sapiens",
+                "breast",
+                "ST",
+                PITCH_UM,
+            )
             writer.writerow((*row, "label" if label else ""))
         sheet.write_text(text.getvalue(), "utf-8")
         manifest = work / f"{name}.toml"

@@ -35,7 +35,7 @@ def explained_share(
             w.meta.slice: whole_means(w, len(corpus.genes)) for w in corpus.whole_slices(split)
         }
         index = corpus.index(split)
-        wanted = [i for i in range(len(index)) if index.slices[i][0] in donors]
+        wanted = [i for i in range(len(index)) if index.slices[i][0].upper() in donors]
         for first in range(0, len(wanted), _BATCH):
             patches = [read_patch(corpus, split, index, i) for i in wanted[first : first + _BATCH]]
             genes = np.stack([p.genes for p in patches])

@@ -23,15 +23,22 @@ from sttrain.train.config import FitOptions, RunConfig
 from sttrain.train.run import fit
 from tests.benchmarks.recipe.data import Side
 from tests.benchmarks.recipe.explained import explained_share
+from tests.benchmarks.recipe.plan import CHOSEN
 
 SEEDS = 5
 """Seeds of the splits within donors."""
 HEADS: Mapping[str, Head] = {"knn": KnnHead(), "logistic": LogisticHead()}
-MLP: Mapping[str, Head] = {"mlp": MlpHead(max_steps=2000)}
+MLP: Mapping[str, Head] = {"mlp": MlpHead(max_steps=1000)}
+"""As many seconds as everything else together: for some vectors alone."""
 CONTROLS = (
     "coords", "raw", "pca10", "pca10-centred", "pca50", "pca50-centred",
     *(f"nbmean{k}-pca{d}{end}" for k in (6, 18, 36) for d in (10, 50) for end in ("", "-centred")),
 )  # fmt: skip
+MLP_CONTROLS = tuple(
+    f"{name}{end}"
+    for name in ("pca10", "nbmean18-pca10", "nbmean18-pca50")
+    for end in ("", "-centred")
+)
 OPTIONS = FitOptions(threads=1, workers=1, logger=(), checkpoint_every=10**9)
 
 
@@ -69,7 +76,7 @@ def judge_run(
     inferences: Mapping[str, InferenceConfig],
     *,
     untrained: bool,
-    heads: Mapping[str, Head] = HEADS,
+    mlp: bool,
 ) -> tuple[list[Score], float | None]:
     """Return the scores of a run under every inference, and what it explains of hidden sites."""
     corpus, data = _opened(side.seen)
@@ -84,16 +91,21 @@ def judge_run(
             found = embed_corpus(corpus, encoder, provenance={}, inference=bare)
             features[layer] = found.embeddings
         vectors = _refine(features[layer], data, inference)
-        scores += list(_judge(side, name, vectors, heads))
+        scores += list(_judge(side, name, vectors, _heads(mlp=mlp and name == CHOSEN)))
     return scores, explained_share(corpus, model, encoder.rows, side.tested)
 
 
-def judge_controls(side: Side, heads: Mapping[str, Head] = HEADS) -> Iterator[tuple[str, Score]]:
+def _heads(*, mlp: bool) -> Mapping[str, Head]:
+    return {**HEADS, **MLP} if mlp else HEADS
+
+
+def judge_controls(side: Side, *, mlp: bool) -> Iterator[tuple[str, Score]]:
     """Yield the scores of every control, computed from the same slices."""
     _, data = _opened(side.seen)
     for method in find_methods(CONTROLS):
         vectors = method.compute(data)
         slices = {slug: part.matrix for slug, part in vectors.slices.items()}
+        heads = _heads(mlp=mlp and method.name in MLP_CONTROLS)
         for score in _judge(side, "output", slices, heads):
             yield method.name, score
 
