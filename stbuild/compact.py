@@ -14,7 +14,7 @@ from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalo
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
-from stbuild.corpus.errors import BadInputError, Problem, StError, merge_errors
+from stbuild.corpus.errors import BadInputError, GateError, Problem, StError, merge_errors
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
@@ -221,7 +221,8 @@ def compact(
     limits
         Read each slice in a child process with these limits; None reads in the worker itself.
     skip_bad
-        Leave rejected slices out instead of stopping; they are listed in the summary.
+        Leave rejected slices out instead of stopping; they are listed in the summary. What is no
+        slice's fault, such as a full disk, stops the run all the same.
     done
         Called after each slice.
 
@@ -250,8 +251,9 @@ def compact(
         reports, twins = _part_twins(reports)
         if error := _refuse_twins(twins, tasks):
             errors.append(error)
-        if errors and (not skip_bad or not reports):
-            raise merge_errors(errors)
+        lasting = [error for error in errors if not (skip_bad and _is_of_the_slice(error))]
+        if lasting or (errors and not reports):
+            raise merge_errors(lasting or errors)
         for twin in twins:
             shutil.rmtree(out / f"{twin}.zarr")
         entries = tuple(
@@ -263,6 +265,15 @@ def compact(
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))
+
+
+def _is_of_the_slice(error: StError) -> bool:
+    """Tell whether a slice is at fault, not the machine: a full disk must not thin out a corpus.
+
+    P04 and P33 are a slice that killed its workers, hung, or wants too much memory, time and again.
+    """
+    own = {problem.code for problem in error.problems} <= {"P04", "P33"}
+    return own or isinstance(error, BadInputError | GateError)
 
 
 def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | None:
