@@ -14,7 +14,14 @@ from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalo
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
-from stbuild.corpus.errors import BadInputError, GateError, Problem, StError, merge_errors
+from stbuild.corpus.errors import (
+    BadInputError,
+    BadUsageError,
+    GateError,
+    Problem,
+    StError,
+    merge_errors,
+)
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
@@ -228,11 +235,14 @@ def compact(
 
     Raises
     ------
+    BadUsageError
+        The folder lies inside of a source.
     StError
         Every problem of every slice at once. Grids of good slices are kept, but there is no
         catalogue until all slices are in.
     """
     records = sorted(manifest.records, key=lambda record: record.slug)
+    _refuse_inside(out, records)
     tasks = [
         CompactTask(
             read=ReadTask(
@@ -265,6 +275,24 @@ def compact(
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))
+
+
+def _refuse_inside(out: Path, records: Sequence[SliceRecord]) -> None:
+    """Refuse to write into a source: that would change it, and the next run would read it."""
+    place = out.resolve()
+    problems = [
+        Problem(
+            code="B102",
+            subject=f"output '{out.name}'",
+            where=str(out),
+            what=f"it lies inside of slice '{record.name}' ({record.path})",
+            fix="choose a folder of its own with -o",
+        )
+        for record in records
+        if Path(record.path).resolve() in (place, *place.parents)
+    ]
+    if error := as_error(problems, BadUsageError):
+        raise error
 
 
 def _is_of_the_slice(error: StError) -> bool:

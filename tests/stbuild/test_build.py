@@ -20,6 +20,7 @@ from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import (
     BadInputError,
+    BadUsageError,
     ConflictError,
     IntegrityError,
     Problem,
@@ -259,6 +260,15 @@ def test_good_grids_are_kept_when_another_slice_is_bad(slice_files, tmp_path):
     assert not (tmp_path / "g/grids.json").exists()
     summary = compact(read_inputs(files), GRID, tmp_path / "g", run_loop, skip_bad=True)
     assert (len(summary.reports), len(summary.rejected)) == (1, 1)
+
+
+def test_nothing_is_written_into_a_source(tmp_path):
+    source = tmp_path / "store.zarr"
+    source.mkdir()
+    for out in (source, source / "grids", tmp_path / "x" / ".." / "store.zarr"):
+        with pytest.raises(BadUsageError, match=r"B102.*inside of slice 'store'"):
+            compact(read_inputs([str(source)]), GRID, out, run_loop)
+    assert not list(source.iterdir())
 
 
 def test_what_is_no_fault_of_a_slice_leaves_none_out(slice_files, tmp_path, monkeypatch):

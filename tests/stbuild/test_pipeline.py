@@ -95,6 +95,7 @@ def test_a_task_that_hangs_in_a_healthy_worker_is_tried_elsewhere_and_then_named
     assert isinstance(outcomes[2].error, ResourceError)
     assert re.match(r"error\[P04\] task always: it did not end within 5 s", str(outcomes[2].error))
     for job in jobs[1:3]:
+        assert job.log is not None
         processes = job.log.read_text().split()
         assert len(processes) == len(set(processes)) >= 2  # never twice in a worker that hangs
     assert len([line for line in said if "hangs" in line]) >= 3

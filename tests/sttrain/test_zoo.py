@@ -49,6 +49,6 @@ def test_the_files_are_good_where_nothing_is_changed(spots, tmp_path, monkeypatc
     done = run(monkeypatch, capsys, *(word.format(out=tmp_path / "p") for word in words))
     assert done[0] == 0, done[1]
     predictions(lambda rows: rows)(tmp_path / "good.csv", spots)
-    words = (*SCORE[:2], str(tmp_path / "good.csv"), *SCORE[3:])
-    done = run(monkeypatch, capsys, *(word.format(out=tmp_path / "s") for word in words))
+    scored = (word.format(file=tmp_path / "good.csv", out=tmp_path / "s") for word in SCORE)
+    done = run(monkeypatch, capsys, *scored)
     assert done[0] == 0, done[1]
