@@ -14,7 +14,14 @@ from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalo
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
-from stbuild.corpus.errors import BadInputError, Problem, StError, merge_errors
+from stbuild.corpus.errors import (
+    BadInputError,
+    BadUsageError,
+    GateError,
+    Problem,
+    StError,
+    merge_errors,
+)
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
@@ -221,17 +228,21 @@ def compact(
     limits
         Read each slice in a child process with these limits; None reads in the worker itself.
     skip_bad
-        Leave rejected slices out instead of stopping; they are listed in the summary.
+        Leave rejected slices out instead of stopping; they are listed in the summary. What is no
+        slice's fault, such as a full disk, stops the run all the same.
     done
         Called after each slice.
 
     Raises
     ------
+    BadUsageError
+        The folder lies inside of a source.
     StError
         Every problem of every slice at once. Grids of good slices are kept, but there is no
         catalogue until all slices are in.
     """
     records = sorted(manifest.records, key=lambda record: record.slug)
+    _refuse_inside(out, records)
     tasks = [
         CompactTask(
             read=ReadTask(
@@ -250,8 +261,9 @@ def compact(
         reports, twins = _part_twins(reports)
         if error := _refuse_twins(twins, tasks):
             errors.append(error)
-        if errors and (not skip_bad or not reports):
-            raise merge_errors(errors)
+        lasting = [error for error in errors if not (skip_bad and _is_of_the_slice(error))]
+        if lasting or (errors and not reports):
+            raise merge_errors(lasting or errors)
         for twin in twins:
             shutil.rmtree(out / f"{twin}.zarr")
         entries = tuple(
@@ -263,6 +275,33 @@ def compact(
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))
+
+
+def _refuse_inside(out: Path, records: Sequence[SliceRecord]) -> None:
+    """Refuse to write into a source: that would change it, and the next run would read it."""
+    place = out.resolve()
+    problems = [
+        Problem(
+            code="B102",
+            subject=f"output '{out.name}'",
+            where=str(out),
+            what=f"it lies inside of slice '{record.name}' ({record.path})",
+            fix="choose a folder of its own with -o",
+        )
+        for record in records
+        if Path(record.path).resolve() in (place, *place.parents)
+    ]
+    if error := as_error(problems, BadUsageError):
+        raise error
+
+
+def _is_of_the_slice(error: StError) -> bool:
+    """Tell whether a slice is at fault, not the machine: a full disk must not thin out a corpus.
+
+    P04 and P33 are a slice that killed its workers, hung, or wants too much memory, time and again.
+    """
+    own = {problem.code for problem in error.problems} <= {"P04", "P33"}
+    return own or isinstance(error, BadInputError | GateError)
 
 
 def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | None:

@@ -7,17 +7,17 @@ publish by rename, so a run that was broken off is only started again.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from stbuild.corpus.errors import BadUsageError, Problem, RemoteError, StError
-from stbuild.pipeline import Outcome, Patience, Runner, Workers
+from stbuild.pipeline import Outcome, Patience, Runner, Workers, name_of
 from stbuild.slurm import open_slurm, refused
 from stbuild.tools import running_code
-from stbuild.workers import attempt_there
+from stbuild.workers import SlowTaskError, attempt_there
 
 IN_FLIGHT: Final = 4096
 """Tasks that a scheduler holds at a time: each weighs some kilobytes there."""
@@ -92,34 +92,72 @@ def _run(
     tasks: Sequence[Any],
     done: Callable[[], None],
 ) -> list[Outcome[Any]]:
-    call = partial(attempt_there, function, running_code())
-    client = watch.client
-    completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+    flight = _Flight(watch, partial(attempt_there, function, running_code(), watch.patience.task))
     outcomes: dict[int, Outcome[Any]] = {}
-    flying: dict[str, int] = {}
-    sent = 0
     while len(outcomes) < len(tasks):
-        # Refilled in large batches: each costs the scheduler a round of its own.
-        if sent < len(tasks) and len(flying) <= IN_FLIGHT // 2:
-            some = tasks[sent : sent + IN_FLIGHT - len(flying)]
-            futures = client.map(call, some, pure=False, retries=2)
-            flying |= {future.key: sent + i for i, future in enumerate(futures)}
-            completed.update(futures)
-            sent += len(some)
-        ready = completed.next_batch(block=False)
-        for future, result in ready:
-            i = flying.pop(future.key)
-            outcomes[i] = _outcome(future, result, tasks[i])
+        flight.refill(tasks)
+        landed = flight.land(tasks)
+        outcomes |= landed
+        for _ in landed:
             done()
-        if not ready:
+        if not landed:
             watch.look()
             time.sleep(0.02)
     return [outcomes[i] for i in range(len(tasks))]
 
 
+class _Flight:
+    """Tasks that a scheduler holds: sent in large batches, and those that hang once more."""
+
+    def __init__(self, watch: "_Watch", call: Callable[[Any], Outcome[Any]]) -> None:
+        self._watch, self._call = watch, call
+        loop = watch.client.loop
+        self._completed = as_completed(loop=loop, with_results=True, raise_errors=False)
+        self._flying: dict[str, int] = {}
+        self._again: set[int] = set()
+        self._sent = 0
+
+    def refill(self, tasks: Sequence[Any]) -> None:
+        """Send some more, if few are left; each round costs the scheduler something."""
+        if self._sent < len(tasks) and len(self._flying) <= IN_FLIGHT // 2:
+            stop = self._sent + IN_FLIGHT - len(self._flying)
+            self._send(range(self._sent, min(stop, len(tasks))), tasks)
+            self._sent = min(stop, len(tasks))
+
+    def land(self, tasks: Sequence[Any]) -> dict[int, Outcome[Any]]:
+        """Return what has come back by now, by the number of the task."""
+        landed: dict[int, Outcome[Any]] = {}
+        hung = []
+        ready = list(self._completed.next_batch(block=False))
+        for future, result in ready:
+            i = self._flying.pop(future.key)
+            landed[i] = _outcome(future, result, tasks[i])
+            if isinstance(landed[i].error, SlowTaskError):
+                hung.append(future)
+        if not hung:
+            return landed
+        where = self._watch.workers_of(hung)
+        for future, _ in ready:
+            # Else Dask would run tasks again whose results go with the worker.
+            future.release()
+        self._watch.replace(where)
+        slow = {i for i, outcome in landed.items() if isinstance(outcome.error, SlowTaskError)}
+        once = sorted(slow - self._again)  # the machine may be at fault
+        self._again |= slow
+        self._send(once, tasks)
+        return {i: outcome for i, outcome in landed.items() if i not in once}
+
+    def _send(self, numbers: Sequence[int], tasks: Sequence[Any]) -> None:
+        some = [tasks[i] for i in numbers]
+        futures = self._watch.client.map(self._call, some, pure=False, retries=2)
+        self._flying |= {future.key: i for future, i in zip(futures, numbers, strict=True)}
+        self._completed.update(futures)
+
+
 def _outcome(future: Any, result: Any, task: object) -> Outcome[Any]:  # noqa: ANN401
-    if future.status == "finished":
-        return result  # type: ignore[no-any-return]
+    # Its worker may be gone since; then the future is not finished any more.
+    if isinstance(result, Outcome):
+        return result
     error = result[1] if isinstance(result, tuple) else result
     if isinstance(error, KilledWorker):
         return Outcome(None, _killed(task))
@@ -138,7 +176,7 @@ class _Watch:
         say: Callable[[str], None],
         refusals: list[str],
     ) -> None:
-        self.client, self._patience, self._say = client, patience, say
+        self.client, self.patience, self._say = client, patience, say
         self._refusals = refusals
         self._next = time.monotonic() + min(1.0, patience.look)
         self._alone_since: float | None = None
@@ -154,7 +192,7 @@ class _Watch:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + self._patience.look
+        self._next = now + self.patience.look
         if self._workers():
             self._alone_since = None
             return
@@ -162,12 +200,30 @@ class _Watch:
             raise refused(self._refusals[-1])
         if self._alone_since is None:
             self._alone_since = now
-            self._say(f"no workers yet: waiting for one, {self._patience.worker:g} s at most")
-        if now - self._alone_since >= self._patience.worker:
-            raise _alone(self._patience.worker)
+            self._say(f"no workers yet: waiting for one, {self.patience.worker:g} s at most")
+        if now - self._alone_since >= self.patience.worker:
+            raise _alone(self.patience.worker)
+
+    def workers_of(self, futures: Sequence[Any]) -> list[str]:
+        """Return the addresses of the workers that hold some results."""
+        with suppress(OSError, TimeoutError, RuntimeError):
+            held = self.client.who_has(futures)
+            return sorted({address for found in held.values() for address in found})
+        return []
+
+    def replace(self, addresses: Sequence[str]) -> None:
+        """Start the workers of hung tasks anew, where they have a nanny: their threads never end.
+
+        Whatever such a thread holds would stop the next task too.
+        """
+        most = self.patience.scheduler
+        for address in addresses:
+            self._say(f"a task hangs on {address}: that worker is started anew")
+            with suppress(OSError, TimeoutError, RuntimeError, ValueError):
+                self.client.restart_workers([address], timeout=most, raise_for_error=False)
 
     def _workers(self) -> int:
-        client, most = self.client, self._patience.scheduler
+        client, most = self.client, self.patience.scheduler
         if client.status != "running":
             raise _lost(f"the connection is {client.status}")
         try:
@@ -190,7 +246,7 @@ def _killed(task: object) -> StError:
     return RemoteError(
         Problem(
             code="P04",
-            subject=f"task {getattr(task, 'name', task)!s:.80}",
+            subject=name_of(task),
             what="its worker died four times while it ran (killed, or out of memory)",
             fix="run the same command again with -j 1 to see why; finished work is kept",
         )

@@ -203,6 +203,11 @@ def _finish(
 ) -> GeneMapping:
     times = Counter(name for _, name in names.each())
     genes = tuple(sorted(times))
+    if not genes:
+        lost = Counter(why for why in names.reason if why is not None)
+        listed = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in sorted(lost.items()))
+        fix = "--gene-id-column may hold other ids; or --duplicate-genes sum, --controls keep"
+        raise SourceFaultError("B070", "genes", f"no gene is left ({listed or 'none given'})", fix)
     position = {gene: i for i, gene in enumerate(genes)}
     column = np.asarray([-1 if name is None else position[name] for name in names.ids], np.int64)
     happened: dict[str, list[int]] = {}

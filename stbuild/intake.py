@@ -28,6 +28,8 @@ from stbuild.sources.raw import RawSlice
 
 _LARGEST_INDEX: Final = 2**40
 """Array indices beyond it are damage, not coordinates."""
+_LARGEST_POSITION: Final = 1e15
+"""So are positions: from there on float64 has no fractions, and their squares soon overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +142,7 @@ def _locate(
 ) -> _Places:
     """Return integer array coordinates where all kept spots have them, and the positions."""
     if not kept.size:
-        what = f"no counts: all {len(raw.barcodes):,} spots are empty or off the tissue"
-        raise SourceFaultError("B044", "", what, "drop this slice from the list")
+        raise _no_spots(raw, config)
     xy, unit = None if raw.xy is None else raw.xy[kept], raw.unit
     array = None
     if raw.array is not None:
@@ -158,6 +159,9 @@ def _locate(
     if array is None and xy is None:
         fix = "give obs['array_row'] and obs['array_col'], obsm['spatial'], or --positions FILE"
         raise SourceFaultError("B046", "", "no coordinates", fix)
+    if xy is not None and float(np.abs(xy[np.isfinite(xy)]).max(initial=0)) > _LARGEST_POSITION:
+        what = f"positions beyond 10^15 (largest: {np.abs(xy[np.isfinite(xy)]).max():g})"
+        raise SourceFaultError("B048", "", what, "mend the positions; any unit will do")
     n_bad = 0 if xy is None else int(np.count_nonzero(~np.isfinite(xy).all(axis=1)))
     if array is None or not n_bad:
         return _Places(array=array, xy=xy, unit=unit, notices=())
@@ -168,6 +172,20 @@ def _locate(
         "are used for the whole slice",
     )
     return _Places(array=array, xy=None, unit=unit, notices=(notice,))
+
+
+def _no_spots(raw: RawSlice, config: GridConfig) -> SourceFaultError:
+    n, fix = len(raw.barcodes), "drop this slice from the list"
+    what = f"no counts: all {n:,} spots are empty or off the tissue"
+    dropping = raw.in_tissue is not None and config.off_tissue == "drop"
+    if (
+        n_off := int(np.count_nonzero(~raw.in_tissue))
+        if dropping and raw.in_tissue is not None
+        else 0
+    ):
+        what += f" ({n_off:,} have in_tissue 0 or none)"
+        fix += "; or --off-tissue keep, if the marks are wrong"
+    return SourceFaultError("B044", "", what, fix)
 
 
 def _spot_notices(record: SliceRecord, ledger: dict[str, int]) -> list[Notice]:

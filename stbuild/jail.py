@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -24,9 +25,15 @@ from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.handover import load_error, load_reply, load_slice
 from stbuild.jail_child import BUG
 from stbuild.slices import Slice, SliceRecord
+from stbuild.sources.faults import SourceFaultError
+from stbuild.sources.formats import require_text
 
 _BYTES_PER_SECOND: Final = 2**20
 """A reader gets one second more for each of them: text tables are parsed at 20 MB/s and more."""
+_WALL: Final = 10
+"""Seconds by the clock for each second of CPU time: the machine may be busy with other things."""
+_MOST_FILES: Final = 50_000
+"""Files of a folder whose bytes are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +41,8 @@ class Limits:
     """What one child may use."""
 
     seconds: int = 60
-    """Wall time for a small file; large ones get a second more per MiB."""
+    """CPU time for a small file; large ones get a second more per MiB, and all ten times as long
+    by the clock."""
     gib: float | None = None
     """Memory in GiB; None takes three quarters of the machine's."""
 
@@ -49,7 +57,9 @@ class Limits:
 def _source_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    # Whoever names a home folder by mistake does not wait until all of it is counted.
+    files = islice(path.rglob("*"), _MOST_FILES)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 class Jail:
@@ -150,6 +160,10 @@ def _ask(
     sections: bool,
 ) -> None:
     """Have one request answered into `folder`; raise what went wrong."""
+    try:
+        require_text(record.path)  # else no answer about it could be written
+    except SourceFaultError as fault:
+        raise BadInputError(fault.problem(record.name, record.path)) from None
     seconds, memory = limits.for_source(record)
     code = _JAIL.run(
         {
@@ -159,6 +173,7 @@ def _ask(
             "table": None if table is None else str(table),
             "folder": str(folder),
             "seconds": seconds,
+            "wall": _WALL * seconds,
             "bytes": memory,
         }
     )
@@ -198,8 +213,11 @@ def _failed(record: SliceRecord, trace: str) -> BadInputError:
 def _killed(record: SliceRecord, number: int, seconds: int) -> BadInputError:
     code, what = "B017", f"reader killed by {signal.Signals(number).name}"
     fix = "the file is damaged: get it again, or write it again with its own tool"
-    if number == signal.SIGALRM:
-        code, what = "B018", f"its reader did not end within {seconds} s"
+    if number in (signal.SIGALRM, signal.SIGXCPU):
+        limit = f"{seconds} s of CPU time"
+        if number == signal.SIGALRM:
+            limit = f"{_WALL * seconds} s by the clock"
+        code, what = "B018", f"its reader did not end within {limit}"
         fix = "allow more with --probe-timeout, if the file is what you think it is"
     return BadInputError(
         Problem(code=code, subject=f"slice '{record.name}'", where=record.path, what=what, fix=fix)

@@ -69,6 +69,14 @@ def worker_options(command: Command) -> Command:
     """Add the options that say where tasks run; they never change a byte."""
     for option in (
         click.option(
+            "--task-timeout",
+            type=click.FloatRange(min=0),
+            default=7200,
+            show_default=True,
+            help="Seconds that a worker may take for one slice or shard before it is tried "
+            "elsewhere, and then given up by name; 0 waits for ever. Not with -j 1.",
+        ),
+        click.option(
             "--worker-wait",
             type=click.FloatRange(min=1),
             default=600,
@@ -117,7 +125,7 @@ def open_workers(flags: dict[str, Any], say: Callable[[str], None]) -> "Iterator
         jobs=flags["jobs"],
         scheduler=flags["scheduler"],
         slurm=_slurm_config(flags["config"]) if flags["cluster"] else None,
-        patience=Patience(worker=flags["worker_wait"]),
+        patience=Patience(worker=flags["worker_wait"], task=flags["task_timeout"] or None),
     )
     with open_runner(workers=workers, say=say) as runner:
         yield runner
@@ -197,7 +205,8 @@ def source_options(command: Command) -> Command:
             type=click.IntRange(1),
             default=60,
             show_default=True,
-            help="Seconds that the reader of a small file may take; 1 more per MiB.",
+            help="Seconds of CPU time that the reader of a small file may take; 1 more per MiB; "
+            "ten times as long by the clock.",
         ),
         click.option("--gene-table", type=click.Path(),
                      help="Pairs of Ensembl ids and symbols, for --gene-ids; see `stbuild genes`."),

@@ -1,7 +1,8 @@
 """Running independent tasks: in a plain loop, in local processes, or on a Dask cluster.
 
 Tasks are pure functions that publish by rename, since Dask may run one more than once. Every task
-is tried; the errors of all of them are reported together. Dask itself is in `dask_runner`.
+is tried, and whatever it raises names it; the errors of all of them are reported together. Dask
+itself is in `dask_runner`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from stbuild.corpus.errors import PlatformError, Problem, StError
+from stbuild.corpus.console import save_traceback
+from stbuild.corpus.errors import PlatformError, Problem, ResourceError, StError
 from stbuild.slurm_config import SlurmConfig
 
 Task = TypeVar("Task")
@@ -34,6 +36,8 @@ class Patience:
     """Without an answer of the scheduler."""
     look: float = 5.0
     """Between two looks at them."""
+    task: float | None = 7200.0
+    """With one task in a worker; None waits for ever."""
 
 
 class Runner(Protocol):
@@ -50,11 +54,30 @@ class Runner(Protocol):
 
 
 def attempt(function: Callable[[Task], Result], task: Task) -> Outcome[Result]:
-    """Run one task and keep its error, so that the others still run."""
+    """Run one task and keep its error, so that the others still run.
+
+    A bug that one input meets is told with its name, and stops no other.
+    """
     try:
         return Outcome(function(task), None)
     except StError as error:
         return Outcome(None, error)
+    except MemoryError:
+        what, fix = "memory ran out", "use fewer workers (-j), then run the same command again"
+        return Outcome(None, ResourceError(_about(task, "P33", what, fix)))
+    except Exception as error:  # noqa: BLE001 - the edge of a task: whatever it is, it is told
+        what = f"internal error: {type(error).__name__}: {str(error)[:200]}"
+        fix = f"this is a bug: please report it with the traceback in {save_traceback()}"
+        return Outcome(None, StError(_about(task, "E001", what, fix)))
+
+
+def name_of(task: object) -> str:
+    """Return what a task is called in messages: the slice or unit that it works on."""
+    return f"task {getattr(task, 'name', task)!s:.80}"
+
+
+def _about(task: object, code: str, what: str, fix: str) -> Problem:
+    return Problem(code=code, subject=name_of(task), what=what, fix=fix)
 
 
 def run_loop(

@@ -15,11 +15,15 @@ from scipy.sparse import csr_array
 
 from stbuild.config import GridConfig
 from stbuild.corpus.digests import content_digest, lines_digest
+from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.counts import gather
 from stbuild.grids import Grid, GridMeta, Members
 from stbuild.lattices import Lattice
 from stbuild.provenance import describe_origin
 from stbuild.slices import Notice, Slice, SliceRecord
+
+_LARGEST_TOTAL: Final = 2**32 - 1
+"""Library sizes are kept in 32 bits."""
 
 _FEW_SITES: Final = 128
 """Sites of the median window below which a recognised lattice may be a finer one than the true."""
@@ -78,7 +82,7 @@ def build_grid(
     starts = order.first
     seats = order.taken[starts]
     rows, cols = lattice.row[seats], lattice.col[seats]
-    totals = np.add.reduceat(st_slice.totals[order.taken], starts).astype(np.uint32)
+    totals = _sum_totals(record, st_slice.totals[order.taken], starts)
     xy = _positions(st_slice, lattice, order, rows, cols)
     label_names, labels = _labels(st_slice.labels, order)
     barcodes = _name_cells(lattice.layout, ids, starts, rows, cols)
@@ -122,6 +126,25 @@ def build_grid(
         barcodes=barcodes,
         members=members,
     )
+
+
+def _sum_totals(
+    record: SliceRecord, totals: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.uint32]:
+    """Return the library size of each cell; as it bounds every count, nothing wraps below it."""
+    sums = np.add.reduceat(totals, starts)
+    if (largest := int(sums.max(initial=0))) > _LARGEST_TOTAL:
+        n = int(np.count_nonzero(sums > _LARGEST_TOTAL))
+        raise BadInputError(
+            Problem(
+                code="B031",
+                subject=f"slice '{record.name}'",
+                where=record.path,
+                what=f"{n:,} cells hold more than {_LARGEST_TOTAL:,} molecules (most: {largest:,})",
+                fix="give raw counts: --layer NAME, or 'raw'; or smaller bins",
+            )
+        )
+    return sums.astype(np.uint32)
 
 
 _FROM_RECORD = (

@@ -14,6 +14,7 @@ from stbuild.intake import take_in
 from stbuild.slices import Slice, SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.formats import read_source
+from stbuild.sources.raw import RawSlice
 
 if TYPE_CHECKING:
     from stbuild.jail import Limits
@@ -48,12 +49,33 @@ def read_here(
     """
     try:
         raw = read_source(record, config, scratch)
+        _require_listed(record, raw)
         if table is None:
             return take_in(record, config, raw, None, scratch)
         raw = replace(raw, files=(*raw.files, table))
         return take_in(record, config, raw, read_gene_table(table), scratch)
     except SourceFaultError as fault:
         raise BadInputError(fault.problem(record.name, record.path)) from None
+
+
+def _require_listed(record: SliceRecord, raw: RawSlice) -> None:
+    """Refuse to take a file for one slice whose sections could not be listed."""
+    if record.split_by is None or record.part is not None:
+        return
+    _name_sections(record, raw)
+    what = f"its sections by '{record.split_by}' could not be listed"
+    raise SourceFaultError("B056", "", what, "run the same command again")
+
+
+def _name_sections(record: SliceRecord, raw: RawSlice) -> list[str]:
+    if raw.sections is None:
+        what = f"this format has no column '{record.split_by}' to split by"
+        raise SourceFaultError("B056", "", what, "--split-by is for AnnData files")
+    column, values = raw.sections
+    if found := sorted(set(values) - {""}):
+        return found
+    what = f"no spot has a value in column '{column}' to split by"
+    raise SourceFaultError("B056", column, what, "name another with --split-by")
 
 
 @contextmanager
@@ -89,9 +111,6 @@ def list_sections(record: SliceRecord, config: GridConfig) -> list[str]:
     """
     try:
         raw = read_source(record, config.model_copy(update={"label": None}))
-        if raw.sections is None:
-            what = f"this format has no column '{record.split_by}' to split by"
-            raise SourceFaultError("B056", "", what, "--split-by is for AnnData files")
+        return _name_sections(record, raw)
     except SourceFaultError as fault:
         raise BadInputError(fault.problem(record.name, record.path)) from None
-    return sorted(set(raw.sections[1]) - {""})

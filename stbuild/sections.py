@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import as_error
-from stbuild.corpus.errors import BadInputError, Problem, StError, merge_errors
+from stbuild.corpus.errors import BadInputError, Problem, StError
 from stbuild.corpus.names import slugify
 from stbuild.jail import Limits, list_jailed
 from stbuild.manifests import Manifest
@@ -15,6 +15,9 @@ from stbuild.slices import SliceRecord
 
 def expand_sections(manifest: Manifest, config: GridConfig, limits: Limits | None) -> Manifest:
     """Replace every record that is to be split by one record per section, sorted by name.
+
+    A file whose sections cannot be listed stays one record: its own task refuses it, among the
+    problems of all the others.
 
     Parameters
     ----------
@@ -28,12 +31,11 @@ def expand_sections(manifest: Manifest, config: GridConfig, limits: Limits | Non
     Raises
     ------
     StError
-        All problems at once: a file that cannot be read, no such column, ids that clash.
+        Ids that clash.
     """
     if not any(_is_open(record) for record in manifest.records):
         return manifest
     records: list[SliceRecord] = []
-    errors: list[StError] = []
     for record in manifest.records:
         if not _is_open(record):
             records.append(record)
@@ -44,12 +46,10 @@ def expand_sections(manifest: Manifest, config: GridConfig, limits: Limits | Non
                 if limits is None
                 else list_jailed(record, config, limits)
             )
-        except StError as caught:
-            errors.append(caught)
+        except StError:
+            records.append(record)
             continue
         records += [_section(record, part) for part in found]
-    if errors:
-        raise merge_errors(errors)
     if error := as_error(_clashes(records), BadInputError):
         raise error
     return replace(manifest, records=tuple(records))

@@ -2,26 +2,33 @@
 
 It refuses where bytes could come out otherwise (other versions than the client's), and where they
 would be lost (a folder that it does not share with the client). Workers may join at any time, so
-both are looked at for every task.
+both are looked at for every task. A task that hangs is given up after a while: Dask itself would
+wait for ever, since the worker is well.
 """
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from stbuild.corpus.errors import PlatformError, Problem
-from stbuild.pipeline import Outcome, attempt
+from stbuild.corpus.errors import PlatformError, Problem, ResourceError
+from stbuild.pipeline import Outcome, attempt, name_of
 from stbuild.tools import running_code
 
 _SEEN_WITHIN: Final = 30.0
 """Seconds in which a file of the client must be seen: network folders remember what was absent."""
 
 
+class SlowTaskError(ResourceError):
+    """A task did not end in time; its thread is left behind in the worker."""
+
+
 def attempt_there(
     function: Callable[[Any], Any],
     code: tuple[tuple[str, str], ...],
+    limit: float | None,
     task: Any,  # noqa: ANN401 - any task
     seen_within: float = _SEEN_WITHIN,
 ) -> Outcome[Any]:
@@ -34,12 +41,39 @@ def attempt_there(
         that must be seen from here.
     code
         What decides bytes at the client, from :func:`running_code`.
+    limit
+        Seconds that the task may take; None waits for ever.
     seen_within
         Seconds to wait for the mark.
     """
     mark = getattr(task, "mark", None)
     error = _other_code(code) or (_unseen(mark, seen_within) if mark is not None else None)
-    return attempt(function, task) if error is None else Outcome(None, error)
+    return _within(limit, function, task) if error is None else Outcome(None, error)
+
+
+def _within(
+    limit: float | None,
+    function: Callable[[Any], Any],
+    task: Any,  # noqa: ANN401 - any task
+) -> Outcome[Any]:
+    """Run a task in a thread of its own, which may be left behind: threads cannot be ended.
+
+    If it wakes up, it writes the bytes that another has written meanwhile.
+    """
+    done: list[Outcome[Any]] = []
+    thread = threading.Thread(target=lambda: done.append(attempt(function, task)), daemon=True)
+    thread.start()
+    thread.join(limit)
+    return done[0] if done else Outcome(None, _too_slow(task, limit))
+
+
+def _too_slow(task: object, limit: float | None) -> SlowTaskError:
+    what = f"it did not end within {limit or 0:g} s, on two workers one after the other"
+    fix = (
+        "allow more with --task-timeout if it only needs longer; -j 1 shows where it hangs; "
+        "finished work is kept"
+    )
+    return SlowTaskError(Problem(code="P04", subject=name_of(task), what=what, fix=fix))
 
 
 def _other_code(code: tuple[tuple[str, str], ...]) -> PlatformError | None:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.errors import IntegrityError, Problem
+from stbuild.corpus.footers import Footer, read_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 _MOST_TEXT: Final = 4096
 """Longest text of a table, in bytes: ids and names are far shorter."""
@@ -123,8 +123,9 @@ def read_table(
     import pyarrow.parquet as pq
 
     try:
+        account = read_footer(io.BytesIO(raw))
         file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False)
-        _check_account(file, where, needed, n_rows, longest)
+        _check_account(file.schema_arrow, account, where, needed, n_rows, longest)
         # Texts stay dictionaries until their lengths are known: a tiny file can repeat a long one.
         texts = [name for name, kind in needed.items() if kind == "string"]
         file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False, read_dictionary=texts)
@@ -160,8 +161,9 @@ def read_parts(
     texts = [name for name, kind in needed.items() if kind == "string"]
     found = 0
     try:
+        account = read_footer(source)
         file = pq.ParquetFile(source, pre_buffer=False)
-        _check_account(file, where, needed, n_rows, 0)
+        _check_account(file.schema_arrow, account, where, needed, n_rows, 0)
         file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=texts)
         for batch in file.iter_batches(_PART_ROWS, columns=list(needed), use_threads=False):
             table = _spell_out(pa.Table.from_batches([batch]), texts, where)
@@ -181,14 +183,14 @@ def _refuse_nulls(table: "pa.Table", where: str) -> None:
 
 
 def _check_account(
-    file: "pq.ParquetFile",
+    schema: "pa.Schema",
+    account: Footer,
     where: str,
     needed: Mapping[str, str],
     n_rows: int | None,
     longest: int,
 ) -> None:
     """Refuse a table by its footer, before a column is read."""
-    schema, account = file.schema_arrow, file.metadata
     if len(set(schema.names)) < len(schema.names):
         raise refused(where, "a column that stands twice")
     if missing := sorted(set(needed) - set(schema.names)):
@@ -197,22 +199,22 @@ def _check_account(
     if wrong := sorted(name for name, expected in needed.items() if types[name] != expected):
         listed = ", ".join(f"{name} is {types[name]}, not {needed[name]}" for name in wrong)
         raise refused(where, f"column types: {listed}")
-    if n_rows is not None and account.num_rows != n_rows:
-        raise refused(where, f"{account.num_rows:,} rows, {n_rows:,} are expected")
-    groups = [account.row_group(i) for i in range(account.num_row_groups)]
+    if n_rows is not None and account.n_rows != n_rows:
+        raise refused(where, f"{account.n_rows:,} rows, {n_rows:,} are expected")
     # Runs of one value weigh nothing in the file, so bytes alone do not tell what it decodes to.
-    for group in groups:
-        most = group.num_rows * max(longest, 1)
-        columns = [group.column(i) for i in range(group.num_columns)]
-        values = [c.num_values for c in columns if c.path_in_schema.partition(".")[0] in needed]
-        if group.num_rows < 0 or any(not 0 <= n <= most for n in values):
-            raise refused(where, f"it claims {max(values):,} values in {group.num_rows:,} rows")
-    if sum(group.num_rows for group in groups) != account.num_rows:
+    for group in account.groups:
+        most = group.n_rows * max(longest, 1)
+        if absent := sorted(set(needed) - set(group.values)):
+            raise refused(where, f"a group of rows without {', '.join(absent)}")
+        values = [group.values[name] for name in needed]
+        if group.n_rows < 0 or any(not 0 <= n <= most for n in values):
+            raise refused(where, f"it claims {max(values):,} values in {group.n_rows:,} rows")
+    if sum(group.n_rows for group in account.groups) != account.n_rows:
         raise refused(where, "its parts do not have the rows that it claims")
-    size = sum(group.total_byte_size for group in groups)
-    most = _FIXED_BYTES + _ROW_BYTES * account.num_rows
+    size = sum(group.n_bytes for group in account.groups)
+    most = _FIXED_BYTES + _ROW_BYTES * account.n_rows
     if not 0 <= size <= most:
-        raise refused(where, f"it claims {size:,} bytes of columns for {account.num_rows:,} rows")
+        raise refused(where, f"it claims {size:,} bytes of columns for {account.n_rows:,} rows")
 
 
 def _spell_out(table: "pa.Table", texts: Sequence[str], where: str) -> "pa.Table":

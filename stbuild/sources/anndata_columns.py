@@ -150,8 +150,8 @@ def read_places(
 
 def _read_marks(obs: Frame, n_spots: int) -> NDArray[np.bool_]:
     """Return which spots lie on the tissue; those without a mark do not."""
-    values = ["0" if is_missing(v) else to_text(v) for v in obs.read("in_tissue")]
     where = f"{obs.where}/in_tissue"
+    values = ["0" if is_missing(v) else to_text(v) for v in _read_plain(obs, "in_tissue", "B047")]
     if len(values) != n_spots:
         what = f"{len(values):,} marks for {n_spots:,} spots"
         raise SourceFaultError("B047", where, what, "mend the column")
@@ -166,28 +166,41 @@ def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64
     SourceFaultError
         B047: not numbers, or another shape.
     """
-    try:
-        found = np.asarray(values, np.float64)
-    except (ValueError, TypeError):
-        found = np.zeros(0)
+    found = _as_floats(values)
     if found.shape == (n_spots, 3) and np.unique(found[:, 2]).size == 1:
         found = found[:, :2]  # one plane: z says nothing
     if found.shape != (n_spots, 2):
-        what = f"expected {n_spots:,} rows of (x, y), got shape {found.shape}"
+        came = f"shape {found.shape}" if found.size else f"no numbers ({type(values).__name__})"
+        what = f"expected {n_spots:,} rows of (x, y), got {came}"
         fix = "store x and y per spot; of several planes each is a slice of its own"
         raise SourceFaultError("B047", where, what, fix)
     return found
 
 
 def _numbers(obs: Frame, name: str, n_spots: int) -> NDArray[np.float64]:
-    try:
-        values = np.asarray(obs.read(name), np.float64)
-    except (ValueError, TypeError):
-        values = np.zeros(0)
+    values = _as_floats(obs.read(name))
     if values.shape != (n_spots,):
         what = f"expected {n_spots:,} numbers, one per spot"
         raise SourceFaultError("B047", f"{obs.where}/{name}", what, "mend the column")
     return values
+
+
+def _as_floats(values: Any) -> NDArray[np.float64]:  # noqa: ANN401 - an array or a column
+    """Return values as float64; nothing where they are no numbers, or complex ones."""
+    try:
+        found = np.asarray(values)
+        return np.zeros(0) if found.dtype.kind == "c" else found.astype(np.float64)
+    except (ValueError, TypeError):
+        return np.zeros(0)
+
+
+def _read_plain(obs: Frame, name: str, code: str) -> list[Any]:
+    """Return a column as a list of text, numbers, truth values or nothing."""
+    values = obs.read(name)
+    if np.ndim(values) != 1 or any(isinstance(v, np.void | np.ndarray | list) for v in values):
+        what = "expected one text, number or truth value per spot"
+        raise SourceFaultError(code, f"{obs.where}/{name}", what, "mend the column")
+    return list(values)
 
 
 def read_labels(obs: Frame, column: str, n_spots: int) -> list[str | None]:
@@ -202,7 +215,7 @@ def read_labels(obs: Frame, column: str, n_spots: int) -> list[str | None]:
     if column not in present:
         what = f"no label column '{column}'; obs has: {', '.join(present)}"
         raise SourceFaultError("B076", "/obs", what, "name one of them with --label, or none")
-    values = list(obs.read(column))
+    values = _read_plain(obs, column, "B079")
     if len(values) != n_spots:
         what = f"{len(values):,} labels for {n_spots:,} spots"
         raise SourceFaultError("B079", f"{obs.where}/{column}", what, "mend the column")
@@ -240,7 +253,8 @@ def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, 
         raise SourceFaultError("B056", "/obs", what, "name one of them with --split-by")
     usual = [name for wanted in _SECTIONS for name in present if name.lower() == wanted]
     for name in [split_by] if split_by else usual:
-        values = ["" if is_missing(value) else to_text(value) for value in obs.read(name)]
+        plain = _read_plain(obs, name, "B056")
+        values = ["" if is_missing(value) else to_text(value) for value in plain]
         if len(values) == n_spots and (split_by or len(set(values)) > 1):
             return name, values
     return None
@@ -266,7 +280,9 @@ def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> Ra
         if not rows.size:
             what = f"no spot has {column} '{record.part}'; there are: {', '.join(found[:10])}"
             raise SourceFaultError("B056", column, what, "name one of them")
-        return raw.take(rows, scratch)
+        return replace(
+            raw.take(rows, scratch), notices=(*raw.notices, *_left(record, raw.sections))
+        )
     if len(found) < 2 or record.split_by is not None:
         return raw
     named = ", ".join(found[:5])
@@ -281,6 +297,15 @@ def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> Ra
         f"see two of them; --split-by {column} builds each by itself",
     )
     return replace(raw, notices=(*raw.notices, notice))
+
+
+def _left(record: SliceRecord, sections: tuple[str, Sequence[str]]) -> tuple[Notice, ...]:
+    """Tell of spots that belong to no section, and so to no slice."""
+    column, values = sections
+    if not (n := values.count("")):
+        return ()
+    what = f"{n:,} of {len(values):,} spots of the file have no '{column}': they are in no slice"
+    return (Notice(code="B056", subject=f"slice '{record.name}'", what=what),)
 
 
 def _overlap(raw: RawSlice, values: Sequence[str]) -> bool:

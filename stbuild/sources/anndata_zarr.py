@@ -163,8 +163,10 @@ def read_table_group(
     matrix, var_path = _locate(root, config.layer)
     obs, var = ZarrFrame(root, "obs"), ZarrFrame(root, var_path)
     barcodes = faults.attempt(obs.index)
-    n = len(barcodes or ())
     ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
+    if barcodes is None:  # nothing else of obs can be judged
+        raise faults.error(record.name, record.path)
+    n = len(barcodes)
     places = faults.attempt(
         lambda: read_places(
             obs,
@@ -179,11 +181,11 @@ def read_table_group(
         labels = faults.attempt(lambda: read_labels(obs, label, n))
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
     found = None
-    if barcodes is not None and ids is not None:
+    if ids is not None:
         faults.attempt(lambda: require_spots(barcodes))
         shape = (len(barcodes), len(ids[0]))
         found = faults.attempt(lambda: _counts(root, matrix, shape, scratch, config))
-    if faults.found or barcodes is None or ids is None or places is None or found is None:
+    if faults.found or ids is None or places is None or found is None:
         raise faults.error(record.name, record.path)
     counts, said = found
     raw = RawSlice(

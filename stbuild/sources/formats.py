@@ -44,6 +44,7 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
         Every fault of the source.
     """
     path = Path(record.path)
+    require_text(record.path)
     kind = config.format if config.format != "auto" else detect_format(path)
     raw = _reader(kind, path)(record, config, scratch)
     own = kind == "spaceranger" or (kind == "imaging" and not _is_xenium(path)) or kind == "table"
@@ -57,6 +58,21 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
 
     section = record.section or record.name
     return join_labels(raw, Path(record.labels_file), config.label, section=section)
+
+
+def require_text(path: str) -> None:
+    """Refuse a path that cannot stand in a document.
+
+    Raises
+    ------
+    SourceFaultError
+        B091: it is not UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        fix = "rename the file or the folder that it lies in"
+        raise SourceFaultError("B091", "", "its path is not UTF-8", fix) from None
 
 
 def detect_format(path: Path) -> Format:
@@ -98,8 +114,11 @@ def detect_format(path: Path) -> Format:
 def _is_anndata(path: Path) -> bool:
     import h5py
 
-    with h5py.File(path, "r") as file:
-        return "obs" in file and "var" in file
+    try:
+        with h5py.File(path, "r") as file:
+            return "obs" in file and "var" in file
+    except OSError:  # the reader says what is wrong with it
+        return True
 
 
 def _detect_folder(path: Path) -> Format:

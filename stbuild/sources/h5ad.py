@@ -62,8 +62,10 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         matrix_path, var_path = _locate(file, layer)
         obs, var = open_frame(file, "obs"), open_frame(file, var_path)
         barcodes = faults.attempt(obs.index)
-        n = len(barcodes or ())
         ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
+        if barcodes is None:  # nothing else of obs can be judged
+            raise faults.error(record.name, record.path)
+        n = len(barcodes)
         needed = record.positions is None
         places = faults.attempt(
             lambda: read_places(obs, _positions(file, n), n, needed=needed, obsm=_list_obsm(file))
@@ -73,13 +75,13 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
             labels = faults.attempt(lambda: read_labels(obs, label, n))
         sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
         counts = None
-        if barcodes is not None and ids is not None:
+        if ids is not None:
             # Intake checks ids too; here they join the other faults of the file.
             faults.attempt(lambda: require_spots(barcodes))
             shape = (len(barcodes), len(ids[0]))
             counts = faults.attempt(lambda: _counts(file, matrix_path, shape, scratch, config))
         notices += _primary_notice(record, obs)
-    if faults.found or barcodes is None or ids is None or places is None or counts is None:
+    if faults.found or ids is None or places is None or counts is None:
         raise faults.error(record.name, record.path)
     is_visium = single is True and places.array is not None
     raw = RawSlice(
@@ -159,8 +161,8 @@ def _locate(file: h5py.File, layer: str | None) -> tuple[str, str]:
 def _matrices(file: h5py.File) -> list[str]:
     found = ["X"] if has(file, "X") else []
     found += ["raw"] if has(file, "raw/X") or has(file, "raw.X") else []
-    if has(file, "layers"):
-        found += sorted(child(file, "layers"))
+    if has(file, "layers") and isinstance(layers := child(file, "layers"), h5py.Group):
+        found += sorted(layers, key=str)  # a damaged name may be bytes
     return found
 
 
@@ -197,7 +199,7 @@ def _looks_like_counts(file: h5py.File, name: str) -> bool:
         node = child(file, _locate(file, name)[0])
         data = node if isinstance(node, h5py.Dataset) else child(node, "data")
         sample = np.asarray(data[:100], np.float64)
-    except (SourceFaultError, KeyError, ValueError, TypeError):
+    except (SourceFaultError, ValueError, TypeError):
         return False
     whole = np.isfinite(sample) & (sample >= 0) & (sample == np.floor(sample))
     return bool(whole.all())

@@ -57,7 +57,8 @@ class H5Frame:
         return decode_categories(node[:], read_element(self.group, path), node.name)
 
     def _index_name(self) -> str:
-        return str(self.group.attrs.get("_index", "_index"))
+        name = self.group.attrs.get("_index", "_index")
+        return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 class CompoundFrame:

@@ -93,15 +93,14 @@ def child(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - h5py is untyp
     Raises
     ------
     SourceFaultError
-        A soft or external link, a virtual or externally stored dataset, an unknown filter.
-    KeyError
-        If nothing stands there.
+        Nothing there; a soft or external link; a dataset that is virtual, stored elsewhere, or
+        without values; an unknown filter.
     """
     node: Any = parent
     for part in path.strip("/").split("/"):
-        link = node.get(part, getlink=True)
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
         if link is None:
-            raise KeyError(path)
+            raise _missing(node, part)
         if not isinstance(link, h5py.HardLink):
             where = f"{node.name.rstrip('/')}/{part}"
             fix = "copy the data into the file itself; links are never followed"
@@ -114,7 +113,17 @@ def child(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - h5py is untyp
     return node
 
 
+def _missing(parent: Any, part: str) -> SourceFaultError:  # noqa: ANN401 - h5py is untyped
+    listed = sorted(map(str, parent)) if isinstance(parent, h5py.Group) else []
+    what = f"nothing there; {parent.name} holds: {', '.join(listed[:8]) or 'nothing':.200}"
+    where = f"{parent.name.rstrip('/')}/{part}"
+    return SourceFaultError("B006", where, what, "write the file again with anndata")
+
+
 def _check_dataset(dataset: h5py.Dataset) -> None:
+    if dataset.shape is None:
+        fix = "write the values, or leave the entry out"
+        raise SourceFaultError("B004", dataset.name, "an entry without values (null)", fix)
     if dataset.external or dataset.is_virtual:
         fix = "copy the data into the file itself; other files are never read"
         raise SourceFaultError("B015", dataset.name, "the data lies in another file", fix)

@@ -15,7 +15,7 @@ from scipy.sparse import csc_array, csr_array
 
 from stbuild.counts import allocate, as_csr, bands
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.hdf5 import child
+from stbuild.sources.hdf5 import child, has
 
 _AT_ONCE: Final = 8 * 2**20
 """Stored values that are read at a time."""
@@ -84,19 +84,33 @@ def read_counts(
     if encoding not in ("csr_matrix", "csc_matrix"):
         what = f"expected a matrix (csr_matrix, csc_matrix or dense), got {encoding or 'a group'}"
         raise SourceFaultError("B023", node.name, what, "write it with anndata")
-    stored = tuple(int(n) for n in node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
-    if stored != shape:
-        what = f"shape {stored}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
+    sides = np.asarray(node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
+    if (stored := tuple(sides.ravel().tolist())) != shape:
+        what = f"shape {stored!s:.60}, but obs and var have {shape[0]:,} and {shape[1]:,} entries"
         raise SourceFaultError("B041", node.name, what, _DAMAGED)
-    parts = child(node, "data"), child(node, "indices"), child(node, "indptr")
+    data, indices, indptr = (_open_part(node, part) for part in ("data", "indices", "indptr"))
     return read_sparse(
-        *parts,
+        data,
+        indices,
+        indptr,
         shape,
         node.name,
         scratch,
         by_row=encoding == "csr_matrix",
         sum_duplicates=sum_duplicates,
     )
+
+
+def _open_part(node: Any, part: str) -> Any:  # noqa: ANN401 - h5py is untyped
+    """Return one of the arrays of a sparse matrix."""
+    if not has(node, part):
+        raise SourceFaultError("B035", f"{node.name}/{part}", f"no {part} there", _DAMAGED)
+    array = child(node, part)
+    if not isinstance(array, h5py.Dataset) or array.ndim != 1:
+        shape = array.shape if isinstance(array, h5py.Dataset) else "a group"
+        what = f"expected a list of numbers, got {shape}"
+        raise SourceFaultError("B035", f"{node.name}/{part}", what, _DAMAGED)
+    return array
 
 
 def read_sparse(
@@ -167,7 +181,7 @@ def _read_starts(indptr: Stored, indices: Stored, major: int, name: str) -> NDAr
     if indptr.dtype.kind not in "iu" or indices.dtype.kind not in "iu":
         raise SourceFaultError("B035", name, "sparse indices are not integers", _DAMAGED)
     starts = np.asarray(indptr[:], np.int64)
-    n_stored = int(indices.shape[0]) if len(indices.shape) == 1 else -1
+    n_stored = int(indices.shape[0])
     ends = starts.shape == (major + 1,) and starts[0] == 0 and starts[-1] == n_stored
     if not ends or bool(np.any(np.diff(starts) < 0)):
         what = f"sparse structure invalid: row starts do not rise from 0 to {n_stored:,}"
@@ -200,7 +214,11 @@ def _settle(rows: csr_array, name: str, scratch: Path | None, *, sum_duplicates:
         raise SourceFaultError("B036", name, what, fix)
     rows.has_sorted_indices = True
     if n_twice:
+        molecules = int(rows.data.sum(dtype=np.int64))
         rows.sum_duplicates()
+        if int(rows.data.sum(dtype=np.int64)) != molecules:
+            what = f"entries that stand twice sum to more than {2**32 - 1:,}"
+            raise SourceFaultError("B031", f"{name}/data", what, "give raw counts")
     if n_zero:
         rows.eliminate_zeros()
     return rows

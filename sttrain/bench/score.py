@@ -29,6 +29,8 @@ from sttrain.train.environment import describe_versions
 COLUMNS: Final = ("slice", "barcode", "split", "seed", "predicted")
 HEAD: Final = "submitted"
 """What stands where other rows name their classifier."""
+_LONGEST: Final = 10
+"""Digits of a seed."""
 _SHOWN: Final = 3
 """Examples in a message."""
 
@@ -161,7 +163,14 @@ def _csv(path: Path, raw: bytes) -> dict[str, list[Any]]:
     except (UnicodeDecodeError, csv.Error) as error:
         what = f"unreadable: {error}"
         raise BadInputError(_problem(path, "V20", what, "write UTF-8 CSV with a header")) from error
-    _require_columns(path, set(reader.fieldnames or ()))
+    header = list(reader.fieldnames or ())
+    _require_columns(path, set(header))
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        what = f"columns that stand twice: {', '.join(twice)}"
+        raise BadInputError(_problem(path, "V04", what, f"columns: {', '.join(COLUMNS)}"))
+    if odd := [i for i, row in enumerate(listed, 2) if None in row or None in row.values()]:
+        what = f"{len(odd):,} rows have more or fewer cells than the header (first: line {odd[0]})"
+        raise BadInputError(_problem(path, "V04", what, "write every row whole"))
     return {name: [row[name] for row in listed] for name in COLUMNS}
 
 
@@ -174,11 +183,8 @@ def _require_columns(path: Path, known: set[str]) -> None:
 def _seed(value: object) -> int | None:
     if isinstance(value, bool) or value is None:
         return None
-    try:
-        number = int(str(value))
-    except ValueError:
-        return None
-    return number if number >= 0 else None
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _LONGEST else None
 
 
 def _seed_problems(submission: Submission, split: EvaluationSplit) -> Iterator[Problem]:

@@ -273,7 +273,7 @@ def load_provenance(text: object) -> Mapping[str, Any]:
     """Return what a file says of itself; a file of another tool says nothing."""
     try:
         value = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

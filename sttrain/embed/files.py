@@ -4,10 +4,11 @@ Neither is ever unpickled, and an ``.h5ad`` never makes HDF5 read another file.
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,10 +22,15 @@ from sttrain.embed.embeddings import (
     refuse_file,
     to_float32,
 )
+from sttrain.errors import StError
 
 if TYPE_CHECKING:
     import h5py
     import pyarrow as pa
+
+_NUMBERED: Final = re.compile(r"e[0-9]{1,6}")
+_BOMB_BYTES: Final = 4 * 2**30
+_BOMB_RATIO: Final = 1000
 
 
 def encode_h5ad(embeddings: Embeddings) -> bytes:
@@ -83,9 +89,12 @@ def _open_h5ad(path: Path) -> Iterator["h5py.File"]:
         with h5py.File(path, "r") as file:
             _refuse_links(file, path)
             yield file
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except StError:
+        raise
+    except Exception as error:
         fix = "check that the file is a complete .h5ad; write it again"
-        raise refuse_file(path, f"unreadable: {str(error)[:200]}", fix) from error
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise refuse_file(path, f"unreadable: {said}", fix) from error
 
 
 def _read_h5ad(file: "h5py.File", path: Path, key: str | None) -> Embeddings:
@@ -96,6 +105,10 @@ def _read_h5ad(file: "h5py.File", path: Path, key: str | None) -> Embeddings:
     if not isinstance(matrix, h5py.Dataset) or matrix.dtype.kind != "f" or matrix.ndim != 2:
         what = "its vectors are not one dense table of floating-point numbers"
         raise refuse_file(path, what, "store a (spots, values) float32 array in obsm")
+    stored = max(1, matrix.id.get_storage_size())
+    if matrix.nbytes > max(_BOMB_BYTES, _BOMB_RATIO * stored):
+        what = f"shape {matrix.shape} declares {matrix.nbytes:,} bytes, {stored:,} are stored"
+        raise refuse_file(path, what, "write the file again")
     obs = anndata.io.read_elem(file["obs"])
     barcodes = [str(v) for v in obs.get("barcode", obs.index)]
     owner = [str(v) for v in obs["slice"]] if "slice" in obs else [""] * len(barcodes)
@@ -167,8 +180,11 @@ def decode_parquet(path: Path) -> Embeddings:
 
     with _parquet_errors(path):
         table = pq.read_table(io.BytesIO(path.read_bytes()))
-    values = [name for name in table.column_names if name[:1] == "e" and name[1:].isdigit()]
+    values = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
     values.sort(key=lambda name: int(name[1:]))
+    if values != [f"e{d}" for d in range(len(values))]:
+        what = f"its {len(values):,} columns of values are not e0, e1, ... without a gap"
+        raise refuse_file(path, f"{what} (last: {values[-1]})", "write all columns, from e0 on")
     floats = all(pa.types.is_floating(table.schema.field(name).type) for name in values)
     if "barcode" not in table.column_names or not values or not floats:
         what = (
@@ -191,7 +207,8 @@ def _told_by_schema(path: Path) -> Mapping[str, Any]:
 
 
 def _told_by(schema: "pa.Schema") -> Mapping[str, Any]:
-    return load_provenance((schema.metadata or {}).get(b"sttrain", b"{}").decode())
+    told = (schema.metadata or {}).get(b"sttrain", b"{}")
+    return load_provenance(told.decode(errors="replace"))
 
 
 @contextmanager

@@ -11,13 +11,22 @@ import numpy as np
 import pytest
 import webdataset
 
+import stbuild.compact as module
 from stbuild.assemble import publish_corpus
 from stbuild.build import build_corpus
 from stbuild.catalogue import read_catalogue
 from stbuild.compact import compact
 from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.documents import ShardConfig
-from stbuild.corpus.errors import BadInputError, ConflictError, IntegrityError
+from stbuild.corpus.errors import (
+    BadInputError,
+    BadUsageError,
+    ConflictError,
+    IntegrityError,
+    Problem,
+    ResourceError,
+    StError,
+)
 from stbuild.corpus.reader import open_corpus
 from stbuild.corpus.samples import decode_patch
 from stbuild.genes import Vocabulary
@@ -251,6 +260,40 @@ def test_good_grids_are_kept_when_another_slice_is_bad(slice_files, tmp_path):
     assert not (tmp_path / "g/grids.json").exists()
     summary = compact(read_inputs(files), GRID, tmp_path / "g", run_loop, skip_bad=True)
     assert (len(summary.reports), len(summary.rejected)) == (1, 1)
+
+
+def test_nothing_is_written_into_a_source(tmp_path):
+    source = tmp_path / "store.zarr"
+    source.mkdir()
+    for out in (source, source / "grids", tmp_path / "x" / ".." / "store.zarr"):
+        with pytest.raises(BadUsageError, match=r"B102.*inside of slice 'store'"):
+            compact(read_inputs([str(source)]), GRID, out, run_loop)
+    assert not list(source.iterdir())
+
+
+def test_what_is_no_fault_of_a_slice_leaves_none_out(slice_files, tmp_path, monkeypatch):
+    """A disk that is full for a moment must not thin out a corpus."""
+    faults = {
+        "full disk": (ResourceError, "P05", True), "bug": (StError, "E001", True),
+        "too large": (ResourceError, "P33", False), "hangs": (ResourceError, "P04", False),
+    }  # fmt: skip
+    whole = module.compact_slice
+
+    def failing(task):
+        if task.name == "beta":
+            raise kind(Problem(code=code, subject="slice 'beta'", what="no", fix="none"))
+        return whole(task)
+
+    monkeypatch.setattr(module, "compact_slice", failing)
+    for name, (kind, code, stops) in faults.items():
+        arguments = (read_inputs([str(path) for path in slice_files]), GRID, tmp_path / name)
+        if stops:
+            with pytest.raises(kind, match=code):
+                compact(*arguments, run_loop, skip_bad=True)
+            assert not (tmp_path / name / "grids.json").exists()
+        else:
+            summary = compact(*arguments, run_loop, skip_bad=True)
+            assert (len(summary.reports), len(summary.rejected)) == (2, 1)
 
 
 def test_no_path_or_time_of_this_machine_is_published(train_corpus, tmp_path):

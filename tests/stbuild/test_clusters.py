@@ -202,14 +202,14 @@ class Marked:
 def test_a_worker_with_other_code_or_another_disk_refuses(tmp_path):
     code = running_code()
     (tmp_path / "mark").touch()
-    seen = attempt_there(lambda _task: 7, code, Marked(tmp_path / "mark"))
+    seen = attempt_there(lambda _task: 7, code, None, Marked(tmp_path / "mark"))
     assert seen.result == 7
-    unseen = attempt_there(lambda _task: 7, code, Marked(tmp_path / "other"), seen_within=0.1)
+    unseen = attempt_there(lambda _task: 7, code, 9, Marked(tmp_path / "other"), seen_within=0.1)
     assert isinstance(unseen.error, PlatformError)
     assert "does not see" in str(unseen.error)
     for i in range(len(code)):
         other = (*code[:i], (code[i][0], "0.0.1"), *code[i + 1 :])
-        refused = attempt_there(lambda _task: 7, other, Marked(tmp_path / "mark"))
+        refused = attempt_there(lambda _task: 7, other, 9, Marked(tmp_path / "mark"))
         assert isinstance(refused.error, PlatformError)
         assert f"{code[i][0]} {code[i][1]} not 0.0.1" in str(refused.error)
 

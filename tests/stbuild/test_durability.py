@@ -1,5 +1,6 @@
 """Killed anywhere, run again: the same bytes. Any number of workers: the same bytes."""
 
+import ast
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
 from stbuild.workspace import hold_folder
 from tests.stbuild.broken import CRASHING
+from tests.stbuild.environments import ALONE, TOGETHER, why_not
 from tests.trees import tree_digests
 
 SHARD = ["--window", "8", "--genes", "16", "--n-per-slice", "40", "--samples-per-shard", "13"]
@@ -187,12 +190,43 @@ def wait_for_address(path: Path) -> str:
     raise TimeoutError("the scheduler did not start")
 
 
-@pytest.mark.parametrize("name", ["TZ", "LC_ALL", "PYTHONHASHSEED"])
+def check_environment(files, tmp_path, reference, environment):
+    if reason := why_not(environment):
+        pytest.skip(f"no such environment here: {reason}")
+    root = tmp_path / "out" / "/".join(["folder-with-a-long-name"] * environment.deep)
+    root.mkdir(parents=True)
+    for step in steps(files, root):
+        environment.run(step, tmp_path)
+    assert tree_digests(root) == reference[0]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
 def test_the_environment_changes_nothing(slice_files, tmp_path, reference, name):
-    value = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "3"}[name]
-    for step in steps(slice_files, tmp_path):
-        subprocess.run(step, check=True, capture_output=True, env={**os.environ, name: value})
-    assert tree_digests(tmp_path) == reference[0]
+    check_environment(slice_files, tmp_path, reference, TOGETHER[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALONE)
+def test_nothing_of_the_environment_changes_anything(slice_files, tmp_path, reference, name):
+    check_environment(slice_files, tmp_path, reference, ALONE[name])
+
+
+def test_the_environments_are_what_they_say(tmp_path):
+    """Else nothing could differ, and no test would show it."""
+    for name in "abc":
+        (tmp_path / name).touch()
+    west = TOGETHER["west"]
+    code = (
+        "import os, time, pathlib; folder = pathlib.Path(os.environ['SEEN']);"
+        "seen = [os.listdir(folder), [e.name for e in os.scandir(folder)], int(time.time())];"
+        "(folder / 'seen').write_text(repr(seen))"
+    )
+    seen = replace(west, variables={**west.variables, "SEEN": str(tmp_path)})
+    seen.run([sys.executable, "-c", code], tmp_path)
+    listed, scanned, now = ast.literal_eval((tmp_path / "seen").read_text())
+    assert listed == scanned == ["shim", "c", "b", "a"]
+    assert 1000 <= now < 1100
+    assert (tmp_path / "seen").stat().st_mode & 0o777 == 0o666
 
 
 def test_a_second_builder_is_refused_while_the_first_holds_the_folder(slice_files, tmp_path):

@@ -75,13 +75,14 @@ def die(number):
     return answer
 
 
-def forked(answer, seconds=5, size=0):
+def forked(answer, seconds=5, wall=50, size=0):
     """Run one request as the server does, in this process, and return how its child ended."""
     child = os.fork()
     if child == 0:
         faulthandler.disable()  # it would write a page about every signal
         jail_child._answer = answer
-        jail_child._run_child({"seconds": seconds, "bytes": size, "folder": "/nonexistent"})
+        request = {"seconds": seconds, "wall": wall, "bytes": size, "folder": "/nonexistent"}
+        jail_child._run_child(request)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
@@ -93,15 +94,24 @@ def test_a_child_that_is_killed_says_by_what(number):
 
 def test_a_child_that_hangs_is_ended():
     start = time.monotonic()
-    assert forked(lambda _request, _folder: time.sleep(60), seconds=1) == -signal.SIGALRM
-    assert time.monotonic() - start < 10
+    assert forked(lambda _request, _folder: time.sleep(60), wall=1) == -signal.SIGALRM
+    assert time.monotonic() - start < 30
+
+
+def test_a_child_that_computes_for_ever_is_ended_by_the_time_that_it_computes():
+    def spin(_request, _folder):
+        while True:
+            pass
+
+    assert forked(spin, seconds=1, wall=600) == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize(
     ("ended", "code", "match"),
     [
         (-signal.SIGSEGV, "B017", "killed by SIGSEGV"),
-        (-signal.SIGALRM, "B018", "did not end within 60 s"),
+        (-signal.SIGALRM, "B018", "did not end within 600 s by the clock"),
+        (-signal.SIGXCPU, "B018", "did not end within 60 s of CPU time"),
     ],
 )
 def test_the_slice_of_a_dead_reader_is_named(path, tmp_path, monkeypatch, ended, code, match):

@@ -1,14 +1,19 @@
 """Runners: order kept, errors collected, dead workers named."""
 
 import os
+import re
 import signal
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
 
-from stbuild.corpus.errors import BadInputError, Problem, RemoteError
-from stbuild.pipeline import open_runner, run_loop
+from stbuild.corpus.errors import BadInputError, Problem, RemoteError, ResourceError, StError
+from stbuild.pipeline import Patience, Workers, open_runner, run_loop
+from stbuild.tools import running_code
+from stbuild.workers import SlowTaskError, attempt_there
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,23 @@ class Job:
 
     name: str
     number: int
+    log: Path | None = None
+    """Where each attempt is noted."""
 
 
 def work(job):
-    """Double, refuse 2, die on -1."""
+    """Double, refuse 2, die on -1, hang once on -2 and always on -3, break on -4 and -5."""
+    if job.log is not None:
+        with job.log.open("a") as log:
+            log.write(f"{os.getpid()}\n")
     if job.number == -1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.number == -3 or (job.number == -2 and len(job.log.read_text().splitlines()) == 1):
+        time.sleep(600)
+    if job.number == -4:
+        raise KeyError("odd")
+    if job.number == -5:
+        raise MemoryError
     if job.number == 2:
         raise BadInputError(Problem(code="B000", subject=job.name, what="no twos", fix="drop it"))
     return 2 * job.number
@@ -34,6 +50,56 @@ def test_a_loop_tries_every_task_and_keeps_the_order():
     assert [outcome.result for outcome in outcomes] == [0, 2, None, 6]
     assert isinstance(outcomes[2].error, BadInputError)
     assert len(ticks) == 4
+
+
+def test_a_bug_that_one_task_meets_names_it_and_stops_no_other():
+    numbers = {"first": 1, "breaks": -4, "full": -5, "last": 4}
+    outcomes = run_loop(work, [Job(*item) for item in numbers.items()], lambda: None)
+    assert [outcome.result for outcome in outcomes] == [2, None, None, 8]
+    assert type(outcomes[1].error) is StError
+    problem = outcomes[1].error.problems[0]
+    assert (problem.code, problem.subject) == ("E001", "task breaks")
+    assert "KeyError: 'odd'" in problem.what
+    kept = Path(problem.fix.rsplit(" ", 1)[-1])
+    assert "KeyError" in kept.read_text()
+    kept.unlink()
+    assert isinstance(outcomes[2].error, ResourceError)
+    assert "task full: memory ran out" in str(outcomes[2].error)
+
+
+def test_a_worker_gives_a_task_up_that_hangs():
+    start, code = time.monotonic(), running_code()
+    outcome = attempt_there(lambda _job: time.sleep(30), code, 0.2, Job("slow", 0))
+    assert isinstance(outcome.error, SlowTaskError)
+    assert "task slow: it did not end within 0.2 s" in str(outcome.error)
+    assert time.monotonic() - start < 20
+    assert attempt_there(work, code, None, Job("quick", 4)).result == 8
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_a_task_that_hangs_in_a_healthy_worker_is_tried_elsewhere_and_then_named(tmp_path):
+    """Dask waits for ever for a worker that answers."""
+    jobs = [
+        Job("quick", 1),
+        Job("once", -2, tmp_path / "once"),
+        Job("always", -3, tmp_path / "always"),
+        Job("last", 4),
+    ]
+    said: list[str] = []
+    start = time.monotonic()
+    workers = Workers(jobs=2, patience=Patience(task=5.0))
+    with open_runner(workers=workers, say=said.append) as runner:
+        outcomes = runner(work, jobs, lambda: None)
+    assert [outcome.result for outcome in outcomes] == [2, -4, None, 8]
+    assert isinstance(outcomes[2].error, ResourceError)
+    assert re.match(r"error\[P04\] task always: it did not end within 5 s", str(outcomes[2].error))
+    for job in jobs[1:3]:
+        assert job.log is not None
+        processes = job.log.read_text().split()
+        assert len(processes) == len(set(processes)) >= 2  # never twice in a worker that hangs
+    assert len([line for line in said if "hangs" in line]) >= 3
+    assert time.monotonic() - start < 500
 
 
 @pytest.mark.dist

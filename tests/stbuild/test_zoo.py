@@ -63,7 +63,7 @@ def test_all_bad_files_are_named_at_once_and_the_good_ones_can_be_kept(zoo, tmp_
     paths = [path_of(case, zoo) for case in bad + fine]
     command: list[str | Path] = [Path(sys.executable).with_name("stbuild"), "compact", *paths, "-o"]
     done = subprocess.run(
-        [*command, tmp_path / "stop"], capture_output=True, text=True, timeout=120, check=False
+        [*command, tmp_path / "stop"], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 3
     named = set(re.findall(r"(?m)^error\[\w+\] slice '(\w+)'", done.stderr))
@@ -73,7 +73,7 @@ def test_all_bad_files_are_named_at_once_and_the_good_ones_can_be_kept(zoo, tmp_
         [*command, tmp_path / "skip", "--on-bad", "skip"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert kept.returncode == 4

@@ -5,6 +5,7 @@ for the time that h5py stamps on a virtual dataset): plain h5py, no random numbe
 those of the project's bad-input catalogue.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -275,6 +276,93 @@ def twin_entry(file: h5py.File) -> None:
     file["X/indices"][:] = indices
 
 
+def emptied(name: str) -> Callable[[h5py.File], None]:
+    """Put a dataset of no values (a null data space) in place of another."""
+
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file[name] = h5py.Empty("f4")
+
+    return change
+
+
+def attribute(name: str, key: str, value: Any) -> Callable[[h5py.File], None]:
+    """Set an attribute, or remove it where the value is None."""
+
+    def change(file: h5py.File) -> None:
+        if value is None:
+            del file[name].attrs[key]
+        else:
+            file[name].attrs[key] = value
+
+    return change
+
+
+def moved_to(place: str, *, var: bool = False) -> Callable[[h5py.File], None]:
+    """Leave no X: the counts stand in a layer or in raw alone."""
+
+    def change(file: h5py.File) -> None:
+        file.copy("X", place)
+        if var:
+            file.copy("var", "raw/var")
+        del file["X"]
+
+    return change
+
+
+def kept_and(*changes: Callable[[h5py.File], Any]) -> Callable[[h5py.File], None]:
+    """Make several changes."""
+
+    def change(file: h5py.File) -> None:
+        for one in changes:
+            one(file)
+
+    return change
+
+
+def recast(name: str, dtype: str) -> Callable[[h5py.File], None]:
+    """Store a dataset as another type."""
+    return lambda file: replaced(name, file[name][:].astype(dtype))(file)
+
+
+def as_group(name: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_group(name)
+
+    return change
+
+
+def two_codes_a_spot(file: h5py.File) -> None:
+    put_categorical(file["obs"], "label", np.zeros(N_SPOTS), ["a"])
+    replaced("obs/label/codes", np.zeros((N_SPOTS, 2), "i1"))(file)
+
+
+def records_as_labels(file: h5py.File) -> None:
+    del file["obs/label"]
+    file["obs/label"] = np.zeros(N_SPOTS, [("a", "<i4"), ("b", "<i4")])
+
+
+def raw_without_genes(file: h5py.File) -> None:
+    file.copy("X", "raw/X")
+
+
+def unsorted_rows(file: h5py.File) -> None:
+    """Turn the entries of every row round, as some writers leave them."""
+    starts = file["X/indptr"][:]
+    for name in ("X/data", "X/indices"):
+        values = file[name][:]
+        rows = [values[a:b][::-1] for a, b in itertools.pairwise(starts)]
+        file[name][:] = np.concatenate(rows)
+
+
+def largest_triplet(file: h5py.File) -> None:
+    """Store the largest count three times for one spot and gene."""
+    data, indices = file["X/data"][:], file["X/indices"][:]
+    data[:3], indices[:3] = 2**31 - 1, indices[0]
+    file["X/data"][:], file["X/indices"][:] = data, indices
+
+
 def in_layer(file: h5py.File) -> None:
     """Move the counts to a layer and leave log1p values in X."""
     dense = Slice().counts
@@ -351,6 +439,7 @@ def array_rows(values: Any, **more: Any) -> dict[str, Any]:
 
 
 LABEL = ("--label", "label")
+SECTIONS = ("--split-by", "section")
 LFS = (
     b"version https://git-lfs.github.com/spec/v1\n"
     b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
@@ -449,6 +538,66 @@ CASES = [
     Case("all_zero_slice", "B044", "no counts", good(counts=whole_slice_zero())),
     Case("all_zero_spots", "B045", "2 spots have no counts", good(counts=some_spots_zero()),
          exit_code=0),
+    Case("null_X", "B004", "/X.*without values", edited(emptied("X"))),
+    Case("null_indices", "B004", "/X/indices.*without values", edited(emptied("X/indices"))),
+    Case("no_indices", "B035", "/X/indices.*no indices there", edited(removed("X/indices"))),
+    Case("no_indptr", "B035", "/X/indptr.*no indptr there", edited(removed("X/indptr"))),
+    Case("data_is_a_group", "B035", "/X/data.*a group", edited(as_group("X/data"))),
+    Case("indices_of_two_columns", "B035", r"/X/indices.*\(9, 2\)", edited(
+        replaced("X/indices", np.zeros((9, 2), "<i4")))),
+    Case("indices_beyond_int64", "B034", "outside", edited(
+        replaced("X/indices", np.full(np.count_nonzero(Slice().counts), 2**63 + 5, "<u8")))),
+    Case("indices_of_floats", "B035", "not integers", edited(recast("X/indices", "<f8"))),
+    Case("indptr_empty", "B035", "row starts", edited(
+        replaced("X/indptr", np.zeros(0, "<i4")))),
+    Case("shape_of_text", "B041", "'64,12'", edited(attribute("X", "shape", "64,12"))),
+    Case("shape_missing", "B041", "shape", edited(attribute("X", "shape", None))),
+    Case("shape_of_three", "B041", "shape", edited(attribute("X", "shape", [64, 12, 1]))),
+    Case("coo_matrix", "B023", "got coo_matrix", edited(
+        attribute("X", "encoding-type", "coo_matrix"))),
+    Case("encoding_missing", "B023", "got a group", edited(attribute("X", "encoding-type", None))),
+    Case("X_is_one_number", "B041", "shape", edited(kept_and(
+        removed("X"), lambda f: f.create_dataset("X", data=3.0)))),
+    Case("X_of_three_sides", "B041", "shape", good(
+        counts=np.ones((N_SPOTS, N_GENES, 2), "<i4"), sparse=False)),
+    Case("X_of_records", "B033", "expected counts", good(
+        counts=np.zeros((N_SPOTS, N_GENES), [("a", "<i4"), ("b", "<f4")]), sparse=False)),
+    Case("X_of_text", "B033", "expected counts", good(
+        counts=np.full((N_SPOTS, N_GENES), "3"), sparse=False)),
+    Case("almost_whole", "B030", "whole", good(counts=counts(lambda a: np.add(a, 1e-7, out=a)))),
+    Case("beyond_uint64", "B031", "exceed", good(counts=counts(put((0, 0), 1e300)))),
+    Case("largest_uint64", "B031", "18446744073709551615", good(
+        counts=counts(put((0, 0), 2**64 - 1), "<u8"))),
+    Case("library_sizes_beyond_32_bits", "B031", "64 cells hold more than 4,294,967,295", good(
+        counts=np.full((N_SPOTS, N_GENES), 2**31 - 1, "<i4"))),
+    Case("twins_that_sum_beyond_32_bits", "B031", "sum to more", edited(largest_triplet),
+         arguments=("--sum-duplicates",)),
+    Case("counts_of_bool", "", "", good(counts=Slice().counts > 0), exit_code=0),
+    Case("counts_of_uint64", "", "", good(counts=counts(lambda a: None, "<u8")), exit_code=0),
+    Case("counts_big_endian", "", "", good(counts=counts(lambda a: None, ">f4")), exit_code=0),
+    Case("counts_big_endian_dense", "", "", good(
+        counts=counts(lambda a: None, ">i8"), sparse=False), exit_code=0),
+    Case("counts_of_minus_zero", "", "", good(
+        counts=np.where(Slice().counts == 0, -0.0, Slice().counts), sparse=False), exit_code=0),
+    Case("pointers_of_64_bits", "", "", edited(kept_and(
+        recast("X/indptr", "<i8"), recast("X/indices", "<u8"))), exit_code=0),
+    Case("rows_not_sorted", "", "", edited(unsorted_rows), exit_code=0),
+    Case("layers_alone", "B023", "present: counts", edited(moved_to("layers/counts"))),
+    Case("layer_chosen", "", "", edited(moved_to("layers/counts")), exit_code=0,
+         arguments=("--layer", "counts")),
+    Case("raw_alone", "B023", "present: raw", edited(moved_to("raw/X", var=True))),
+    Case("raw_chosen", "", "", edited(moved_to("raw/X", var=True)), exit_code=0,
+         arguments=("--layer", "raw")),
+    Case("raw_without_genes", "B006", "/raw/var.*nothing there", edited(raw_without_genes),
+         arguments=("--layer", "raw")),
+    Case("layer_that_leads_out", "B023", "no counts in layers", good(),
+         arguments=("--layer", "../obs")),
+    Case("layers_is_no_group", "B023", "present: none", edited(kept_and(
+        removed("X"), lambda f: f.create_dataset("layers", data=np.zeros(3))))),
+    Case("one_gene", "", "", good(counts=np.ones((N_SPOTS, 1), "<i4"), genes=["ENSG00000000001"]),
+         exit_code=0),
+    Case("no_genes", "B044", "no counts", good(
+        counts=np.zeros((N_SPOTS, 0), "<i4"), genes=[])),
     # Coordinates.
     Case("no_coordinates", "B046", "no coordinates", good(xy=None, array=False)),
     Case("spatial_of_three", "B047", "rows of", good(
@@ -474,6 +623,33 @@ CASES = [
         **array_rows(GRID_ROWS + 10**9)), exit_code=0),
     Case("minus_zero", "", "", good(
         xy=np.where(XY == 0, -0.0, XY), array=False), exit_code=0),
+    Case("positions_beyond_squares", "B048", r"beyond 10\^15 \(largest: 7e\+302", good(
+        xy=XY * 1e300, array=False)),
+    Case("positions_at_the_end_of_float64", "B048", "beyond", good(
+        xy=np.where(XY == 0, -1.7e308, 1.7e308), array=False)),
+    Case("positions_of_complex", "B047", "no numbers", good(
+        xy=XY.astype("<c16"), array=False)),
+    Case("positions_sideways", "B047", r"\(2, 64\)", good(xy=XY.T.copy(), array=False)),
+    Case("positions_without_values", "B004", "obsm/spatial.*without values", edited(
+        emptied("obsm/spatial"), array=False)),
+    Case("positions_of_a_group", "B047", "no numbers", edited(
+        as_group("obsm/spatial"), array=False)),
+    Case("positions_of_text", "", "", good(xy=XY.astype("U8"), array=False), exit_code=0),
+    Case("all_in_one_place", "B053", "exactly on another", good(xy=XY * 0, array=False),
+         exit_code=11),
+    Case("all_in_one_line", "B053", "no lattice", good(
+        xy=np.stack([np.arange(N_SPOTS) * 100.0, np.zeros(N_SPOTS)], 1), array=False),
+         exit_code=11),
+    Case("denormal_positions", "B053", "no lattice", good(xy=XY * 5e-324, array=False),
+         exit_code=11),
+    Case("one_spot_far_away", "B053", "no lattice", good(
+        xy=np.where(np.arange(N_SPOTS)[:, None] == 9, 1e12, XY), array=False), exit_code=11),
+    Case("marks_of_the_tissue_of_text", "B047", "neither 0 nor 1", good(
+        columns={"in_tissue": ["yes"] * N_SPOTS})),
+    Case("all_off_the_tissue", "B044", r"64 have in_tissue 0.*--off-tissue keep", good(
+        columns={"in_tissue": np.zeros(N_SPOTS, "<i4")})),
+    Case("marks_of_nan", "B044", "64 have in_tissue 0 or none", good(
+        columns={"in_tissue": np.full(N_SPOTS, np.nan)})),
     Case("no_spots", "B058|B044", "", good(**spots(0))),
     Case("one_spot", "", "", good(**spots(1)), exit_code=0),
     # Genes, labels, ids.
@@ -484,6 +660,28 @@ CASES = [
         xy=np.concatenate([XY[:32], XY[:32] + 10]))),
     Case("duplicate_genes", "B067", "2 genes share an id", good(
         genes=repeated(Slice().genes, 2, 7)), exit_code=0),
+    Case("all_genes_called_the_same", "B070", "no gene is left", good(
+        genes=["ENSG00000000001"] * N_GENES)),
+    Case("split_by_an_empty_column", "B056", "no spot has a value", good(
+        columns={"section": np.full(N_SPOTS, np.nan)}), arguments=SECTIONS),
+    Case("split_with_spots_left_over", "B056", "32 of 64 spots of the file have no 'section'", good(
+        columns={"section": ["A"] * 32 + [""] * 32}), exit_code=0, arguments=SECTIONS),
+    Case("sections_that_lead_out", "", "", good(
+        columns={"section": ["../../x", "\x1b[31m"] * 32}), exit_code=0, arguments=SECTIONS),
+    Case("spot_ids_of_numbers", "B074", "list of strings", edited(
+        replaced("obs/_index", np.arange(N_SPOTS)))),
+    Case("spot_ids_too_few", "B041|B047", "60", edited(
+        replaced("obs/_index", np.array([b"b%d" % i for i in range(60)])))),
+    Case("spot_ids_right_to_left", "B091", r"\\u202e", good(
+        barcodes=["\u202eab", *Slice().barcodes[1:]])),
+    Case("spot_ids_not_ascii", "", "", good(
+        barcodes=[f"\u5fc3\u00e9{i}" for i in range(N_SPOTS)]), exit_code=0),
+    Case("index_named_in_bytes", "", "", edited(
+        attribute("obs", "_index", np.bytes_(b"_index"))), exit_code=0),
+    Case("index_that_leads_out", "B006", "no index", edited(
+        attribute("obs", "_index", "../var/_index"))),
+    Case("obs_is_one_number", "B006", "not a group", edited(kept_and(
+        removed("obs"), lambda f: f.create_dataset("obs", data=3)))),
     Case("gene_ids_of_numbers", "B074", "list of strings", edited(
         replaced("var/_index", np.arange(N_GENES)))),
     Case("gene_ids_not_utf8", "B074", "UTF-8", edited(latin1_index)),
@@ -497,6 +695,12 @@ CASES = [
         replaced("obs/label", np.full(N_SPOTS, np.nan))), arguments=LABEL),
     Case("label_encoding_unknown", "B079", "cannot read", edited(unknown_encoding),
          arguments=LABEL),
+    Case("label_of_two_columns", "B079", "one text, number or truth value", edited(
+        two_codes_a_spot), arguments=LABEL),
+    Case("label_of_records", "B079", "one text, number or truth value", edited(
+        records_as_labels), arguments=LABEL),
+    Case("label_of_two_lines", "B091", r"not printable.*\\n", good(
+        columns={"label": ["a\nb"] * N_SPOTS}), arguments=LABEL),
     Case("labels_too_few", "B079", "5 labels for 64 spots", edited(
         replaced("obs/label", np.array([b"a"] * 5, object))), arguments=LABEL),
     Case("labels_some_nan", "", "", edited(nan_codes), exit_code=0, arguments=LABEL),
@@ -510,6 +714,14 @@ CASES = [
     Case("name_with_spaces", "", "", good(), exit_code=0, file="my slice (1).h5ad"),
     Case("name_not_ascii", "", "", good(), exit_code=0, file="\u00c9chantillon \u5fc3.h5ad"),
     Case("name_reserved", "", "", good(), exit_code=0, file="con.h5ad"),
+    Case("name_not_utf8", "B091", "path is not UTF-8", good(), file=os.fsdecode(b"a\xff.h5ad")),
+    Case("name_of_two_lines", "", "", good(), exit_code=0, file="a\nb.h5ad"),
+    Case("name_too_long_for_a_key", "", "", good(), exit_code=0, file="n" * 240 + ".h5ad"),
+    Case("name_like_a_flag", "", "", good(), exit_code=0, file="-x.h5ad"),
+    Case("hdf5_under_another_name", "", "", good(), exit_code=0, file="s.csv"),
+    Case("truncated_under_another_name", "B004", "truncated", truncated(0.5), file="s.h5"),
+    Case("table_of_nul_bytes", "B003", "NUL byte", raw(bytes(range(256))), file="s.csv"),
+    Case("table_of_utf16", "B003", "UTF-16", raw("g,a\nx,1\n".encode("utf-16")), file="s.csv"),
     Case("name_that_writes_to_terminals", "B002", "empty", raw(b""), file="a\x1b[31m\nb.h5ad"),
 ]  # fmt: skip
 
