@@ -15,7 +15,7 @@ from stbuild.corpus.documents import (
     CorpusDocument,
     as_error,
 )
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import remove_leftovers, write_durable
 from stbuild.corpus.errors import (
     BadInputError,
     ConflictError,
@@ -36,7 +36,6 @@ from stbuild.workspace import (
     describe_difference,
     hold_folder,
     refuse_difference,
-    remove_leftovers,
 )
 
 
@@ -94,6 +93,8 @@ def build_corpus(
     if report is not None:
         require_no_leak(report)
     with hold_folder(out) as work:
+        if (done := _finished(inputs, out)) is not None:
+            return done  # by the run that held the folder until now
         _claim(inputs, out, work)
         known = earlier.n_generations if earlier is not None else 0
         parts = cut_parts(inputs, work, runner, started, known)

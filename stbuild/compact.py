@@ -5,7 +5,7 @@ configuration are unchanged is left alone.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,14 @@ from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalo
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
-from stbuild.corpus.errors import BadInputError, Problem, StError, merge_errors
+from stbuild.corpus.durable import remove_leftovers
+from stbuild.corpus.errors import (
+    BadInputError,
+    Problem,
+    ResourceError,
+    StError,
+    merge_errors,
+)
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
@@ -24,13 +31,19 @@ from stbuild.placing import build_grid, placing_notices
 from stbuild.provenance import changed_files
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
-from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
+from stbuild.store import (
+    INVENTORY,
+    check_grid,
+    grid_fingerprint,
+    read_inventory,
+    read_meta,
+    write_grid,
+)
 from stbuild.workspace import (
     clear_scratch,
     hold_folder,
     holder_of,
     refuse_difference,
-    remove_leftovers,
 )
 
 _SAID: Final = (
@@ -260,9 +273,25 @@ def compact(
         )
         shard: dict[str, Any] = dict(manifest.shard)
         remove_leftovers(out)
+        _require_standing(out, reports)
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))
+
+
+def _require_standing(out: Path, reports: Iterable[GridReport]) -> None:
+    """Refuse to list grids that something else took away in the meantime."""
+    gone = [r.slug for r in reports if not (out / f"{r.slug}.zarr" / INVENTORY).is_file()]
+    if gone:
+        what = (
+            f"{len(gone):,} grids that were written are gone ({', '.join(gone[:3])}): something "
+            "else works in the folder"
+        )
+        fix = "leave the folder to one run, and run the same command again"
+        where = str(out / f"{gone[0]}.zarr")
+        raise ResourceError(
+            Problem(code="P05", subject=f"output '{out.name}'", where=where, what=what, fix=fix)
+        )
 
 
 def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from stbuild.corpus.documents import Document, Sha256
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import remove_dead_below, write_durable
 from stbuild.corpus.errors import PlatformError
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.bench.inputs import DataPlan, Given, make_plan
@@ -360,6 +360,7 @@ def run_suite(
     for part in plan.data:
         data[part.name], found = run.judge(part)
         rows += found
+    remove_dead_below(out)
     document = BenchDocument(suite=suite, data=data, skipped=tuple(run.skipped), printed=printed)
     RowTable(out, BenchRow, "").summarise(out / suite.name, rows)
     write_durable(out / f"{suite.name}.json", document.to_bytes())

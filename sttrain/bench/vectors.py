@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from stbuild.corpus.digests import sha256_json
+from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain import __version__
 from sttrain.adapters.published import PublishedConfig, Request, embed_published
@@ -109,7 +110,7 @@ class VectorCache:
         digest = sha256_json({"sttrain": __version__, **made_of})[:16]
         path = self.root / "vectors" / f"{name}_{digest}.parquet"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
             make(path)
         barcodes = {slug: self.data.barcodes(slug) for slug in self.data.slices}
         vectors = align_embeddings(read_embeddings(path), barcodes, f"'{name}'")

@@ -200,8 +200,10 @@ def reconstruct_corpus(
             costs.add(cost, job.digest)
             table.add(job.file, filled)
             n_computed += len(filled)
-    rows = sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat))
-    table.summarise(store.root / "regions", rows)
+    rows = table.summarise_all(
+        store.root / "regions",
+        lambda: sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat)),
+    )
     return ReconstructOutcome(
         rows=rows,
         n_computed=n_computed,

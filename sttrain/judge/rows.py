@@ -6,7 +6,7 @@ none; it names its ``job`` (digest of all that decides it) and its ``corpus_id``
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -109,6 +109,18 @@ class RowTable(Generic[Row]):
         for file, content in contents.items():
             if not file.is_file() or file.read_bytes() != content:
                 write_durable(file, content)
+
+    def summarise_all(self, path: Path, read: Callable[[], list[Row]]) -> list[Row]:
+        """Write all rows together and return them; again, where others were stored meanwhile.
+
+        Two runs in one folder store jobs of their own, and whoever ends last has seen them all.
+        """
+        while True:
+            known = self.finished()
+            rows = read()
+            self.summarise(path, rows)
+            if self.finished() == known:
+                return rows
 
     def _table(self, rows: Sequence[Row]) -> "pa.Table":
         import pyarrow as pa

@@ -19,7 +19,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from stbuild.corpus.documents import Count, Document, Sha256, Slug, read_document
-from stbuild.corpus.durable import PARTIAL, guard_disk, write_durable
+from stbuild.corpus.durable import (
+    PARTIAL,
+    append_whole,
+    guard_disk,
+    remove_leftovers,
+    write_durable,
+)
 from sttrain.errors import ConflictError, Problem
 from sttrain.train.config import RunConfig, differences
 from sttrain.train.environment import git_state
@@ -81,7 +87,9 @@ def open_run(path: Path, document: RunDocument, *, rebatch: bool = False) -> Ite
     lock = FileLock(path / _LOCK)
     guard_disk(path, lambda: _acquire(path, lock))
     try:
-        yield _enter(path, document, rebatch=rebatch)
+        found = _enter(path, document, rebatch=rebatch)
+        guard_disk(path, lambda: remove_leftovers(path))
+        yield found
     finally:
         lock.release()
 
@@ -197,16 +205,14 @@ class Journal:
             A logger that was asked for is not installed.
         """
         self._sinks = open_sinks(self._loggers, self._facts, self._say)
-        self._file = (self._run / LOG).open("a", encoding="utf-8")
+        path = self._run / LOG
+        # Without a buffer: what a full disk refused must not come back when the file is closed.
+        self._file = guard_disk(path, lambda: path.open("ab", buffering=0))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._sinks.close()
-
-    def _append(self, line: str) -> None:
-        self._file.write(line)
-        self._file.flush()
 
     def write(self, event: str, steps: int, values: Mapping[str, Any]) -> None:
         """Append one line, and hand its numbers to the other loggers.
@@ -220,7 +226,7 @@ class Journal:
         """
         plain = {name: _finite(value) for name, value in values.items()}
         line = json.dumps({"event": event, "steps": steps, **plain}, allow_nan=False) + "\n"
-        guard_disk(self._run / LOG, lambda: self._append(line))
+        guard_disk(self._run / LOG, lambda: append_whole(self._file, line.encode()))
         numbers = {n: value for n, value in values.items() if isinstance(value, int | float)}
         self._sinks.write(event, steps, numbers)
 
