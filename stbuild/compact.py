@@ -14,9 +14,10 @@ from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalo
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
-from stbuild.corpus.durable import remove_leftovers
+from stbuild.corpus.durable import PARTIAL, remove_leftovers
 from stbuild.corpus.errors import (
     BadInputError,
+    ConflictError,
     Problem,
     ResourceError,
     StError,
@@ -240,6 +241,8 @@ def compact(
 
     Raises
     ------
+    ConflictError
+        `out` holds something else, or another run holds it.
     StError
         Every problem of every slice at once. Grids of good slices are kept, but there is no
         catalogue until all slices are in.
@@ -256,6 +259,7 @@ def compact(
     ]
     if (finished := _finished(out, tasks)) is not None:
         return CompactSummary(reports=finished, rejected=())
+    _refuse_foreign(out)
     with hold_folder(out):
         outcomes: list[Outcome[GridReport]] = runner(compact_slice, tasks, done)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
@@ -277,6 +281,24 @@ def compact(
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds something, and nothing that a run of ours left."""
+    if out.exists() and not out.is_dir():
+        raise _not_ours(out, "it is not a folder")
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    ours = (names.WORK_DIR, GRIDS_JSON)
+    if found and not any(n in ours or n.endswith(".zarr") or PARTIAL in n for n in found):
+        listed = ", ".join(found[:5])
+        raise _not_ours(out, f"the folder holds other files ({listed}) and no grids of ours")
+
+
+def _not_ours(out: Path, what: str) -> ConflictError:
+    fix = "choose an empty or new -o folder"
+    return ConflictError(
+        Problem(code="B097", subject=f"output '{out.name}'", where=str(out), what=what, fix=fix)
+    )
 
 
 def _require_standing(out: Path, reports: Iterable[GridReport]) -> None:

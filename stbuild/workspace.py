@@ -4,19 +4,17 @@ One builder at a time holds the folder's lock; temporary files of dead runs are 
 """
 
 import fcntl
-import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from stbuild.corpus.durable import guard_disk, remove_leftovers
+from stbuild.corpus.durable import guard_disk, refused_by_disk, remove_leftovers
 from stbuild.corpus.errors import ConflictError, Problem
+from stbuild.corpus.holder import name_holder, sign_holder
 from stbuild.corpus.names import WORK_DIR
 
 _LOCK: Final = "lock"
@@ -36,16 +34,21 @@ def hold_folder(root: Path) -> Iterator[Path]:
     ConflictError
         Another process holds the folder; the message names it.
     ResourceError
-        The folder cannot be written.
+        The folder cannot be written, or is taken away.
     """
     work = root / WORK_DIR
     handle = guard_disk(work / _LOCK, lambda: _acquire(work / _LOCK))
     if handle is None:
         raise _held(root, work / _HOLDER)
     try:
-        guard_disk(work / _HOLDER, lambda: (work / _HOLDER).write_text(json.dumps(_describe())))
+        guard_disk(work / _HOLDER, lambda: sign_holder(work / _HOLDER))
         remove_leftovers(root)
         yield work
+    except OSError as error:
+        # Whatever is wrong with the folder itself: that it is gone, above all.
+        if root.absolute() not in Path(error.filename or "").absolute().parents:
+            raise
+        raise refused_by_disk(root, error) from error
     finally:
         os.close(handle)
 
@@ -53,12 +56,6 @@ def hold_folder(root: Path) -> Iterator[Path]:
 def holder_of(work: Path) -> Path:
     """Return the file that says who holds the folder of a scratch folder: there during a run."""
     return work / _HOLDER
-
-
-def _describe() -> dict[str, str]:
-    """Say who holds a folder, for whoever is refused; nothing is decided by it."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": str(os.getpid()), "host": platform.node(), "started": started}
 
 
 def _acquire(path: Path) -> int | None:
@@ -88,16 +85,12 @@ def _acquire(path: Path) -> int | None:
 
 
 def _held(root: Path, holder: Path) -> ConflictError:
-    who = "unknown process"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads(holder.read_text())
-        who = f"process {told['pid']} on {told['host']}, since {told['started']}"
     return ConflictError(
         Problem(
             code="P09",
             subject=f"output '{root.name}'",
             where=str(root),
-            what=f"another run holds it ({who})",
+            what=f"another run holds it ({name_holder(holder)})",
             fix="wait for it, or choose another -o folder",
         )
     )

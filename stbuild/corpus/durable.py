@@ -115,6 +115,7 @@ _FIX: Final = (
 )
 
 
+_FIX_GONE: Final = "leave the folder to one run, then run the same command again"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -142,16 +143,23 @@ def guard_disk(
     try:
         return action()
     except OSError as error:
-        room = f"; {_say_room(path, needed)}" if error.errno in _FULL else ""
-        problem = Problem(
-            code="P05",
-            subject=f"output '{path.name}'",
-            # The second name is the target of a copy, a link or a rename.
-            where=str(error.filename2 or error.filename or path),
-            what=f"cannot be written: {error.strerror or error}{room}",
-            fix=fix,
-        )
-        raise ResourceError(problem) from error
+        raise refused_by_disk(path, error, fix, needed=needed) from error
+
+
+def refused_by_disk(
+    path: Path, error: OSError, fix: str = _FIX, *, needed: int | None = None
+) -> ResourceError:
+    """Return what a user is told when the system refuses; see `guard_disk`."""
+    what = f"cannot be written: {error.strerror or error}"
+    if error.errno in _FULL:
+        what += f"; {_say_room(path, needed)}"
+    elif error.errno == errno.ENOENT:
+        what, fix = "gone: something else works in the folder", _FIX_GONE
+    # The second name is the target of a copy, a link or a rename.
+    where = str(error.filename2 or error.filename or path)
+    return ResourceError(
+        Problem(code="P05", subject=f"output '{path.name}'", where=where, what=what, fix=fix)
+    )
 
 
 def _say_room(path: Path, needed: int | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.durable import guard_disk
@@ -20,6 +21,7 @@ from sttrain.embed.spots import choose_inference, embed_checkpoint
 from sttrain.judge.candidates import GivenVectors
 from sttrain.model.inference import InferenceConfig
 
+FOLDER: Final = "vectors"
 Progress = Callable[[int, int, str], None]
 
 
@@ -108,7 +110,7 @@ class VectorCache:
         self, name: str, made_of: Mapping[str, object], make: Callable[[Path], None]
     ) -> GivenVectors:
         digest = sha256_json({"sttrain": __version__, **made_of})[:16]
-        path = self.root / "vectors" / f"{name}_{digest}.parquet"
+        path = self.root / FOLDER / f"{name}_{digest}.parquet"
         if not path.exists():
             guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
             make(path)

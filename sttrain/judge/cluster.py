@@ -176,6 +176,7 @@ def cluster_corpus(
                 done += 1
                 if progress:
                     progress(done, len(missing), name)
+    table.require_stored(job.digest for job in jobs)
     rows = table.summarise_all(
         store.root / "clusters",
         lambda: sorted(

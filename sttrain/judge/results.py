@@ -20,6 +20,15 @@ from sttrain.errors import BadInputError, ConflictError, Problem
 from sttrain.judge.rows import RowTable, read_table, to_parquet
 
 MARK: Final = "results.json"
+_FOLDERS: Final = (
+    "clusters", "costs", "domains", "jobs", "predictions", "provenance", "regions", "spots",
+)  # fmt: skip
+"""That runs make beside it."""
+_TABLES: Final = tuple(
+    f"{name}.{suffix}"
+    for name in ("clusters", "regions", "results")
+    for suffix in ("csv", "parquet")
+)
 FORMAT: Final = "sttrain/results"
 
 
@@ -241,8 +250,9 @@ def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Return whether a file is none that a kill left before there were results."""
-    return PARTIAL not in path.name
+    """Return whether a file is none that a run leaves whose mark is not there, or no more."""
+    ours = path.name in _FOLDERS if path.is_dir() else path.name in _TABLES
+    return PARTIAL not in path.name and not ours
 
 
 def open_store(root: Path) -> ResultStore:

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from io import RawIOBase
+from pathlib import Path
 from typing import Final
 
 from stbuild.corpus.durable import append_whole, guard_disk

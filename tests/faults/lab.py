@@ -85,7 +85,7 @@ MADE = {
     "embed": "ours.h5ad", "probe": "results", "bench": "bench",
 }  # fmt: skip
 """What each leaves in its folder."""
-APART = (".work", ".lock", "costs", "tensorboard", "said")
+APART = (".work", ".lock", ".holder.json", "costs", "tensorboard", "said")
 """Scratch, locks, clocks of fits, event files with times."""
 GROWING = ("log.jsonl",)
 """Files that are appended to."""

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -40,7 +41,13 @@ def small_disk(place, options):
 
 
 def remount(place, options):
-    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+    """Change it; it may be busy until a reader of the last run has noticed its end."""
+    command = ["mount", "-o", f"remount,{options}", str(place)]
+    for _ in range(50):
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"{place} is still busy")
 
 
 def needed(lab, name):

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import stbuild.compact
+from stbuild import store
 from stbuild.corpus import durable
 
 YEAR = 365 * 86_400
@@ -47,6 +50,12 @@ def write_slowly() -> None:
         time.sleep(0.3)
         return real(path, blocks, read_back=read_back)
 
+    def write_grid(*arguments: Any) -> None:
+        time.sleep(1.0)
+        real_grid(*arguments)
+
+    real_grid = store.write_grid
+    patch.object(stbuild.compact, "write_grid", write_grid).start()
     patch.object(durable, "_write", write).start()
 
 
