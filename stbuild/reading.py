@@ -67,7 +67,7 @@ def _require_unchanged(record: SliceRecord, before: Mapping[Path, FileState]) ->
     if changed := sorted(path for path in before if after.get(path) != before[path]):
         what = f"{changed[0].name} changed while it was read"
         fix = "wait until nothing writes to it any more, then run the same command again"
-        raise SourceFaultError("B016", "", what, fix)
+        raise SourceFaultError("B012", "", what, fix)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ GROWING = ("log.jsonl",)
 """Files that are appended to."""
 PROVENANCE = "provenance.intoto.json"
 NUMBERS = count()
-UNSTEADY = {"wall_seconds", "peak_mib", "patches_per_s", "data_wait"}
+UNSTEADY = {"wall_seconds", "peak_mib", "code", "patches_per_s", "data_wait"}
 """Clocks and memory among results."""
 
 

@@ -161,5 +161,5 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch
         return take_in(*arguments)
 
     monkeypatch.setattr("stbuild.reading.take_in", append)
-    with pytest.raises(BadInputError, match=r"B016.*s\.h5ad changed while it was read"):
+    with pytest.raises(BadInputError, match=r"B012.*s\.h5ad changed while it was read"):
         read_here(record_of(path), config)
