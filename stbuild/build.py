@@ -175,8 +175,8 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _others(out: Path) -> list[str]:
-    found = out.iterdir() if out.is_dir() else ()
-    return sorted(path.name for path in found if path.name != names.WORK_DIR)
+    found = sorted(out.iterdir()) if out.is_dir() else []
+    return [path.name for path in found if path.name != names.WORK_DIR]
 
 
 def _foreign(out: Path, found: Sequence[str]) -> ConflictError:

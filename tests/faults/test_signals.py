@@ -17,7 +17,9 @@ def signal_within(lab, name, out, delay, what, *, twice):
     """Signal a command after `delay`; return its exit code, what it said, and how long it took."""
     out.mkdir()
     job = lab.start(name, out)
-    if job.ended_within(delay):
+    while not job.outputs[0].exists():  # a process on its way is no program yet
+        time.sleep(0.005)
+    if job.ended_within(0.05 + delay):
         return 0, job.text(), 0.0
     began = time.monotonic()
     job.send(what)
