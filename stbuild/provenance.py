@@ -46,12 +46,15 @@ def _publish(record: SliceRecord, file: Path) -> str:
     return path.name
 
 
-FileState = tuple[int, int, int, int]
-"""Inode, size, and when content and file were changed last, in ns."""
+FileState = tuple[int, int, str]
+"""Inode, size, and SHA-256 of a file that was named itself."""
 
 
 def file_states(record: SliceRecord) -> dict[Path, FileState]:
-    """Return the state of every file that a slice may be read from; what is not there has none."""
+    """Return the state of every file that a slice may be read from; what is not there has none.
+
+    Files of a folder, of which most are not read (pictures of gigabytes), are not hashed.
+    """
     named = (record.path, record.positions, record.labels_file)
     places = [Path(name) for name in named if name is not None]
     inside = (file for place in places if place.is_dir() for file in sorted(place.rglob("*")))
@@ -60,7 +63,8 @@ def file_states(record: SliceRecord) -> dict[Path, FileState]:
         with suppress(OSError):
             if path.is_file():
                 state = path.stat()
-                found[path] = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+                digest = sha256_file(path) if path in places else ""
+                found[path] = (state.st_ino, state.st_size, digest)
     return found
 
 
