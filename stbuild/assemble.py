@@ -1,7 +1,8 @@
 """The tables and documents of a corpus, once its shards stand; ``corpus.json`` comes last."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from stbuild.corpus.documents import (
     is_split,
 )
 from stbuild.corpus.durable import write_durable
+from stbuild.corpus.errors import Problem, ResourceError
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_panels, write_slices
 from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard
 from stbuild.grids import GridMeta
@@ -62,7 +64,7 @@ def publish_corpus(
     Raises
     ------
     ResourceError
-        The disk refuses.
+        The disk refuses, or what was written is gone.
     """
     slices, vocabulary = _slice_entries(inputs, plans), _vocabulary(inputs)
     files = []
@@ -81,9 +83,36 @@ def publish_corpus(
         shards=tuple(shards),
         files=tuple(files),
     )
+    require_files(out, document.shards, document.files)
     write_durable(out / names.CHECKSUMS, list_checksums(document))
     write_durable(out / names.CORPUS_JSON, document.to_bytes())
     return document
+
+
+def require_files(out: Path, *listed: Iterable[ShardEntry | FileEntry]) -> None:
+    """Refuse to call finished what another program took away in the meantime.
+
+    Raises
+    ------
+    ResourceError
+        Files that were written and are gone, or have another size; the first few by name.
+    """
+    gone = [e.path for e in chain(*listed) if not _stands(out / e.path, e.bytes)]
+    if gone:
+        raise ResourceError(
+            Problem(
+                code="P05",
+                subject=f"output '{out.name}'",
+                where=str(out / gone[0]),
+                what=f"{len(gone):,} files that were written are gone or changed "
+                f"({', '.join(gone[:3])}): something else works in the folder",
+                fix="leave the folder to one run, and run the same command again",
+            )
+        )
+
+
+def _stands(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def list_checksums(document: CorpusDocument) -> bytes:

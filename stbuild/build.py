@@ -15,7 +15,7 @@ from stbuild.corpus.documents import (
     CorpusDocument,
     as_error,
 )
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import remove_leftovers, write_durable
 from stbuild.corpus.errors import (
     BadInputError,
     ConflictError,
@@ -36,7 +36,6 @@ from stbuild.workspace import (
     describe_difference,
     hold_folder,
     refuse_difference,
-    remove_leftovers,
 )
 
 
@@ -93,7 +92,10 @@ def build_corpus(
     report = certify_build(inputs)
     if report is not None:
         require_no_leak(report)
+    _refuse_foreign(out)
     with hold_folder(out) as work:
+        if (done := _finished(inputs, out)) is not None:
+            return done  # by the run that held the folder until now
         _claim(inputs, out, work)
         known = earlier.n_generations if earlier is not None else 0
         parts = cut_parts(inputs, work, runner, started, known)
@@ -160,13 +162,27 @@ def _claim(inputs: BuildInputs, out: Path, work: Path) -> None:
             changes = describe_difference(old["config"], mine["config"]) or "other slices"
             raise refuse_difference(out, f"unfinished corpus '{out.name}'", [changes])
         return
-    foreign = sorted(path.name for path in out.iterdir() if path.name != names.WORK_DIR)
-    if foreign:
+    if foreign := _others(out):
         clear_scratch(out)
-        what = f"the folder holds other files ({', '.join(foreign[:5])}) and no corpus of ours"
-        fix = "choose an empty or new -o folder"
-        raise ConflictError(_problem("B097", f"output '{out.name}'", what, fix))
+        raise _foreign(out, foreign)
     write_durable(state, dump_document(mine))
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that is not ours before anything is made in it."""
+    if not (out / names.WORK_DIR).is_dir() and (foreign := _others(out)):
+        raise _foreign(out, foreign)
+
+
+def _others(out: Path) -> list[str]:
+    found = sorted(out.iterdir()) if out.is_dir() else []
+    return [path.name for path in found if path.name != names.WORK_DIR]
+
+
+def _foreign(out: Path, found: Sequence[str]) -> ConflictError:
+    what = f"the folder holds other files ({', '.join(found[:5])}) and no corpus of ours"
+    fix = "choose an empty or new -o folder"
+    return ConflictError(_problem("B097", f"output '{out.name}'", what, fix))
 
 
 def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:

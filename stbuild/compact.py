@@ -5,7 +5,7 @@ configuration are unchanged is left alone.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +14,14 @@ from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalo
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
+from stbuild.corpus.durable import PARTIAL, remove_leftovers
 from stbuild.corpus.errors import (
     BadInputError,
     BadUsageError,
+    ConflictError,
     GateError,
     Problem,
+    ResourceError,
     StError,
     merge_errors,
 )
@@ -31,13 +34,19 @@ from stbuild.placing import build_grid, placing_notices
 from stbuild.provenance import changed_files
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
-from stbuild.store import check_grid, grid_fingerprint, read_inventory, read_meta, write_grid
+from stbuild.store import (
+    INVENTORY,
+    check_grid,
+    grid_fingerprint,
+    read_inventory,
+    read_meta,
+    write_grid,
+)
 from stbuild.workspace import (
     clear_scratch,
     hold_folder,
     holder_of,
     refuse_difference,
-    remove_leftovers,
 )
 
 _SAID: Final = (
@@ -237,6 +246,8 @@ def compact(
     ------
     BadUsageError
         The folder lies inside of a source.
+    ConflictError
+        `out` holds something else, or another run holds it.
     StError
         Every problem of every slice at once. Grids of good slices are kept, but there is no
         catalogue until all slices are in.
@@ -254,6 +265,7 @@ def compact(
     ]
     if (finished := _finished(out, tasks)) is not None:
         return CompactSummary(reports=finished, rejected=())
+    _refuse_foreign(out)
     with hold_folder(out):
         outcomes: list[Outcome[GridReport]] = runner(compact_slice, tasks, done)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
@@ -272,6 +284,7 @@ def compact(
         )
         shard: dict[str, Any] = dict(manifest.shard)
         remove_leftovers(out)
+        _require_standing(out, reports)
         write_catalogue(out, Catalogue(name=manifest.name, shard=shard, grids=entries))
         clear_scratch(out)
     return CompactSummary(reports=reports, rejected=tuple(errors))
@@ -302,6 +315,39 @@ def _is_of_the_slice(error: StError) -> bool:
     """
     own = {problem.code for problem in error.problems} <= {"P04", "P33"}
     return own or isinstance(error, BadInputError | GateError)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds something, and nothing that a run of ours left."""
+    if out.exists() and not out.is_dir():
+        raise _not_ours(out, "it is not a folder")
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    ours = (names.WORK_DIR, GRIDS_JSON)
+    if found and not any(n in ours or n.endswith(".zarr") or PARTIAL in n for n in found):
+        listed = ", ".join(found[:5])
+        raise _not_ours(out, f"the folder holds other files ({listed}) and no grids of ours")
+
+
+def _not_ours(out: Path, what: str) -> ConflictError:
+    fix = "choose an empty or new -o folder"
+    return ConflictError(
+        Problem(code="B097", subject=f"output '{out.name}'", where=str(out), what=what, fix=fix)
+    )
+
+
+def _require_standing(out: Path, reports: Iterable[GridReport]) -> None:
+    """Refuse to list grids that something else took away in the meantime."""
+    gone = [r.slug for r in reports if not (out / f"{r.slug}.zarr" / INVENTORY).is_file()]
+    if gone:
+        what = (
+            f"{len(gone):,} grids that were written are gone ({', '.join(gone[:3])}): something "
+            "else works in the folder"
+        )
+        fix = "leave the folder to one run, and run the same command again"
+        where = str(out / f"{gone[0]}.zarr")
+        raise ResourceError(
+            Problem(code="P05", subject=f"output '{out.name}'", where=where, what=what, fix=fix)
+        )
 
 
 def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | None:

@@ -4,6 +4,7 @@ Everything works band by band, so that only a band is ever copied; what is large
 unnamed file that vanishes with its last user. What the counts mean is not known here.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import csr_array
+
+from stbuild.corpus.durable import guard_disk
 
 BAND: Final = 4 * 2**20
 """Stored values that are handled at a time: 32 MiB of values and columns."""
@@ -24,12 +27,22 @@ def allocate(n: int, dtype: DTypeLike, scratch: Path | None) -> NDArray[Any]:
 
     A large one is mapped from a file in `scratch` that has no name any more: its space is free
     again as soon as nobody uses the array.
+
+    Raises
+    ------
+    ResourceError
+        The disk of `scratch` cannot hold it.
     """
     size = n * np.dtype(dtype).itemsize
     if scratch is None or size <= _IN_MEMORY_BYTES:
         return np.zeros(n, dtype)
+    return guard_disk(scratch, lambda: _map(n, np.dtype(dtype), scratch), needed=size)
+
+
+def _map(n: int, dtype: np.dtype[Any], scratch: Path) -> NDArray[Any]:
     with tempfile.TemporaryFile(dir=scratch) as file:
-        file.truncate(size)
+        # Room is taken now: a mapped file that the disk cannot hold kills who writes in it.
+        os.posix_fallocate(file.fileno(), 0, n * dtype.itemsize)
         return np.memmap(file, dtype, "r+", shape=(n,))
 
 

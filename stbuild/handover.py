@@ -118,7 +118,12 @@ def load_reply(folder: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    whole = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        # As np.save does it, but for its own way to disk, whose errors do not say which they are.
+        header = np.lib.format.header_data_from_array_1_0(whole)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(whole.data)
 
 
 def _load(path: Path) -> NDArray[Any]:

@@ -6,6 +6,7 @@ opens the file with anything but SHA-256.
 """
 
 import atexit
+import errno
 import json
 import os
 import signal
@@ -18,12 +19,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final, NoReturn, cast
 
 from stbuild.config import GridConfig
+from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.handover import load_error, load_reply, load_slice
-from stbuild.jail_child import BUG
+from stbuild.jail_child import BUG, NO_ROOM
 from stbuild.slices import Slice, SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.formats import require_text
@@ -129,12 +131,17 @@ def read_jailed(
     BadInputError
         Every fault of the source; or that its reader crashed (B017) or hung (B018).
     ResourceError
-        It needs more memory than allowed.
+        It needs more memory than allowed, or the disk of `scratch` refuses.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="read-") as name:
+    with guard_disk(scratch, lambda: _make_folder(scratch)) as name:
         _ask(record, config, table, limits, Path(name), sections=False)
         yield load_slice(Path(name))
+
+
+def _make_folder(scratch: Path) -> "tempfile.TemporaryDirectory[str]":
+    scratch.mkdir(parents=True, exist_ok=True)
+    # What is taken away meanwhile need not be removed.
+    return tempfile.TemporaryDirectory(dir=scratch, prefix="read-", ignore_cleanup_errors=True)
 
 
 def list_jailed(record: SliceRecord, config: GridConfig, limits: Limits) -> list[str]:
@@ -177,12 +184,19 @@ def _ask(
             "bytes": memory,
         }
     )
+    if code == NO_ROOM:
+        guard_disk(folder, _find_no_room)
     if code > 0 and (folder / BUG).is_file():
         raise _failed(record, (folder / BUG).read_text("utf-8"))
     if code > 0:
         raise load_error(load_reply(folder))
     if code < 0:
         raise _killed(record, -code, seconds)
+
+
+def _find_no_room() -> NoReturn:
+    """Raise what the child met."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _failed(record: SliceRecord, trace: str) -> BadInputError:

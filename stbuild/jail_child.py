@@ -5,6 +5,7 @@ forking is safe. A child has limits of memory and time, reads one slice, and han
 Run as ``python -m stbuild.jail_child``; requests and replies are lines of JSON.
 """
 
+import errno
 import json
 import os
 import resource
@@ -26,6 +27,9 @@ BUG: Final = "traceback.txt"
 SLOW: Final = "anndata.txt"
 """Left by a child that had to import anndata, which takes a second."""
 _DONE, _REFUSED, _BUG = 0, 3, 1
+NO_ROOM: Final = 7
+"""Exit code of a child that could not write what it has to say."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def serve(requests: TextIO, replies: TextIO) -> None:
@@ -65,9 +69,19 @@ def _run_child(request: dict[str, Any]) -> NoReturn:
     folder = Path(request["folder"])
     try:
         os._exit(_answer(request, folder))
-    except BaseException:  # noqa: BLE001 - the edge of a process: whatever it is, it is handed over
+    except BaseException as error:  # noqa: BLE001 - the edge of a process: it is handed over
+        os._exit(_hand_over(error, folder))
+
+
+def _hand_over(error: BaseException, folder: Path) -> int:
+    """Leave the trace of an error, if there is room for it."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return NO_ROOM
+    try:
         (folder / BUG).write_text(traceback.format_exc(), "utf-8")
-        os._exit(_BUG)
+    except OSError:
+        return NO_ROOM
+    return _BUG
 
 
 def _mapped_bytes() -> int:

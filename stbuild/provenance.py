@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stbuild.corpus.digests import sha256_file
@@ -43,6 +44,28 @@ def _publish(record: SliceRecord, file: Path) -> str:
     if record.base and not Path(record.source_name).is_absolute():
         return Path(os.path.relpath(path, record.base)).as_posix()
     return path.name
+
+
+FileState = tuple[int, int, str]
+"""Inode, size, and SHA-256 of a file that was named itself."""
+
+
+def file_states(record: SliceRecord) -> dict[Path, FileState]:
+    """Return the state of every file that a slice may be read from; what is not there has none.
+
+    Files of a folder, of which most are not read (pictures of gigabytes), are not hashed.
+    """
+    named = (record.path, record.positions, record.labels_file)
+    places = [Path(name) for name in named if name is not None]
+    inside = (file for place in places if place.is_dir() for file in sorted(place.rglob("*")))
+    found = {}
+    for path in (*places, *inside):
+        with suppress(OSError):
+            if path.is_file():
+                state = path.stat()
+                digest = sha256_file(path) if path in places else ""
+                found[path] = (state.st_ino, state.st_size, digest)
+    return found
 
 
 def changed_files(

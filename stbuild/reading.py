@@ -1,16 +1,18 @@
 """From a path to a slice: reader, labels, intake; in this process or in a child with limits."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stbuild.config import GridConfig
+from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import BadInputError
 from stbuild.gene_tables import read_gene_table
 from stbuild.intake import take_in
+from stbuild.provenance import FileState, file_states
 from stbuild.slices import Slice, SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.formats import read_source
@@ -43,19 +45,31 @@ def read_here(
     Raises
     ------
     BadInputError
-        Every fault of the source.
+        Every fault of the source; or that it changed in the meantime.
     PlatformError
         A package that its format needs is not installed.
     """
+    before = file_states(record)
     try:
         raw = read_source(record, config, scratch)
         _require_listed(record, raw)
-        if table is None:
-            return take_in(record, config, raw, None, scratch)
-        raw = replace(raw, files=(*raw.files, table))
-        return take_in(record, config, raw, read_gene_table(table), scratch)
+        if table is not None:
+            raw = replace(raw, files=(*raw.files, table))
+        genes = None if table is None else read_gene_table(table)
+        st_slice = take_in(record, config, raw, genes, scratch)
+        _require_unchanged(record, before)
     except SourceFaultError as fault:
         raise BadInputError(fault.problem(record.name, record.path)) from None
+    return st_slice
+
+
+def _require_unchanged(record: SliceRecord, before: Mapping[Path, FileState]) -> None:
+    """Refuse a slice of which a part may be older than the digest of its file."""
+    after = file_states(record)
+    if changed := sorted(path for path in before if after.get(path) != before[path]):
+        what = f"{changed[0].name} changed while it was read"
+        fix = "wait until nothing writes to it any more, then run the same command again"
+        raise SourceFaultError("B012", "", what, fix)
 
 
 def _require_listed(record: SliceRecord, raw: RawSlice) -> None:
@@ -90,7 +104,7 @@ def open_slice(task: ReadTask, scratch: Path | None = None) -> Iterator[Slice]:
         Folder for large counts and for what a child hands over; None takes the system's.
     """
     if scratch is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
+        guard_disk(scratch, lambda: scratch.mkdir(parents=True, exist_ok=True))
     if task.limits is None:
         yield read_here(task.record, task.config, task.table, scratch)
         return

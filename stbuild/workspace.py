@@ -3,21 +3,23 @@
 One builder at a time holds the folder's lock; temporary files of dead runs are removed.
 """
 
-import json
+import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
-from stbuild.corpus.durable import PARTIAL, guard_disk
+from stbuild.corpus.durable import guard_disk, refused_by_disk, remove_leftovers
 from stbuild.corpus.errors import ConflictError, Problem
+from stbuild.corpus.holder import name_holder, sign_holder
 from stbuild.corpus.names import WORK_DIR
 
 _LOCK: Final = "lock"
+_PATIENCE: Final = 1.0
+"""Seconds that a run waits for another one to end."""
 _HOLDER: Final = "holder.json"
 
 
@@ -32,19 +34,23 @@ def hold_folder(root: Path) -> Iterator[Path]:
     ConflictError
         Another process holds the folder; the message names it.
     ResourceError
-        The folder cannot be written.
+        The folder cannot be written, or is taken away.
     """
     work = root / WORK_DIR
-    guard_disk(work, lambda: work.mkdir(parents=True, exist_ok=True))
-    lock = FileLock(work / _LOCK)
-    if not guard_disk(work / _LOCK, lambda: _acquire(lock)):
+    handle = guard_disk(work / _LOCK, lambda: _acquire(work / _LOCK))
+    if handle is None:
         raise _held(root, work / _HOLDER)
     try:
-        guard_disk(work, lambda: (work / _HOLDER).write_text(json.dumps({"pid": os.getpid()})))
+        guard_disk(work / _HOLDER, lambda: sign_holder(work / _HOLDER))
         remove_leftovers(root)
         yield work
+    except OSError as error:
+        # Whatever is wrong with the folder itself: that it is gone, above all.
+        if root.absolute() not in Path(error.filename or "").absolute().parents:
+            raise
+        raise refused_by_disk(root, error) from error
     finally:
-        lock.release()
+        os.close(handle)
 
 
 def holder_of(work: Path) -> Path:
@@ -52,44 +58,42 @@ def holder_of(work: Path) -> Path:
     return work / _HOLDER
 
 
-def _acquire(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        return False
-    return True
+def _acquire(path: Path) -> int | None:
+    """Return the handle of a lock, which ends with its process; None where another has it.
+
+    A run that ends removes the file: who waited for it would then hold a file without a name, and
+    whoever comes next another one. So it counts only while it has its name.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(handle)
+                return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        time.sleep(0.02)
 
 
 def _held(root: Path, holder: Path) -> ConflictError:
-    pid = "unknown"
-    with suppress(OSError, ValueError, AttributeError):
-        pid = str(json.loads(holder.read_text()).get("pid"))
     return ConflictError(
         Problem(
             code="P09",
             subject=f"output '{root.name}'",
             where=str(root),
-            what=f"another run holds it (process {pid})",
+            what=f"another run holds it ({name_holder(holder)})",
             fix="wait for it, or choose another -o folder",
         )
     )
-
-
-def remove_leftovers(root: Path) -> None:
-    """Remove what dead runs, and dead workers of this one, left under temporary names.
-
-    A run whose tasks are done calls it again before it says so: a worker that was killed while it
-    wrote left its file, and another wrote the whole one.
-    """
-    for leftover in sorted(root.rglob(f".*{PARTIAL}*")):
-        _remove(leftover)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def clear_scratch(root: Path) -> None:

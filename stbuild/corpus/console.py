@@ -5,6 +5,7 @@ saves its traceback and says where.
 """
 
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -18,6 +19,10 @@ from stbuild.corpus.errors import Problem, StError, printable
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+_AT_ONCE: Final = (
+    b"error[P08] run: ended at once by a second signal; finished work is kept. "
+    b"fix: run the same command again to resume\n"
+)
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -49,7 +54,7 @@ def run_program(
         Exception into which the library turns an interrupt.
     """
     arguments = sys.argv[1:]
-    signal.signal(signal.SIGTERM, _terminate)
+    _listen()
 
     def action() -> None:
         try:
@@ -67,8 +72,25 @@ def run_program(
     sys.exit(code)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise TerminatedError
+def _listen() -> None:
+    """Take SIGTERM and SIGINT: the first unwinds what runs, a second one ends it at once.
+
+    What unwinds cannot be trusted with a second exception, and need not be: a process may be
+    killed at any instant. An interrupt that is ignored, as in a shell's background, stays so.
+    """
+    heard: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        terminated = number == signal.SIGTERM
+        if heard:
+            os.write(2, _AT_ONCE)
+            os._exit(TERMINATED if terminated else INTERRUPTED)
+        heard.append(number)
+        raise TerminatedError if terminated else KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
 
 
 def _show_usage(error: Exception) -> int:

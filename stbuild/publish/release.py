@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from stbuild.assemble import require_files
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import CorpusDocument, FileEntry, read_document
@@ -126,6 +127,7 @@ def _write(
         options=options.digest(),
         files=tuple(files),
     )
+    require_files(out, document.shards, document.files, release.files)
     write_durable(out / RELEASE_JSON, release.to_bytes())
     write_durable(out / names.CHECKSUMS, list_sums(document, release))
     write_durable(out / names.CORPUS_JSON, document.to_bytes())

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final, Literal
 
 from stbuild.corpus.documents import Document, Sha256
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import PARTIAL, remove_dead_below, write_durable
 from stbuild.corpus.errors import PlatformError
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.bench.inputs import DataPlan, Given, make_plan
 from sttrain.bench.printed import Printed, read_printed
 from sttrain.bench.rows import BenchRow, RowMaker
 from sttrain.bench.suite import Suite, untrained_name
-from sttrain.bench.vectors import Progress, VectorCache
+from sttrain.bench.vectors import FOLDER, Progress, VectorCache
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
-from sttrain.errors import BadUsageError, Problem
+from sttrain.errors import BadUsageError, ConflictError, Problem
 from sttrain.judge.baselines import refusals
 from sttrain.judge.candidates import EmbeddingFile, GivenVectors
 from sttrain.judge.cluster import ClusterRow, require_installed
@@ -29,7 +29,7 @@ from sttrain.judge.fit_costs import read_costs
 from sttrain.judge.methods import Method, find_methods
 from sttrain.judge.probe_config import HeadName, ProbeConfig
 from sttrain.judge.reconstruct import RegionRow
-from sttrain.judge.results import ResultRow
+from sttrain.judge.results import MARK, ResultRow
 from sttrain.judge.rows import RowTable
 
 FEATURELESS: Final = "majority"
@@ -335,7 +335,7 @@ def run_suite(
     BadInputError
         A corpus, checkpoint or file that cannot be judged.
     ConflictError
-        `out` holds results of another corpus under the name of a data set.
+        `out` holds results of another corpus under the name of a data set, or something else.
     IntegrityError
         Damaged files.
     PlatformError
@@ -348,6 +348,7 @@ def run_suite(
     if suite.cluster is not None:
         require_installed(suite.cluster.algorithms)  # now, not after all else
     run = _Run(suite, out, workers, device, skip_missing, progress, say)
+    _refuse_foreign(out, plan.data)
     run.skip([*plan.missing, *_missing_splits(suite, plan.data)])
     if not plan.data:
         fix = f"give --data {suite.data[0].name}=FOLDER"
@@ -360,6 +361,7 @@ def run_suite(
     for part in plan.data:
         data[part.name], found = run.judge(part)
         rows += found
+    remove_dead_below(out)
     document = BenchDocument(suite=suite, data=data, skipped=tuple(run.skipped), printed=printed)
     RowTable(out, BenchRow, "").summarise(out / suite.name, rows)
     write_durable(out / f"{suite.name}.json", document.to_bytes())
@@ -369,6 +371,23 @@ def run_suite(
         n_reused=run.n_reused,
         skipped=tuple(run.skipped),
     )
+
+
+def _refuse_foreign(out: Path, plans: Iterable[DataPlan]) -> None:
+    """Refuse a folder that holds something, and nothing that a suite left."""
+    found = sorted(out.iterdir()) if out.is_dir() else []
+    ours = {FOLDER, *(plan.name for plan in plans)}
+    if found and not any(_is_ours(path, ours) for path in found):
+        listed = ", ".join(path.name for path in found[:5])
+        what = f"it holds other files ({listed}) and no results of a suite"
+        fix = "choose an empty or new -o folder"
+        raise ConflictError(
+            Problem(code="V10", subject=f"output '{out.name}'", where=str(out), what=what, fix=fix)
+        )
+
+
+def _is_ours(path: Path, names: set[str]) -> bool:
+    return path.name in names or PARTIAL in path.name or (path / MARK).is_file()
 
 
 def _missing_splits(suite: Suite, plans: Iterable[DataPlan]) -> Iterable[Problem]:

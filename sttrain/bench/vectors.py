@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from stbuild.corpus.digests import sha256_json
+from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain import __version__
 from sttrain.adapters.published import PublishedConfig, Request, embed_published
@@ -19,6 +21,7 @@ from sttrain.embed.spots import choose_inference, embed_checkpoint
 from sttrain.judge.candidates import GivenVectors
 from sttrain.model.inference import InferenceConfig
 
+FOLDER: Final = "vectors"
 Progress = Callable[[int, int, str], None]
 
 
@@ -107,9 +110,9 @@ class VectorCache:
         self, name: str, made_of: Mapping[str, object], make: Callable[[Path], None]
     ) -> GivenVectors:
         digest = sha256_json({"sttrain": __version__, **made_of})[:16]
-        path = self.root / "vectors" / f"{name}_{digest}.parquet"
+        path = self.root / FOLDER / f"{name}_{digest}.parquet"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
             make(path)
         barcodes = {slug: self.data.barcodes(slug) for slug in self.data.slices}
         vectors = align_embeddings(read_embeddings(path), barcodes, f"'{name}'")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.digests import sha256_json
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import remove_dead, write_durable
 from stbuild.corpus.names import slugify
 from sttrain.embed.barcodes import match_barcodes, rows_by_sample
 from sttrain.errors import BadInputError, BadUsageError, Problem
@@ -104,6 +104,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
 
     require_suffix(path, written=True)
     encode = encode_h5ad if path.suffix == ".h5ad" else encode_parquet
+    remove_dead(path.parent, path.name)
     write_durable(path, encode(embeddings))
 
 

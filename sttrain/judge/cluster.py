@@ -176,8 +176,13 @@ def cluster_corpus(
                 done += 1
                 if progress:
                     progress(done, len(missing), name)
-    rows = sorted(table.rows(), key=lambda r: (r.method, r.algorithm, r.number, r.seed, r.slice))
-    table.summarise(store.root / "clusters", rows)
+    table.require_stored(job.digest for job in jobs)
+    rows = table.summarise_all(
+        store.root / "clusters",
+        lambda: sorted(
+            table.rows(), key=lambda r: (r.method, r.algorithm, r.number, r.seed, r.slice)
+        ),
+    )
     return ClusterOutcome(
         rows=rows, n_computed=len(missing), n_reused=len(jobs) - len(missing), left_out=left_out
     )

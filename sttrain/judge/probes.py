@@ -160,6 +160,7 @@ def probe_corpus(
     missing = [job for job in jobs if job.digest not in finished]
     costs = CostKeeper.of(out, data.corpus_id, keep=keep_costs)
     _run_jobs(missing, data, store, costs, workers, progress)
+    store.jobs.require_stored((job.digest for job in jobs), store.finished())
     return ProbeOutcome(
         rows=store.summarise(),
         n_computed=len(missing),

@@ -185,6 +185,7 @@ def reconstruct_corpus(
     missing = [job for job in jobs if job.digest not in finished]
     costs = CostKeeper.of(out, store.document.corpus_id, keep=keep_costs)
     left_out: list[str] = []
+    stored = {job.digest for job in jobs} & finished
     n_computed = 0
     with one_core_threads(1) as pool:
         for done, (job, source) in enumerate(_with_sources(missing, corpus)):
@@ -199,9 +200,13 @@ def reconstruct_corpus(
                 continue
             costs.add(cost, job.digest)
             table.add(job.file, filled)
+            stored.add(job.digest)
             n_computed += len(filled)
-    rows = sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat))
-    table.summarise(store.root / "regions", rows)
+    table.require_stored(stored)
+    rows = table.summarise_all(
+        store.root / "regions",
+        lambda: sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat)),
+    )
     return ReconstructOutcome(
         rows=rows,
         n_computed=n_computed,

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
 
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import remove_dead, write_durable
 from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.judge.metrics import METRICS
 from sttrain.judge.results import (
@@ -216,6 +216,7 @@ def write_report(
 def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write files of a folder, made if needed, and return where they are."""
     for name, content in files.items():
+        remove_dead(out, name)
         write_durable(out / name, content)
     return [out / name for name in files]
 

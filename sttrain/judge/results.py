@@ -14,12 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.documents import Document, Sha256, read_document
-from stbuild.corpus.durable import write_durable
+from stbuild.corpus.durable import PARTIAL, remove_dead_below, write_durable
 from sttrain.embed.evaluation import EvaluationSet
 from sttrain.errors import BadInputError, ConflictError, Problem
 from sttrain.judge.rows import RowTable, read_table, to_parquet
 
 MARK: Final = "results.json"
+_FOLDERS: Final = (
+    "clusters", "costs", "domains", "jobs", "predictions", "provenance", "regions", "spots",
+)  # fmt: skip
+"""That runs make beside it."""
+_TABLES: Final = tuple(
+    f"{name}.{suffix}"
+    for name in ("clusters", "regions", "results")
+    for suffix in ("csv", "parquet")
+)
 FORMAT: Final = "sttrain/results"
 
 
@@ -206,9 +215,7 @@ class ResultStore:
 
     def summarise(self) -> list[ResultRow]:
         """Write all rows together as ``results.parquet`` and ``results.csv`` and return them."""
-        rows = self.rows()
-        self.jobs.summarise(self.root / "results", rows)
-        return rows
+        return self.jobs.summarise_all(self.root / "results", self.rows)
 
 
 def create_store(root: Path, data: EvaluationSet) -> ResultStore:
@@ -227,10 +234,11 @@ def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
     wanted = ResultsDocument(corpus=corpus, corpus_id=corpus_id)
     mark = root / MARK
     if not mark.exists():
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and (not root.is_dir() or any(_is_foreign(p) for p in root.iterdir())):
             what = "not empty, and not a folder of results"
             raise ConflictError(_problem("V10", root, what, "choose another -o folder"))
         write_durable(mark, wanted.to_bytes())
+    remove_dead_below(root)
     store = open_store(root)
     if store.document.corpus_id != wanted.corpus_id:
         what = (
@@ -239,6 +247,12 @@ def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
         )
         raise ConflictError(_problem("V10", root, what, "choose another -o folder"))
     return store
+
+
+def _is_foreign(path: Path) -> bool:
+    """Return whether a file is none that a run leaves whose mark is not there, or no more."""
+    ours = path.name in _FOLDERS if path.is_dir() else path.name in _TABLES
+    return PARTIAL not in path.name and not ours
 
 
 def open_store(root: Path) -> ResultStore:

@@ -6,7 +6,7 @@ none; it names its ``job`` (digest of all that decides it) and its ``corpus_id``
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -23,7 +23,7 @@ from typing import (
 )
 
 from stbuild.corpus.durable import write_durable
-from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem
+from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem, ResourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,6 +109,36 @@ class RowTable(Generic[Row]):
         for file, content in contents.items():
             if not file.is_file() or file.read_bytes() != content:
                 write_durable(file, content)
+
+    def require_stored(self, jobs: Iterable[str], stored: set[str] | None = None) -> None:
+        """Refuse to sum up what something else took away in the meantime.
+
+        Raises
+        ------
+        ResourceError
+            Jobs of this run that are not stored.
+        """
+        known = self.finished() if stored is None else stored
+        if gone := sorted(set(jobs) - known):
+            what = (
+                f"{len(gone):,} results that were written are gone: something else works in the "
+                "folder"
+            )
+            fix = "leave the folder alone, and run the same command again"
+            problem = _problem("P05", self.root, what, fix)
+            raise ResourceError(problem)
+
+    def summarise_all(self, path: Path, read: Callable[[], list[Row]]) -> list[Row]:
+        """Write all rows together and return them; again, where others were stored meanwhile.
+
+        Two runs in one folder store jobs of their own, and whoever ends last has seen them all.
+        """
+        while True:
+            known = self.finished()
+            rows = read()
+            self.summarise(path, rows)
+            if self.finished() == known:
+                return rows
 
     def _table(self, rows: Sequence[Row]) -> "pa.Table":
         import pyarrow as pa

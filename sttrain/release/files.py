@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stbuild.corpus.digests import sha256_bytes, sha256_file
-from stbuild.corpus.durable import PARTIAL, guard_disk, write_durable
+from stbuild.corpus.durable import PARTIAL, guard_disk, remove_dead, write_durable
 from sttrain.errors import BadInputError, ConflictError, Problem
 from sttrain.release.card import render_card
 from sttrain.release.document import CARD, CONFIG, FILES, GENES, SUMS, WEIGHTS, ReleaseDocument
@@ -62,6 +62,8 @@ def write_files(output: Path, files: Mapping[str, bytes]) -> bool:
         what = f"it holds a release whose {', '.join(different)} would become another"
         fix = "give another folder with -o; a release that was given away should stay as it is"
         raise _conflict(output, what, fix)
+    for name in files:
+        remove_dead(output, name)
     for name in different:
         write_durable(output / name, files[name])
     return True

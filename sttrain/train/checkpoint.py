@@ -281,10 +281,17 @@ def resume_point(document: CheckpointDocument) -> StreamState:
 
 
 def drop_old(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and ``initial``; the JSON goes first."""
-    for name in [n for n in list_checkpoints(run) if n != INITIAL][keep:]:
-        for suffix in ("json", OPTIMIZER, EMA, WEIGHTS):
-            (run / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
+    """Remove all but the newest `keep` checkpoints and ``initial``; the JSON goes first.
+
+    Files without one, which a kill left in the middle of writing or removing, go too.
+    """
+    listed = list_checkpoints(run)
+    for name in [n for n in listed if n != INITIAL][keep:]:
+        (run / FOLDER / f"{name}.json").unlink(missing_ok=True)
+    known = set(list_checkpoints(run))
+    for path in sorted((run / FOLDER).glob(f"step-*.{WEIGHTS}")):
+        if path.name.partition(".")[0] not in known:
+            path.unlink(missing_ok=True)
 
 
 def load_foreign(raw: bytes) -> object:

@@ -29,7 +29,7 @@ from sttrain.train.checkpoint import (
 from sttrain.train.config import FitOptions
 from sttrain.train.distributed import Ranks
 from sttrain.train.optimizer import learning_rate
-from sttrain.train.run_folder import Journal, RunDocument
+from sttrain.train.run_folder import Journal, RunDocument, require_run
 from sttrain.train.skipping import Skipped
 from sttrain.train.slice_source import SliceStream
 from sttrain.train.trace import Trace, open_trace
@@ -174,6 +174,7 @@ class Loop:
             while self.trainer.done < self.trainer.total:
                 self.ranks.step = self.trainer.done + 1
                 self._step(batches, journal, trace)
+        self.ranks.run_first(lambda: require_run(self.output))
         return self._summary(self.trainer.done - start, time.monotonic() - began)
 
     @property
@@ -282,6 +283,7 @@ class Loop:
         device, taken = self.trainer.device, self.trainer.snapshot(whole=whole)
 
         def write() -> None:
+            require_run(self.output)
             save_checkpoint(
                 self.output, name, self.trainer.model, taken.optimizer, weights=taken.weights,
                 ema=taken.ema, best=self.best, **facts,

@@ -19,8 +19,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from stbuild.corpus.documents import Count, Document, Sha256, Slug, read_document
-from stbuild.corpus.durable import PARTIAL, guard_disk, write_durable
-from sttrain.errors import ConflictError, Problem
+from stbuild.corpus.durable import (
+    PARTIAL,
+    append_whole,
+    guard_disk,
+    remove_leftovers,
+    write_durable,
+)
+from stbuild.corpus.holder import name_holder, sign_holder
+from sttrain.errors import ConflictError, Problem, ResourceError
 from sttrain.train.config import RunConfig, differences
 from sttrain.train.environment import git_state
 from sttrain.train.loggers import DEFAULT_LOGGERS, PROJECT, RunFacts, Say, Sinks, open_sinks
@@ -28,6 +35,8 @@ from sttrain.train.loggers import DEFAULT_LOGGERS, PROJECT, RunFacts, Say, Sinks
 RUN_JSON: Final = "run.json"
 LOG: Final = "log.jsonl"
 _LOCK: Final = ".lock"
+_HOLDER: Final = ".holder.json"
+_MADE: Final = ("checkpoints", LOG, "loss.png", "tensorboard", "trace")
 _PACKAGES: Final = ("stcorpus", "torch", "numpy", "safetensors", "numcodecs")
 
 
@@ -81,7 +90,10 @@ def open_run(path: Path, document: RunDocument, *, rebatch: bool = False) -> Ite
     lock = FileLock(path / _LOCK)
     guard_disk(path, lambda: _acquire(path, lock))
     try:
-        yield _enter(path, document, rebatch=rebatch)
+        guard_disk(path / _HOLDER, lambda: sign_holder(path / _HOLDER))
+        found = _enter(path, document, rebatch=rebatch)
+        guard_disk(path, lambda: remove_leftovers(path))
+        yield found
     finally:
         lock.release()
 
@@ -91,7 +103,8 @@ def _acquire(path: Path, lock: FileLock) -> None:
         lock.acquire(timeout=0)
     except Timeout as error:  # an OSError too, but not the disk's
         fix = "wait for the other `sttrain fit` to end, or give another folder with -o"
-        raise _conflict(path, "another process is training in it", fix) from error
+        what = f"another process is training in it ({name_holder(path / _HOLDER)})"
+        raise _conflict(path, what, fix) from error
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -100,7 +113,8 @@ def _refuse_foreign(path: Path) -> None:
         raise _conflict(path, "it is not a folder", "give another folder with -o")
     if not path.is_dir() or (path / RUN_JSON).is_file():
         return
-    ours = {_LOCK}
+    # A run whose folder was taken away meanwhile leaves what it wrote last, without its mark.
+    ours = {_LOCK, _HOLDER, *_MADE}
     others = sorted(p.name for p in path.iterdir() if p.name not in ours and PARTIAL not in p.name)
     if others:
         what = f"it holds {len(others)} other files and no run (first: {others[0]})"
@@ -129,6 +143,22 @@ def _enter(path: Path, document: RunDocument, *, rebatch: bool) -> RunDocument:
         raise _conflict(path, what, fix)
     what = f"it holds another run: {'; '.join(found)}"
     raise _conflict(path, what, "repeat that run's settings, or give another folder with -o")
+
+
+def require_run(path: Path) -> None:
+    """Refuse to go on with a run whose folder was taken away: what is written would be no run.
+
+    Raises
+    ------
+    ResourceError
+        ``run.json`` is gone.
+    """
+    if not (path / RUN_JSON).is_file():
+        what = f"{RUN_JSON} is gone: something else works in the folder"
+        fix = "leave the folder to one run, and run the same command again"
+        raise ResourceError(
+            Problem(code="P05", subject=f"run '{path.name}'", where=str(path), what=what, fix=fix)
+        )
 
 
 def describe_environment() -> dict[str, str]:
@@ -197,16 +227,14 @@ class Journal:
             A logger that was asked for is not installed.
         """
         self._sinks = open_sinks(self._loggers, self._facts, self._say)
-        self._file = (self._run / LOG).open("a", encoding="utf-8")
+        path = self._run / LOG
+        # Without a buffer: what a full disk refused must not come back when the file is closed.
+        self._file = guard_disk(path, lambda: path.open("ab", buffering=0))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._sinks.close()
-
-    def _append(self, line: str) -> None:
-        self._file.write(line)
-        self._file.flush()
 
     def write(self, event: str, steps: int, values: Mapping[str, Any]) -> None:
         """Append one line, and hand its numbers to the other loggers.
@@ -220,7 +248,7 @@ class Journal:
         """
         plain = {name: _finite(value) for name, value in values.items()}
         line = json.dumps({"event": event, "steps": steps, **plain}, allow_nan=False) + "\n"
-        guard_disk(self._run / LOG, lambda: self._append(line))
+        guard_disk(self._run / LOG, lambda: append_whole(self._file, line.encode()))
         numbers = {n: value for n, value in values.items() if isinstance(value, int | float)}
         self._sinks.write(event, steps, numbers)
 

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
-from stbuild.corpus.durable import guard_disk
+from stbuild.corpus.durable import append_whole, guard_disk
 from sttrain.stream.batches import Batch
 from sttrain.stream.order import World
 
@@ -16,14 +17,20 @@ FOLDER: Final = "trace"
 class Trace:
     """Notes the keys of each step of one rank, before the step is taken."""
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
+    def __init__(self, file: RawIOBase, path: Path) -> None:
+        self._file, self._path = file, path
 
     def write(self, step: int, batch: Batch) -> None:
-        """Note a step; the line is on its way to the disk when this returns."""
+        """Note a step; the line is on its way to the disk when this returns.
+
+        Raises
+        ------
+        ResourceError
+            The disk refuses.
+        """
         rows = [[int(row), key] for row, key in zip(batch.rows, batch.keys, strict=True)]
-        self._file.write(json.dumps({"step": step, "epoch": batch.epoch, "rows": rows}) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, "epoch": batch.epoch, "rows": rows}) + "\n"
+        guard_disk(self._path, lambda: append_whole(self._file, line.encode()))
 
 
 @contextmanager
@@ -37,8 +44,8 @@ def open_trace(run: Path, done: int, world: World) -> Iterator[Trace]:
     """
     path = run / FOLDER / f"{done:08d}-{world.rank:04d}-of-{world.n_ranks:04d}.jsonl"
     guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
-    with guard_disk(path, lambda: path.open("w", encoding="utf-8")) as file:
-        yield Trace(file)
+    with guard_disk(path, lambda: path.open("wb", buffering=0)) as file:
+        yield Trace(file, path)
 
 
 def read_trace(run: Path) -> dict[int, list[str]]:

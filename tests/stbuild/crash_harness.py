@@ -6,13 +6,20 @@ A fresh interpreter for every N would cost a second each, and there are some hun
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
+import anndata  # noqa: F401 - these are imported so that every fork has them
+
 import stbuild.build
-import stbuild.compact  # noqa: F401 - imported so that every fork has it
+import stbuild.compact
+import stbuild.extension
+import stbuild.sections
+import stbuild.sources.h5ad  # noqa: F401
 from stbuild.cli import cli
 from tests.stbuild.broken import CRASHING
+from tests.stbuild.warm_jail import fork_jails
 from tests.trees import tree_digests
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
@@ -25,11 +32,11 @@ def run_child(arguments: list[str], root: str, last: int) -> tuple[int, int]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        count = 0
+        count, mine = 0, os.getpid()
 
         def hook(event: str, args: tuple[object, ...]) -> None:
             nonlocal count
-            if event not in EVENTS or not str(args[0]).startswith(root):
+            if event not in EVENTS or not str(args[0]).startswith(root) or os.getpid() != mine:
                 return
             if event == "open" and not (isinstance(args[2], int) and args[2] & WRITING):
                 return
@@ -66,15 +73,22 @@ def build(commands: list[list[str]], root: str) -> None:
 def crash(task: dict[str, object], which: int, event: int) -> tuple[int, list[list[int]]]:
     """Die at one event (0: never) of one command, then build again; return events and faults."""
     root = Path(str(task["root"])) / f"{which}-{event}"
-    root.mkdir()
     templates: list[list[str]] = task["commands"]  # type: ignore[assignment]
     commands = [[word.replace("{root}", str(root)) for word in line] for line in templates]
-    build(commands[:which], str(root))
+    before = root.with_name(f"{which}-before")  # what the commands before it made, once
+    if event == 0:
+        root.mkdir()
+        build(commands[:which], str(root))
+        shutil.copytree(root, before)
+    else:
+        shutil.copytree(before, root)
     code, counted = run_child(commands[which], str(root), event)
     faults = [[which, event, code]] if event and code != KILLED else []
     build(commands, str(root))
     if tree_digests(root) != task["digests"]:
         faults.append([which, event, -1])
+    else:
+        shutil.rmtree(root)
     return counted, faults
 
 
@@ -99,4 +113,5 @@ def check(task: dict[str, object]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    fork_jails()
     sys.stdout.write(json.dumps(check(json.load(sys.stdin))))

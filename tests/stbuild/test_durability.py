@@ -81,11 +81,7 @@ def check_kills(files, tmp_path, reference, n_kills, seed):
         assert not list(root.rglob("*.partial-*"))
 
 
-def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(slice_files, tmp_path, reference):
-    check_kills(slice_files, tmp_path, reference, n_kills=4, seed=1)
-
-
-@pytest.mark.slow
+@pytest.mark.slow  # tests.faults.test_kills has a few for every run
 def test_killed_twenty_times_a_rerun_gives_the_same_bytes(slice_files, tmp_path, reference):
     check_kills(slice_files, tmp_path, reference, n_kills=20, seed=2)
 

@@ -20,10 +20,10 @@ SECONDS = 240
 class Starter:
     """Forks processes from one that has imported everything; see :mod:`tests.sttrain.starter`."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "tests.sttrain.starter") -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sttrain.starter"], cwd=ROOT, env=environment,
+            [sys.executable, "-m", module], cwd=ROOT, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -43,7 +43,12 @@ class Starter:
         self._process.stdout.close()
 
     def start(
-        self, arguments: list[str], output: Path, n_ranks: int = 1, broken: str | None = None
+        self,
+        arguments: list[str],
+        output: Path,
+        n_ranks: int = 1,
+        broken: str | None = None,
+        program: str = "sttrain",
     ) -> "Job":
         """Start one process, or the ranks of a job, as a launcher on one machine would."""
         where: dict[str, str] = {"BROKEN": broken} if broken else {}
@@ -60,7 +65,10 @@ class Starter:
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if n_ranks > 1 else {}
             outputs.append(output.with_suffix(f".{rank}.txt"))
             outputs[-1].unlink(missing_ok=True)
-            number = self.ask(arguments=arguments, environment=where | own, output=str(outputs[-1]))
+            number = self.ask(
+                arguments=arguments, environment=where | own, output=str(outputs[-1]),
+                program=program,
+            )  # fmt: skip
             assert number is not None
             numbers.append(number)
         return Job(starter=self, numbers=numbers, outputs=outputs)
@@ -77,6 +85,17 @@ class Job:
     def send(self, what: signal.Signals, rank: int | None = None) -> None:
         for number in self.numbers if rank is None else [self.numbers[rank]]:
             os.kill(number, what)
+
+    def send_group(self, what: signal.Signals) -> None:
+        """Signal everything that the processes started, too."""
+        for number in self.numbers:
+            os.killpg(number, what)
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long for the only process; say whether it has ended, and then forget it."""
+        ended = self.starter.ask(wait=self.numbers[0], seconds=seconds) is not None
+        self.numbers = [] if ended else self.numbers
+        return ended
 
     def poll(self) -> bool:
         """Return whether the first process still runs."""

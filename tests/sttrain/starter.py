@@ -1,8 +1,9 @@
 """Starts processes of ``sttrain`` that need not import PyTorch again: each is a fork of this one.
 
-Reads a JSON line for each: ``{"arguments", "environment", "output"}`` starts one and answers with
-its number, ``{"wait", "seconds"}`` answers with its exit code, negative for a signal, null if it
-still runs. Nothing here has threads, so that a fork is a whole process.
+Reads a JSON line for each: ``{"arguments", "environment", "output"}``, and ``"program"`` where
+there are several (:mod:`tests.faults.server`), starts one and answers with its number;
+``{"wait", "seconds"}`` answers with its exit code, negative for a signal, null if it still runs.
+Nothing here has threads, so that a fork is a whole process.
 """
 
 import faulthandler
@@ -12,6 +13,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
 import tensorboard.summary.writer.event_file_writer  # type: ignore[import-untyped]  # noqa: F401
 import torch.distributed.fsdp
@@ -22,8 +25,12 @@ import sttrain.train.run  # noqa: F401
 from sttrain.cli import main
 from tests.sttrain.broken import VARIANTS
 
+PROGRAMS: dict[str, Callable[[], NoReturn]] = {"sttrain": main}
 
-def run(arguments: list[str], environment: dict[str, str], output: str) -> None:
+
+def run(
+    arguments: list[str], environment: dict[str, str], output: str, program: str = "sttrain"
+) -> None:
     """Be the process: never returns."""
     os.setsid()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -33,10 +40,10 @@ def run(arguments: list[str], environment: dict[str, str], output: str) -> None:
     if "BROKEN" in environment:
         VARIANTS[environment["BROKEN"]]()
     faulthandler.register(signal.SIGUSR1, file=2)  # where it stands, for a test that waits in vain
-    sys.argv = ["sttrain", *arguments]
+    sys.argv = [program, *arguments]
     code = 1
     try:
-        main()
+        PROGRAMS[program]()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:  # noqa: BLE001 - a test shall read it
@@ -72,3 +79,4 @@ def serve() -> None:
 
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # taking down all those libraries takes seconds

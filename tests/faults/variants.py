@@ -1,0 +1,65 @@
+"""What a process may be born into: clocks that jump, programs that are broken on purpose."""
+
+import time
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import stbuild.compact
+from stbuild import store
+from stbuild.corpus import durable
+
+YEAR = 365 * 86_400
+
+
+def clock_goes_back() -> None:
+    """The wall clock says 2099, then jumps back by years, again and again."""
+    real, calls = time.time, count()
+
+    def jumping() -> float:
+        return real() + (73 - 40 * (next(calls) % 3)) * YEAR
+
+    patch.object(time, "time", jumping).start()
+    patch.object(time, "time_ns", lambda: int(jumping() * 1e9)).start()
+
+
+def write_in_place() -> None:
+    """Files grow under their final names."""
+
+    def write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> tuple[int, str]:
+        del read_back
+        raw = blocks if isinstance(blocks, bytes) else b"".join(blocks)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw[: len(raw) // 2])
+        time.sleep(0.02)
+        with path.open("ab") as file:
+            file.write(raw[len(raw) // 2 :])
+        return len(raw), sha256(raw).hexdigest()
+
+    patch.object(durable, "_write", write).start()
+
+
+def write_slowly() -> None:
+    """Every file takes a while."""
+    real = durable._write
+
+    def write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> tuple[int, str]:
+        time.sleep(0.3)
+        return real(path, blocks, read_back=read_back)
+
+    def write_grid(*arguments: Any) -> None:
+        time.sleep(1.0)
+        real_grid(*arguments)
+
+    real_grid = store.write_grid
+    patch.object(stbuild.compact, "write_grid", write_grid).start()
+    patch.object(durable, "_write", write).start()
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    fault.__name__: fault for fault in (clock_goes_back, write_in_place, write_slowly)
+}
+"""By name, as `tests.sttrain.starter` takes them from the variable BROKEN."""
