@@ -28,8 +28,8 @@ test: lint types  ## lint, types and all tests but the slow ones
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/pytest -q -m 'slow and not gpu'
 
-bench: $(STAMP)  ## measure speed beside its peers, into benchmarks/speed.md
-	$(BIN)/python -m tests.benchmarks -o benchmarks/speed.md
+bench: $(STAMP)  ## measure speed, into benchmarks/speed.md (PARTS="load step"; PEERS=1 installs peers)
+	$(BIN)/python -m tests.benchmarks $(PARTS) $(if $(PEERS),--peers .venv-peers)
 
 lint: $(STAMP)  ## ruff and codespell
 	$(BIN)/ruff check

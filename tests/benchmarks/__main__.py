@@ -1,87 +1,62 @@
-"""``python -m tests.benchmarks -o benchmarks/speed.md``: measure everything and write it down."""
+"""``python -m tests.benchmarks [PART|GROUP ...]``: measure, and write ``benchmarks/speed.md``.
+
+Without a name all parts but the peers are measured, one after the other; ``--peers ENV`` adds
+these, in an environment of their own. Each part writes ``benchmarks/speed/PART.md``; the document
+is put together from them and ``benchmarks/speed/template.md`` after every part.
+"""
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from stbuild.corpus.reader import open_corpus
-from tests.benchmarks import bench_build
-from tests.benchmarks.measure import describe_machine
-from tests.benchmarks.slices import real_slices
-
-ROUNDS = 3
+from tests.benchmarks.measure import ROOT
+from tests.benchmarks.parts import PARTS, add_options, choose
+from tests.benchmarks.report import DOCUMENT, assemble
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress of a script
 
 
-def measure(work: Path, repeats: int, n_per_slice: int) -> list[str]:
-    """Return the lines of the report."""
-    files = real_slices()[1]
-    build = bench_build.build_lines(work, repeats, n_per_slice, None)
-    say("loading")
-    # Late: what is loaded counts as a child's memory.
-    from tests.benchmarks import bench_load, bench_probe, bench_step
-
-    first = work / f"{files[0].stem}-{n_per_slice}"
-    load = bench_load.measure_load(
-        first / "zstd" / "corpus", first / "lz4" / "corpus", work, repeats
-    )
-    say("training steps")
-    corpus = open_corpus(first / "zstd" / "corpus")
-    step = bench_step.step_lines(corpus, bench_step.RECIPE, repeats)
-    command = "make bench"
-    return [
-        "# Speed",
-        "",
-        f"Written by `{command}`; peers are measured in the same run, in turns with ours. "
-        f"Medians of {repeats} rounds. CPU seconds are user plus system time of the whole process "
-        "tree; arithmetic libraries run on one thread.",
-        "",
-        describe_machine(),
-        "",
-        "## Building: .h5ad files to finished shards",
-        "",
-        "Patches of 16 x 16 sites x 512 genes. Ours includes both commands, `stbuild compact` and "
-        "`stbuild shard`, with every file hashed, synced to disk and read back; the naive builder "
-        "is `tests/benchmarks/naive.py`. Interpreter start and imports count for both.",
-        "",
-        *build,
-        "",
-        "## Loading: shards in the page cache to arrays, one core",
-        "",
-        "The patches of the first row above. webdataset yields patches without a shuffle; "
-        "ours yields shuffled batches of 64.",
-        "",
-        *bench_load.HEAD,
-        *bench_load.load_rows(load),
-        "",
-        *bench_probe.probe_lines(repeats),
-        "## Training steps, one core",
-        "",
-        "From the integers of a batch to updated weights. The peer is the same model out of "
-        "`torch.nn.TransformerEncoderLayer` in float32, every site a token, a dense gene table "
-        "under dense AdamW (`tests/benchmarks/plain.py`); ours drops hidden and unobserved sites. "
-        "The share of peak is that of the products which the model needs, over the fastest "
-        "product of the same run. Medians, least and greatest of the turns.",
-        "",
-        *step,
-    ]
+def measure(names: list[str], options: list[str], work: Path) -> list[str]:
+    """Measure parts, each in a process of its own, and return those that failed."""
+    failed = []
+    for name in names:
+        say(f"{name}: {PARTS[name].what}")
+        command = [sys.executable, "-m", "tests.benchmarks.parts", name, str(work), *options]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            failed.append(name)
+        DOCUMENT.write_text(assemble(), encoding="utf-8")
+    return failed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/speed.md"))
-    parser.add_argument("--repeats", type=int, default=ROUNDS)
-    parser.add_argument("--n-per-slice", type=int, default=500)
+    parser.add_argument("parts", nargs="*", help=", ".join(PARTS) + ", stbuild, sttrain, peers")
+    parser.add_argument("--text", action="store_true", help="measure nothing; write the document")
+    parser.add_argument("--work", type=Path, help="scratch folder to keep, with its corpora")
+    add_options(parser)
     options = parser.parse_args()
+    if options.text:
+        DOCUMENT.write_text(assemble(), encoding="utf-8")
+        return
+    everything = ["stbuild", "sttrain", "peers"] if options.peers is not None else []
+    try:
+        names = choose(options.parts or everything)
+    except ValueError as error:
+        parser.error(str(error))
+    if "peers" in names and options.peers is None:
+        options.peers = ROOT / ".venv-peers"
+    given = [f"--repeats={options.repeats}", f"--most={options.most}"]
+    for name in ("corpus", "peers"):
+        if (path := getattr(options, name)) is not None:
+            given += [f"--{name}={path}"]
     with tempfile.TemporaryDirectory(prefix="stcorpus-bench-") as folder:
-        lines = measure(Path(folder), options.repeats, options.n_per_slice)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))  # noqa: T201 - the result of a script
+        failed = measure(names, given, options.work or Path(folder))
+    if failed:
+        sys.exit(f"these parts failed, and keep their earlier tables: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -14,37 +14,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stbuild.corpus.reader import open_corpus
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.measure import Cost, describe_machine, middle, run, tool
 from tests.benchmarks.slices import real_slices
+from tests.benchmarks.timing import times_as_fast
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """Medians of one setting."""
+    """What every round of one setting took."""
 
     what: str
     n_per_slice: int
     n_patches: int
-    naive: Cost
-    ours: dict[str, Cost]
-    """Cost by codec."""
+    naive: list[Cost]
+    ours: dict[str, list[Cost]]
+    """Costs by codec."""
     patch_bytes: dict[str, float]
     """Bytes of a patch in the tar, headers included, by codec."""
 
     def rows(self) -> list[str]:
-        base = self.n_patches / self.naive.cpu
-        rows = [
-            f"| {self.what} | {self.n_per_slice} | naive Algorithm 1 | {base:.0f} | 1.0 | "
-            f"{self.naive.wall:.1f} | {self.naive.peak_mb:.0f} | {self.patch_bytes['naive']:,.0f} |"
-        ]
-        for codec, cost in self.ours.items():
-            speed = self.n_patches / cost.cpu
-            ratio, size = f"**{speed / base:.1f}**", f"{self.patch_bytes[codec]:,.0f}"
+        named = {"naive": ("naive Algorithm 1", self.naive)}
+        named |= {codec: (f"stbuild, {codec}", costs) for codec, costs in self.ours.items()}
+        base, rows, setting = cpu_of(self.naive), [], f"{self.what} | {self.n_per_slice}"
+        for name, (title, costs) in named.items():
+            cost, size = middle(costs), f"{self.patch_bytes[name]:,.0f}"
+            ratio = "1.0" if name == "naive" else times_as_fast(cpu_of(costs), base, 1)
             rows.append(
-                f"| | | stbuild, {codec} | {speed:.0f} | {ratio} | {cost.wall:.1f} | "
-                f"{cost.peak_mb:.0f} | {size} |"
+                f"| {setting} | {title} | {self.n_patches / cost.cpu:.0f} | {ratio} | "
+                f"{cost.wall:.1f} | {cost.peak_mb:.0f} | {size} |"
             )
+            setting = " | "
         return rows
+
+
+def cpu_of(costs: list[Cost]) -> list[float]:
+    """Return the CPU seconds of every round."""
+    return [cost.cpu for cost in costs]
 
 
 HEAD = [
@@ -63,10 +69,10 @@ MARGINAL_HEAD = [
 def marginal_rows(many: BuildResult, few: BuildResult) -> list[str]:
     """Compare two settings of the same slices: what each further patch costs."""
     n = many.n_patches - few.n_patches
-    base = n / (many.naive.cpu - few.naive.cpu)
+    base = n / (middle(many.naive).cpu - middle(few.naive).cpu)
     rows = [f"| {many.what} | naive Algorithm 1 | {base:.0f} | 1.0 |"]
-    for codec, cost in many.ours.items():
-        speed = n / (cost.cpu - few.ours[codec].cpu)
+    for codec, costs in many.ours.items():
+        speed = n / (middle(costs).cpu - middle(few.ours[codec]).cpu)
         rows.append(f"| | stbuild, {codec} | {speed:.0f} | **{speed / base:.1f}** |")
     return rows
 
@@ -110,10 +116,18 @@ def measure_build(
         what,
         n_per_slice,
         n_per_slice * len(paths),
-        middle(naive),
-        {codec: middle(costs) for codec, costs in ours.items()},
+        naive,
+        ours,
         sizes,
     )
+
+
+def synthetic(work: Path) -> tuple[str, Path]:
+    """Write the slice of Visium's size; return what it is and its file."""
+    path = work / "synthetic.h5ad"
+    # In a process of its own: a child's peak memory starts at what its parent holds.
+    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(path)]
+    return subprocess.run(writer, capture_output=True, text=True, check=True).stdout.strip(), path
 
 
 def build_lines(work: Path, repeats: int, n_per_slice: int, sections: int | None) -> list[str]:
@@ -131,20 +145,24 @@ def build_lines(work: Path, repeats: int, n_per_slice: int, sections: int | None
         Real sections to take; None takes all.
     """
     real, files = real_slices(sections)
-    # In a process of its own: a child's peak memory starts at what its parent holds.
-    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(work / "synthetic.h5ad")]
-    synthetic = subprocess.run(writer, capture_output=True, text=True, check=True).stdout.strip()
+    made, path = synthetic(work)
     build, marginal = list(HEAD), list(MARGINAL_HEAD)
-    for what, paths in ((real, files), (synthetic, [work / "synthetic.h5ad"])):
+    for what, paths in ((real, files), (made, [path])):
         results = []
         for n in (n_per_slice, max(n_per_slice // 10, 1)):
             print(f"building: {what}, {n} a slice", file=sys.stderr, flush=True)  # noqa: T201
             folder = work / f"{paths[0].stem}-{n}"
             results.append(measure_build(what, paths, folder, n, repeats))
             build += results[-1].rows()
+            shutil.rmtree(folder)
         marginal += marginal_rows(*results)
     apart = "What is left when start-up and reading are taken out: the difference of the two rows "
     return [*build, "", f"{apart}of the same slices.", "", *marginal]
+
+
+def lines(bench: Bench) -> list[str]:
+    """Return the tables of a run."""
+    return build_lines(bench.work, bench.repeats, bench.n_per_slice, bench.sections)
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.samples import decode_counts, decode_patch
 from sttrain.stream.batches import PatchSource, PatchStream, StreamState, cut_members
 from sttrain.stream.normalised import normalise_counts
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.timing import spread
 
 HEAD = [
     "| loader | what it yields | patches per CPU-second | times webdataset | times it, batched |",
@@ -52,10 +54,9 @@ class LoadResult:
         """Patches per CPU-second."""
         return self.n_patches / median(self.seconds)
 
-    def times(self, peer: "LoadResult") -> tuple[float, float, float]:
-        """Return how many times as fast as a peer: median, least and most of the rounds."""
-        ratios = [other / own for own, other in zip(self.seconds, peer.seconds, strict=True)]
-        return median(ratios), min(ratios), max(ratios)
+    def times(self, peer: "LoadResult") -> list[float]:
+        """Return how many times as fast as a peer it was in every round."""
+        return [other / own for own, other in zip(self.seconds, peer.seconds, strict=True)]
 
 
 def write_float_shards(corpus: Corpus, out: Path) -> list[str]:
@@ -204,9 +205,17 @@ def load_rows(results: list[LoadResult]) -> list[str]:
     peers = [next(r for r in results if r.loader == name) for name in (PEER, BATCHED)]
     rows = []
     for r in results:
-        shown = ["**{:.1f}** ({:.1f} to {:.1f})".format(*r.times(peer)) for peer in peers]
+        shown = [spread(r.times(peer), 1) for peer in peers]
         rows.append(f"| {r.loader} | {r.yields} | {r.speed:,.0f} | {' | '.join(shown)} |")
     return rows
+
+
+def lines(bench: Bench) -> list[str]:
+    """Measure both codecs and return the table."""
+    zstd, lz4 = (bench.training(codec).root for codec in ("zstd", "lz4"))
+    found = measure_load(zstd, lz4, bench.work, bench.repeats)
+    what = f"{found[0].n_patches:,} patches of 16 x 16 sites x 512 genes"
+    return [f"{what}.", "", *HEAD, *load_rows(found)]
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from sttrain.judge.heads import FitTask, MlpHead
 from sttrain.judge.mlp import BATCH, GROUP, HIDDEN, LEARNING_RATE
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.timing import times_as_fast
 
 FLOOR = 1.5
 """Times scikit-learn per CPU-second that the batched problem must reach."""
@@ -26,25 +28,25 @@ HEAD = [
 
 @dataclass(frozen=True)
 class ProbeSpeed:
-    """CPU milliseconds per step of one problem."""
+    """CPU milliseconds per step of one problem, of every round."""
 
     n_spots: int
     n_features: int
     n_problems: int
-    sklearn: float
-    single: float
-    batched: float
+    sklearn: list[float]
+    single: list[float]
+    batched: list[float]
 
     @property
     def ratio(self) -> float:
-        """How many steps ours takes in the time of one of scikit-learn's."""
-        return self.sklearn / self.batched
+        """How many steps ours takes in the time of one of scikit-learn's, in the same round."""
+        return median(s / b for s, b in zip(self.sklearn, self.batched, strict=True))
 
     def row(self) -> str:
-        return (
-            f"| {self.n_spots} x {self.n_features} | {self.n_problems} | {self.sklearn:.2f} ms | "
-            f"{self.single:.2f} ms | {self.batched:.2f} ms | {self.ratio:.1f} |"
-        )
+        times = (f"{median(t):.2f} ms" for t in (self.sklearn, self.single, self.batched))
+        ratio = times_as_fast(self.batched, self.sklearn, 1)
+        size = f"{self.n_spots} x {self.n_features} | {self.n_problems}"
+        return f"| {size} | {' | '.join(times)} | {ratio} |"
 
 
 def measure_probe(
@@ -86,23 +88,12 @@ def measure_probe(
                     times[number].append(1e3 * (time.process_time() - start) / n)
     finally:
         torch.set_num_threads(before)
-    return ProbeSpeed(n_spots, n_features, n_problems, *(median(found) for found in times))
+    return ProbeSpeed(n_spots, n_features, n_problems, *times)
 
 
-def probe_lines(repeats: int) -> list[str]:
-    """Return the section of the report."""
-    found = [measure_probe(n_features, repeats) for n_features in (50, 128, 512)]
-    return [
-        "## Probes: the MLP head, one core",
-        "",
-        "CPU time of one step of one problem: 512-256-128, batch 32, Adam, float32, seven classes. "
-        f"The floor is {FLOOR} times scikit-learn.",
-        "",
-        *HEAD,
-        *(speed.row() for speed in found),
-        "",
-    ]
-
-
-if __name__ == "__main__":
-    print("\n".join(probe_lines(repeats=5)))  # noqa: T201 - the result of a script
+def lines(bench: Bench) -> list[str]:
+    """Measure three widths and return the table."""
+    found = [measure_probe(n_features, bench.repeats) for n_features in (50, 128, 512)]
+    what = "one step of one problem: 512-256-128, batch 32, Adam, float32, seven classes"
+    floor = f"The floor is {FLOOR} times scikit-learn"
+    return [f"CPU time of {what}. {floor}.", "", *HEAD, *(speed.row() for speed in found)]

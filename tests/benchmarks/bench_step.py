@@ -26,8 +26,10 @@ from sttrain.train.objectives import KINDS, Kind
 from sttrain.train.plan import kind_shares
 from sttrain.train.statistics import as_tensors
 from sttrain.train.trainer import Trainer, choose_precision
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.plain import PlainAutoencoder, plain_step
+from tests.benchmarks.timing import spread, times_as_fast
 
 HEAD = [
     "| masks of a step | peer, patches/s | ours float32 | times peer | share of peak | ours bf16 | "
@@ -60,20 +62,15 @@ class StepResult:
             f"{self.patches / median(self.peer):.1f}",
             f"{self.patches / median(self.full):.1f}",
         ]
-        cells += [_ratio(self.peer, self.full), _spread(share)]
+        cells += [times_as_fast(self.full, self.peer), spread(share)]
         if self.half:
-            cells += [f"{self.patches / median(self.half):.1f}", _ratio(self.peer, self.half)]
+            cells += [
+                f"{self.patches / median(self.half):.1f}",
+                times_as_fast(self.half, self.peer),
+            ]
         else:
             cells += ["no bf16 here", "-"]
         return f"| {self.kind} | {' | '.join(cells)} |"
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"**{median(values):.2f}** ({min(values):.2f} to {max(values):.2f})"
-
-
-def _ratio(peer: Sequence[float], ours: Sequence[float]) -> str:
-    return _spread([a / b for a, b in zip(peer, ours, strict=True)])
 
 
 def measure_step(
@@ -115,39 +112,47 @@ def _measure_kind(
     trainers = []
     for precision in ("fp32", *(["bf16"] if able else [])):
         changed = config.model_copy(update={"mask": mask, "precision": precision})
-        trainers.append(_trainer(changed, n_genes))
+        trainers.append(make_trainer(changed, n_genes))
         rivals.append(partial(trainers[-1].step, batch))
     times: list[list[float]] = [[] for _ in rivals]
     peak = []
     for turn in range(repeats + 1):  # the first one warms up
         found = [_seconds(rival) for rival in rivals]
-        fastest = _peak()
+        fastest = peak_rate()
         if turn:
             peak.append(fastest)
             for kept, seconds in zip(times, found, strict=True):
                 kept.append(seconds)
-    task = trainers[0].asker.prepare(batch)
-    places = task.hidden.located(torch.from_numpy(batch.totals > 0).flatten(1)).places
-    assert places is not None
-    shape = StepShape(
-        patches=len(batch.keys), genes=batch.genes.shape[1], sites=batch.totals[0].size,
-        visible=places.visible.shape[1], observed=places.observed.shape[1],
-        targets=places.targets.shape[1],
-    )  # fmt: skip
-    flops = count_flops(config.model, shape).total
+    flops = step_flops(batch, trainers[0])
     return StepResult(
         kind, len(batch.keys), flops, times[0], times[1], times[2] if able else [], peak
     )
 
 
-def _trainer(config: RunConfig, n_genes: int) -> Trainer:
+def step_flops(batch: Batch, trainer: Trainer) -> int:
+    """Return the operations of the matrix products that the model needs for a step."""
+    task = trainer.asker.prepare(batch)
+    places = task.hidden.located(torch.from_numpy(batch.totals > 0).flatten(1)).places
+    if places is None:
+        msg = "no site of the batch is observed; choose another corpus"
+        raise ValueError(msg)
+    shape = StepShape(
+        patches=len(batch.keys), genes=batch.genes.shape[1], sites=batch.totals[0].size,
+        visible=places.visible.shape[1], observed=places.observed.shape[1],
+        targets=places.targets.shape[1],
+    )  # fmt: skip
+    return count_flops(trainer.config.model, shape).total
+
+
+def make_trainer(config: RunConfig, n_genes: int) -> Trainer:
+    """Return a trainer of an untrained model on this core."""
     model = MaskedAutoencoder(config.model, n_genes, torch.Generator().manual_seed(0))
     return Trainer(config=config, model=model, device=CPU, total=10**6)
 
 
 def _peer(batch: Batch, n_genes: int, config: RunConfig, kind: Kind) -> Callable[[], object]:
     changed = config.model_copy(update={"mask": config.mask.model_copy(update={"kind": kind})})
-    hidden = _trainer(changed, n_genes).asker.prepare(batch).hidden
+    hidden = make_trainer(changed, n_genes).asker.prepare(batch).hidden
     model = PlainAutoencoder(config.model, n_genes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.optimizer.lr)
 
@@ -164,7 +169,7 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def _peak() -> float:
+def peak_rate() -> float:
     """Return the operations a second of the fastest float32 product."""
     best = 0.0
     for n, k, m in _PRODUCTS:
@@ -190,6 +195,14 @@ def step_lines(corpus: Corpus, recipe: Path, repeats: int) -> list[str]:
         fastest = f"The fastest float32 product ran at {peak / 1e9:.0f} GFLOP/s."
         lines += [f"{head} {fastest}", "", *HEAD, *(r.row() for r in results), ""]
     return lines
+
+
+def lines(bench: Bench) -> list[str]:
+    """Measure the recommended recipe and return the tables."""
+    corpus = bench.training("zstd") if bench.corpus is None else open_corpus(bench.corpus)
+    document = corpus.document
+    what = f"{len(document.slices)} slices, {document.vocabulary.n_genes:,} genes"
+    return [f"Corpus of {what}.", "", *step_lines(corpus, RECIPE, bench.repeats)]
 
 
 def main() -> None:

@@ -48,28 +48,42 @@ class PlainAutoencoder(nn.Module):
 
     def forward(self, sites: Sites, hidden: Hidden) -> Tensor:
         """Return the (B, M, L) predictions of every value."""
-        values, (B, L) = sites.values, sites.observed.shape
-        if hidden.elements is not None:
-            values = values * ~hidden.elements
-        rows = self.table(sites.genes) * sites.real[..., None]  # (B, M, D)
-        x = self.token(torch.bmm(values.transpose(1, 2), rows) / math.sqrt(rows.shape[1]))
-        x = x + self.depth(sites.depth[..., None])
-        x = torch.where(hidden.sites[..., None], self.masked, x)
-        x = x + position_code(L, self.config.width, x.device)
-        closed, apart = ~sites.observed, distances(torch.arange(L)[None], L)[:, 0]
-        for number, block in enumerate((*self.blocks, *self.decoder)):
-            if number == len(self.blocks):
-                x = self.narrow(self.norm(x))
-                x = x + position_code(L, self.config.decoder_width, x.device)
-            x = block(x, **self._masks(number, apart, closed, B))
+        x, rows = self.encode(sites, hidden)
+        closed, apart = self._surroundings(sites)
+        x = self.narrow(self.norm(x))
+        x = x + position_code(x.shape[1], self.config.decoder_width, x.device)
+        for number, block in enumerate(self.decoder, len(self.blocks)):
+            x = block(x, **self._masks(number, apart, closed))
         phi = self.widen(self.decoder_norm(x)) / math.sqrt(self.config.width)
         return torch.bmm(rows, phi.transpose(1, 2))
 
-    def _masks(self, number: int, apart: Tensor, closed: Tensor, B: int) -> dict[str, Tensor]:
+    def encode(self, sites: Sites, hidden: Hidden | None = None) -> tuple[Tensor, Tensor]:
+        """Return the (B, L, D) states after the encoder, and the (B, M, D) gene vectors."""
+        values, L = sites.values, sites.observed.shape[1]
+        if hidden is not None and hidden.elements is not None:
+            values = values * ~hidden.elements
+        rows = self.table(sites.genes) * sites.real[..., None]
+        x = self.token(torch.bmm(values.transpose(1, 2), rows) / math.sqrt(rows.shape[1]))
+        x = x + self.depth(sites.depth[..., None])
+        if hidden is not None:
+            x = torch.where(hidden.sites[..., None], self.masked, x)
+        x = x + position_code(L, self.config.width, x.device)
+        closed, apart = self._surroundings(sites)
+        for number, block in enumerate(self.blocks):
+            x = block(x, **self._masks(number, apart, closed))
+        return x, rows
+
+    @staticmethod
+    def _surroundings(sites: Sites) -> tuple[Tensor, Tensor]:
+        """Return which sites are closed (B, L), and how far apart all are (1, L, L)."""
+        L = sites.observed.shape[1]
+        return ~sites.observed, distances(torch.arange(L)[None], L)[:, 0]
+
+    def _masks(self, number: int, apart: Tensor, closed: Tensor) -> dict[str, Tensor]:
         if not self.config.local:
             return {"src_key_padding_mask": closed}
         fall = self.slopes[number].exp()[:, None, None]
-        bias = (-apart * fall).expand(B, -1, -1, -1)  # (B, H, L, L)
+        bias = (-apart * fall).expand(len(closed), -1, -1, -1)  # (B, H, L, L)
         bias = bias.masked_fill(closed[:, None, None], -math.inf)
         return {"src_mask": bias.flatten(0, 1)}
 

@@ -8,6 +8,7 @@ in the same run: the libraries alone on the same bytes.
 import argparse
 import gzip
 import hashlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -30,8 +31,11 @@ from stbuild.inputs import gather_inputs
 from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
 from stbuild.reading import ReadTask
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.bench_build import synthetic
 from tests.benchmarks.measure import memcpy_speed, run
 
+START: Final = "start: interpreters and imports of three processes"
 PHASES: Final = {
     "stbuild.sources.matrices:_fetch": "read: inflate the counts (HDF5)",
     "stbuild.reading:read_source": "read: the rest of the file, checks",
@@ -163,23 +167,61 @@ def inflate_seconds(paths: list[Path]) -> float:
     return spent
 
 
+def profile(paths: list[Path], n_per_slice: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return CPU seconds by phase, and the floor of them; clocks stay on until the process ends."""
+    clock = Clock()
+    clock.seconds[START] = start_seconds()
+    for place, name in PHASES.items():
+        clock.watch(place, name)
+    with tempfile.TemporaryDirectory(prefix="stcorpus-profile-") as folder:
+        build(paths, Path(folder), n_per_slice, clock)
+        return dict(clock.seconds), floors(paths, Path(folder))
+
+
+def profile_rows(title: str, columns: dict[str, dict[str, float]]) -> list[str]:
+    """Return a table: seconds and share of each row, for each column."""
+    head = "".join(f" {what}, CPU s | share |" for what in columns)
+    rows = [f"| {title} |{head}", "|---|" + "---|---|" * len(columns)]
+    totals = [sum(column.values()) for column in columns.values()]
+    order = (START, *PHASES.values(), "the rest")
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    for name in sorted(names, key=lambda n: order.index(n) if n in order else 0):
+        cells = [
+            f"{column.get(name, 0.0):.2f} | {column.get(name, 0.0) / total:.0%}"
+            for column, total in zip(columns.values(), totals, strict=True)
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return [*rows, f"| together | {' | '.join(f'{total:.2f} | ' for total in totals)}|", ""]
+
+
+def lines(bench: Bench) -> list[str]:
+    """Profile real sections and a synthetic slice, each in a process of its own."""
+    files, path = bench.slices()[1], synthetic(bench.work)[1]
+    phases, least = {}, {}
+    for what, paths in ((f"{len(files)} sections", files), ("synthetic slice", [path])):
+        command = [sys.executable, "-m", "tests.benchmarks.profile_build", "--json", *paths]
+        told = subprocess.run(list(map(str, command)), capture_output=True, check=True).stdout
+        phases[what], least[what] = json.loads(told)
+    shares = [
+        f"{sum(least[what].values()) / sum(phases[what].values()):.0%} of {what}" for what in least
+    ]
+    floor = f"The floor is {' and '.join(shares)}."
+    return [*profile_rows("phase", phases), *profile_rows("floor", least), floor]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--n-per-slice", type=int, default=500)
+    parser.add_argument("--json", action="store_true", help="print both as one JSON list")
     options = parser.parse_args()
-    clock = Clock()
-    clock.seconds["start: interpreters and imports of three processes"] = start_seconds()
-    for place, name in PHASES.items():
-        clock.watch(place, name)
-    with tempfile.TemporaryDirectory(prefix="stcorpus-profile-") as folder:
-        build(options.paths, Path(folder), options.n_per_slice, clock)
-        least = floors(options.paths, Path(folder))
-    for title, rows in (("phase", clock.seconds), ("floor", least)):
-        total = sum(rows.values())
-        lines = [f"| {title} | CPU s | share |", "|---|---|---|"]
-        lines += [f"| {k} | {v:.2f} | {v / total:.0%} |" for k, v in rows.items()]
-        print("\n".join([*lines, f"| together | {total:.2f} | |", ""]))  # noqa: T201 - the result
+    phases, least = profile(options.paths, options.n_per_slice)
+    if options.json:
+        print(json.dumps([phases, least]))  # noqa: T201 - the result
+        return
+    what = f"{len(options.paths)} slices"
+    rows = [*profile_rows("phase", {what: phases}), *profile_rows("floor", {what: least})]
+    print("\n".join(rows))  # noqa: T201 - the result
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tests.benchmarks.bench_step import measure_step
 from tests.benchmarks.measure import ROOT, Cost, middle, run
 from tests.benchmarks.naive import crop_patches, read_dense
 from tests.benchmarks.plain import PlainAutoencoder, plain_step
+from tests.benchmarks.timing import spread
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY
 
@@ -56,7 +57,7 @@ def test_the_naive_builder_draws_genes_by_their_variance():
 
 def test_the_probe_benchmark_measures_all_three_ways():
     speed = measure_probe(8, 1, n_spots=64, epochs=1, n_problems=2)
-    assert min(speed.sklearn, speed.single, speed.batched) > 0
+    assert min(*speed.sklearn, *speed.single, *speed.batched) > 0
     assert speed.row().startswith("| 64 x 8 | 2 |")
 
 
@@ -75,7 +76,8 @@ def test_loading_is_measured_round_by_round(tmp_path):
     assert "| **1.0** (1.0 to 1.0) |" in rows[0]
     one = LoadResult("a", "b", 10, [1.0, 2.0, 4.0])
     other = LoadResult("a", "b", 10, [2.0, 6.0, 4.0])
-    assert one.times(other) == (2.0, 1.0, 3.0)
+    assert one.times(other) == [2.0, 3.0, 1.0]
+    assert spread(one.times(other), 1) == "**2.0** (1.0 to 3.0)"
     assert one.speed == 5.0
 
 
