@@ -26,7 +26,7 @@ HEAD = [
     "|---|---:|---:|---:|---:|---:|",
 ]
 BASE = "gzip level 6 of `.npy`"
-N = 64
+N = 32
 _BLOCK = 2**18
 Counts = NDArray[Any]
 Codec = tuple[Callable[[Counts], bytes], Callable[[bytes], object]]

@@ -27,6 +27,8 @@ class PlainEncoder:
     """The peer's encoder as :func:`sttrain.embed.spots.embed_corpus` asks for one."""
 
     def __init__(self, model: PlainAutoencoder) -> None:
+        # Its fused path takes what is added to the scores for a mask, and yields NaN.
+        torch.backends.mha.set_fastpath_enabled(False)
         self.model = model.eval()
 
     def encode(

@@ -20,8 +20,8 @@ from tests.benchmarks.exchange import write_exchange
 from tests.benchmarks.measure import ROOT, run, tool
 from tests.benchmarks.peers_env import make_env, not_installed
 
-N_PER_SLICE = 250
-SECONDS = 4.0
+N_PER_SLICE = 125
+SECONDS = 2.0
 """CPU seconds of a turn at most: slow peers do not go through the whole epoch."""
 KINDS = ("integers", "floats")
 HEAD = [
@@ -139,6 +139,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 def measure_peers(

@@ -31,8 +31,12 @@ def make_env(env: Path, python: str = sys.executable) -> None:
         return
     subprocess.run([python, "-m", "venv", str(env)], check=True)
     failed: dict[str, str] = {}
+    # So that no line changes what an earlier one has installed.
+    pins = [f"{_name(p)}=={p.partition('==')[2]}" for line in requirements() for p in line]
+    (env / "constraints.txt").write_text("\n".join(pins), encoding="utf-8")
     for packages in requirements():
-        command = [str(env / "bin" / "pip"), "install", "-q", *packages]
+        pip = [str(env / "bin" / "pip"), "install", "-q", "-c", str(env / "constraints.txt")]
+        command = [*pip, *packages]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             told = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]

@@ -1,16 +1,19 @@
 """Where a training step spends its time, by kind of work, and what share of the peak is left.
 
 ``python -m tests.benchmarks.profile_step CORPUS``: torch.profiler over some equal steps on one
-thread. A step is the same operators in the same order every time, so that each operator counts
-with its quickest run: whatever else runs on the machine only ever adds. The products' rate is
-beside that of the fastest plain product of the same run (:func:`.bench_step.peak_rate`).
+thread, in turns with steps that are not profiled. The profiler reads a clock on the wall, which
+also runs while other work has the core; so shares are its, summed over the steps, and seconds are
+the CPU time of the other steps. The products' rate is beside that of the fastest plain product of
+the same turns (:func:`.bench_step.peak_rate`).
 """
 
 import argparse
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import torch
@@ -26,15 +29,16 @@ from sttrain.train.trainer import Trainer
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.bench_step import RECIPE, make_trainer, peak_rate, step_flops
 from tests.benchmarks.measure import describe_machine
+from tests.benchmarks.timing import spread
 
-STEPS = 4
-"""Profiled steps of each kind."""
+STEPS = 3
+"""Turns of each kind."""
 PRODUCTS: Final = "products of layers and genes"
 ATTENTION_PRODUCTS: Final = "products of attention"
 ATTENTION: Final = "attention's own passes: distances, softmax, sums, copies"
 OPTIMIZER: Final = "optimizer, clipping, gradients set to 0"
 GENES: Final = "gene rows: gathered, and their gradient added up"
-PREPARE: Final = "masks, normalisation of the batch"
+PREPARE: Final = "masks drawn"
 REST: Final = "the rest: Python, autograd, views, allocation"
 _MATMUL: Final = frozenset({"mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_"})
 _KINDS: Final = {
@@ -67,20 +71,22 @@ class StepProfile:
     flops: float
     peak: float
     """Operations a second of the fastest product."""
+    cpu: Sequence[float]
+    """CPU seconds of the steps that were not profiled."""
 
     @property
     def total(self) -> float:
         """Seconds of the step."""
         return sum(self.seconds.values())
 
+    def shares(self) -> list[float]:
+        """Return the share of the peak of every step that was not profiled."""
+        return [self.flops / seconds / self.peak for seconds in self.cpu]
+
     @property
     def products(self) -> float:
         """Seconds in matrix products."""
         return self.seconds.get(PRODUCTS, 0.0) + self.seconds.get(ATTENTION_PRODUCTS, 0.0)
-
-    def share(self) -> float:
-        """Return the share of the peak that the step reaches."""
-        return self.flops / self.total / self.peak
 
     def floor(self) -> float:
         """Return the share of the peak that it would reach if all but products were free."""
@@ -131,9 +137,9 @@ def mark(trainer: Trainer) -> None:
 
 
 def _operators(events: Iterable[Any]) -> list[tuple[tuple[str, ...], float]]:
-    """Return name with ancestors, and own microseconds, of every operator in its order."""
+    """Return name with ancestors, and own microseconds, of every operator."""
     found = []
-    for event in sorted(events, key=lambda e: (e.time_range.start, -e.time_range.end)):
+    for event in events:
         names, at = [event.name], event.cpu_parent
         while at is not None:
             names.append(at.name)
@@ -145,32 +151,27 @@ def _operators(events: Iterable[Any]) -> list[tuple[tuple[str, ...], float]]:
 def profile_kind(
     batch: Batch, n_genes: int, config: RunConfig, kind: Kind, steps: int = STEPS
 ) -> StepProfile:
-    """Profile equal steps under one kind of mask.
-
-    Raises
-    ------
-    ValueError
-        The steps were not the same operators in the same order.
-    """
+    """Take steps under one kind of mask, profiled and not, in turns."""
     changed = config.model_copy(
         update={"mask": config.mask.model_copy(update={"kind": kind}), "precision": "fp32"}
     )
     trainer = make_trainer(changed, n_genes)
     mark(trainer)
     trainer.step(batch)
-    runs, peak = [], 0.0
+    spent: dict[str, float] = defaultdict(float)
+    cpu, peak = [], 0.0
     for _ in range(steps):
+        start = time.process_time()
+        trainer.step(batch)
+        cpu.append(time.process_time() - start)
         with profile(activities=[ProfilerActivity.CPU]) as found, record_function("step"):
             trainer.step(batch)
-        runs.append(_operators(found.events()))
+        for names, own in _operators(found.events()):
+            spent[classify(names)] += own
         peak = max(peak, peak_rate())
-    if len({tuple(names for names, _ in run) for run in runs}) != 1:
-        msg = f"steps of kind {kind} differ in their operators, so that none can be the quickest"
-        raise ValueError(msg)
-    seconds: dict[str, float] = defaultdict(float)
-    for same in zip(*runs, strict=True):
-        seconds[classify(same[0][0])] += min(own for _, own in same) / 1e6
-    return StepProfile(kind, dict(seconds), step_flops(batch, trainer), peak)
+    scale = median(cpu) / sum(spent.values())
+    seconds = {name: own * scale for name, own in spent.items()}
+    return StepProfile(kind, seconds, step_flops(batch, trainer), peak, cpu)
 
 
 def profile_rows(profiles: Sequence[StepProfile]) -> list[str]:
@@ -184,7 +185,7 @@ def profile_rows(profiles: Sequence[StepProfile]) -> list[str]:
         "a step, CPU s": [f"{found.total:.2f}" for found in profiles],
         "its products, GFLOP": [f"{found.flops / 1e9:.0f}" for found in profiles],
         "the fastest plain product, GFLOP/s": [f"{found.peak / 1e9:.0f}" for found in profiles],
-        "share of that peak": [f"**{found.share():.2f}**" for found in profiles],
+        "share of that peak": [spread(found.shares()) for found in profiles],
         "share of it that the products alone run at": [
             f"{found.floor():.2f}" for found in profiles
         ],
@@ -206,7 +207,7 @@ def step_profiles(root: Path, recipe: Path = RECIPE, steps: int = STEPS) -> list
 def lines(bench: Bench) -> list[str]:
     """Profile the recipe and return the table."""
     root = bench.corpus or bench.training("zstd").root
-    what = f"{RECIPE.name}, float32, one thread; the quickest of {STEPS} runs of every operator."
+    what = f"{RECIPE.name}, float32, one thread; {STEPS} turns."
     return [what, "", *profile_rows(step_profiles(root))]
 
 

@@ -9,12 +9,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from sttrain.train.config import RunConfig
 from tests.benchmarks import bench_peers, bench_workers, report
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.bench_codecs import N as N_CODEC
 from tests.benchmarks.bench_codecs import codecs, measure_codecs
+from tests.benchmarks.bench_embed import PlainEncoder
 from tests.benchmarks.bench_grid import BASE as H5AD
 from tests.benchmarks.bench_grid import dense, measure_grid, stores
 from tests.benchmarks.bench_peers import BASE, CONTENDERS, Contender, Entry, measure_peers, table
@@ -25,6 +27,7 @@ from tests.benchmarks.parts import PARTS, choose
 from tests.benchmarks.peers import anndata_crops, serve, stream, webdataset_tar, zarr_crops
 from tests.benchmarks.peers.protocol import Data, Peer, read_data
 from tests.benchmarks.peers_env import FAILED, make_env, requirements
+from tests.benchmarks.plain import PlainAutoencoder
 from tests.benchmarks.profile_step import (
     ATTENTION,
     ATTENTION_PRODUCTS,
@@ -214,7 +217,8 @@ def test_a_step_is_parted_into_kinds_of_work(tmp_path):
     batch = PatchStream(source, source.order(4, 0)).read(StreamState())
     found = profile_kind(batch, source.n_genes, config, "site", steps=2)
     assert {PRODUCTS, ATTENTION_PRODUCTS, ATTENTION, OPTIMIZER, GENES} <= found.seconds.keys()
-    assert 0 < found.share() < found.floor()
+    assert 0 < max(found.shares()) < found.floor()
+    assert len(found.cpu) == 2
     assert found.products + sum(
         v for k, v in found.seconds.items() if k not in (PRODUCTS, ATTENTION_PRODUCTS)
     ) == pytest.approx(found.total)
@@ -265,3 +269,15 @@ def test_workers_are_compared_round_by_round():
     one, two = bench_workers.rows("x", lambda _: next(turns), 2)
     assert one == "| x | 1 | 5.0 | **1.00** (1.00 to 1.00) | 4.0 | **1.00** (1.00 to 1.00) |"
     assert two == "|  | 2 | 2.0 | **2.50** (2.00 to 3.00) | 4.5 | **1.12** (1.00 to 1.25) |"
+
+
+def test_the_plain_encoder_gives_every_observed_site_a_vector():
+    g = torch.Generator().manual_seed(0)
+    counts, totals = torch.randint(0, 6, (2, 8, 6, 6), generator=g), torch.full((2, 6, 6), 80)
+    totals[:, 0] = 0
+    genes = torch.stack([torch.randperm(30, generator=g)[:8] for _ in range(2)])
+    encoder = PlainEncoder(PlainAutoencoder(TINY, 30))
+    with torch.inference_mode():
+        found = encoder.encode(counts * (totals > 0)[:, None], genes, totals)
+    assert found.shape == (2, 36, TINY.width)
+    assert torch.equal(found.abs().sum(2) > 0, totals.flatten(1) > 0)

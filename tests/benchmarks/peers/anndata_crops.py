@@ -27,7 +27,7 @@ class Slice:
         """Return the (side * side, M) values of a window; sites without a spot are 0."""
         spots = self.spots[row : row + side, col : col + side].ravel()
         there = np.flatnonzero(spots >= 0)
-        found = self.adata[spots[there]][:, genes].X
+        found = self.adata[spots[there], genes].X
         out = np.zeros((side * side, len(genes)), found.dtype)
         out[there] = found.toarray()
         return out
