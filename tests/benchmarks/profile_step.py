@@ -207,7 +207,9 @@ def step_profiles(root: Path, recipe: Path = RECIPE, steps: int = STEPS) -> list
 def lines(bench: Bench) -> list[str]:
     """Profile the recipe and return the table."""
     root = bench.corpus or bench.training("zstd").root
-    what = f"{RECIPE.name}, float32, one thread; {STEPS} turns."
+    document = open_corpus(root).document
+    corpus = f"{len(document.slices)} slices, {document.vocabulary.n_genes:,} genes"
+    what = f"{RECIPE.name}, float32, one thread; {STEPS} turns; corpus of {corpus}."
     return [what, "", *profile_rows(step_profiles(root))]
 
 
