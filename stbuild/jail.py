@@ -60,8 +60,9 @@ def _source_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     # Whoever names a home folder by mistake does not wait until all of it is counted.
-    files = islice(path.rglob("*"), _MOST_FILES)
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(
+        file.stat().st_size for file in islice(path.rglob("*"), _MOST_FILES) if file.is_file()
+    )
 
 
 class Jail:

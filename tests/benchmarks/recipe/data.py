@@ -43,6 +43,7 @@ class Side:
 
 def make_side(data: Path, work: Path, plan: DataPlan, tested: Sequence[str]) -> Side:
     """Build the corpora of one side; what stands already is left as it is."""
+    work.mkdir(parents=True, exist_ok=True)
     name = "".join(tested)
     files = sorted((data / plan.folder).glob("*.h5ad"))
     labelled = [file for file in files if file.stem[1:] == "1"]
