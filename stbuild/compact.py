@@ -7,6 +7,7 @@ configuration are unchanged is left alone.
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Any, Final
 
@@ -292,7 +293,7 @@ def compact(
 
 def _refuse_inside(out: Path, records: Sequence[SliceRecord]) -> None:
     """Refuse to write into a source: that would change it, and the next run would read it."""
-    place = out.resolve()
+    place = Path(realpath(out))  # pathlib's own raises on links that lead in a circle
     problems = [
         Problem(
             code="B102",
@@ -302,7 +303,7 @@ def _refuse_inside(out: Path, records: Sequence[SliceRecord]) -> None:
             fix="choose a folder of its own with -o",
         )
         for record in records
-        if Path(record.path).resolve() in (place, *place.parents)
+        if realpath(record.path) in map(str, (place, *place.parents))
     ]
     if error := as_error(problems, BadUsageError):
         raise error

@@ -248,8 +248,16 @@ def _tally(root: Path, described: RunDocument) -> SliceTallies:
     )
 
 
+def _passes(described: RunDocument) -> int:
+    """Return the passes over all patches of a run, whichever way its length was given."""
+    config = described.config
+    if config.steps is None:
+        return config.epochs
+    return max(1, config.steps * config.batch // described.n_patches)
+
+
 def _training(run: Path, described: RunDocument, stored: CheckpointDocument) -> dict[str, Any]:
-    span = min(described.steps, max(1, described.n_patches // described.config.batch))
+    span = max(1, described.steps // _passes(described))
     losses = list(_logged_losses(run / LOG, stored.steps_done - span, stored.steps_done))
     return {
         "fingerprint": described.fingerprint,

@@ -120,7 +120,7 @@ def test_dying_at_every_file_system_event_loses_nothing(slice_files, tmp_path, r
 
 BROKEN = {
     "write_in_place": "compact ended with 1 after a crash",  # half a document, refused for ever
-    "write_the_mark_first": "-1",  # taken for finished, and other files than it should have
+    "write_the_mark_first": "shard ended with 1 after a crash",  # finished, and files are missing
     "draw_by_process": "-1",
 }
 

@@ -31,7 +31,7 @@ logs = "{folder}"
 directives = ["--constraint=avx2"]
 prologue = ["export PYTHONWARNINGS=ignore"]
 """
-FLAGS = {"jobs": 1, "scheduler": None, "worker_wait": 60.0}
+FLAGS = {"jobs": 1, "scheduler": None, "worker_wait": 60.0, "task_timeout": 0.0}
 
 
 def write_config(folder, jobs=1, more=""):

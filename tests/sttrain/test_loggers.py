@@ -229,10 +229,10 @@ def test_a_logger_that_fails_is_left_out_and_training_goes_on(tmp_path, package)
 def test_a_full_disk_is_ours_to_say(tmp_path, monkeypatch):
     with journal(tmp_path / "run") as log:
 
-        def full(_line):
+        def full(_file, _line):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(log, "_append", full)
+        monkeypatch.setattr("sttrain.train.run_folder.append_whole", full)
         with pytest.raises(ResourceError, match="No space left"):
             log.write("step", 1, STEP)
 
