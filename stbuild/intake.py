@@ -177,12 +177,10 @@ def _locate(
 def _no_spots(raw: RawSlice, config: GridConfig) -> SourceFaultError:
     n, fix = len(raw.barcodes), "drop this slice from the list"
     what = f"no counts: all {n:,} spots are empty or off the tissue"
-    dropping = raw.in_tissue is not None and config.off_tissue == "drop"
-    if (
-        n_off := int(np.count_nonzero(~raw.in_tissue))
-        if dropping and raw.in_tissue is not None
-        else 0
-    ):
+    n_off = 0
+    if raw.in_tissue is not None and config.off_tissue == "drop":
+        n_off = int(np.count_nonzero(~raw.in_tissue))
+    if n_off:
         what += f" ({n_off:,} have in_tissue 0 or none)"
         fix += "; or --off-tissue keep, if the marks are wrong"
     return SourceFaultError("B044", "", what, fix)

@@ -67,9 +67,13 @@ def _spacing(tree: cKDTree) -> float:
 
 def neighbour_mean(values: csr_array, xy: NDArray[np.float64], k: int) -> csr_array:
     """Return the mean over each spot and its K nearest neighbours, (N, G) float32."""
+    return csr_array(averaging(xy, k) @ values)
+
+
+def averaging(xy: NDArray[np.float64], k: int) -> csr_array:
+    """Return the (N, N) float32 matrix that takes the mean over each spot and its K nearest."""
     near = nearest_neighbours(xy, k)
-    weights = np.full(near.shape, 1.0 / near.shape[1], np.float32)
-    return csr_array(_weights(near, weights) @ values)
+    return _weights(near, np.full(near.shape, 1.0 / near.shape[1], np.float32))
 
 
 def surroundings(

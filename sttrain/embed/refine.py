@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sttrain.embed.embeddings import SliceEmbedding
-from sttrain.embed.neighbours import nearest_neighbours
+from sttrain.embed.neighbours import averaging
 from sttrain.embed.projection import principal_components
 from sttrain.model.inference import InferenceConfig
 
@@ -25,10 +25,7 @@ def refine_slice(
     """Return what a slice alone decides of its vectors (N, D), from its features (N, D)."""
     found = features.astype(np.float64)
     if config.neighbours:
-        near = nearest_neighbours(whole.xy.astype(np.float64), config.neighbours)
-        # One neighbour at a time: (N, K, D) of a large slice would not fit.
-        found = sum((found[near[:, k]] for k in range(near.shape[1])), np.zeros_like(found))
-        found /= near.shape[1]
+        found = averaging(whole.xy.astype(np.float64), config.neighbours) @ found
     if config.centre:
         found = found - found.mean(axis=0)
     return found.astype(np.float32)

@@ -20,24 +20,8 @@ import pyarrow.parquet as pq
 
 from stbuild.corpus.durable import PARTIAL
 from tests.slices import Spec, write_slice
-from tests.sttrain.processes import Job, Starter
+from tests.sttrain.processes import RECIPE, Job, Starter
 
-RECIPE = """
-epochs = 4
-batch = 8
-precision = "fp32"
-statistics_patches = 16
-ema = 0.9
-[model]
-width = 16
-layers = 1
-heads = 2
-ffn = 16
-decoder_width = 8
-decoder_layers = 1
-decoder_heads = 2
-decoder_ffn = 8
-"""
 SUITE = """
 name = "toy"
 title = "a toy"
@@ -138,7 +122,7 @@ def make_lab(root: Path, starter: Starter) -> Lab:
     for number, name in enumerate(("alpha", "beta", "gamma")):
         write_slice(root / f"{name}.h5ad", Spec(seed=number, rows=14, cols=12))
     (root / "said").mkdir()
-    (root / "recipe.toml").write_text(RECIPE)
+    (root / "recipe.toml").write_text(RECIPE.format(epochs=4))
     (root / "toy.toml").write_text(SUITE)
     lab = Lab(root, starter)
     for name in COMMANDS:

@@ -15,6 +15,23 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SECONDS = 240
 """Patience with a job; the machine may be busy."""
+RECIPE = """
+epochs = {epochs}
+batch = 8
+precision = "fp32"
+statistics_patches = 16
+ema = 0.9
+[model]
+width = 16
+layers = 1
+heads = 2
+ffn = 16
+decoder_width = 8
+decoder_layers = 1
+decoder_heads = 2
+decoder_ffn = 8
+"""
+"""A run that takes next to no time."""
 
 
 class Starter:

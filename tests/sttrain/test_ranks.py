@@ -19,26 +19,10 @@ from sttrain.stream.order import Order
 from sttrain.train.checkpoint import list_checkpoints
 from sttrain.train.trace import read_trace
 from tests.corpora import write_corpus
-from tests.sttrain.processes import Job, Starter, wait_for_lines
+from tests.sttrain.processes import RECIPE, Job, Starter, wait_for_lines
 
 pytestmark = pytest.mark.dist
 
-RECIPE = """
-epochs = {epochs}
-batch = 8
-precision = "fp32"
-statistics_patches = 16
-ema = 0.9
-[model]
-width = 16
-layers = 1
-heads = 2
-ffn = 16
-decoder_width = 8
-decoder_layers = 1
-decoder_heads = 2
-decoder_ffn = 8
-"""
 EPOCHS = 10
 STEPS = 4 * EPOCHS
 OPTIONS = [

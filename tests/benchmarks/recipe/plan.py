@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Plan(_Part):
 
     def recipe(self, arm: Arm, seed: int) -> RunConfig:
         """Return the recipe of an arm."""
-        value = tomllib.loads(FILE.read_text("utf-8"))["base"]
+        value = deepcopy(self.base)
         lay_over(value, {**arm.changes, "seed": seed})
         return RunConfig.model_validate(value)
 
