@@ -25,8 +25,8 @@ from sttrain.train.run import fit
 from sttrain.train.skipping import Skipped
 from sttrain.train.trace import read_trace
 from tests.corpora import write_corpus
-from tests.sttrain.processes import Starter
-from tests.sttrain.test_ranks import RECIPE, start
+from tests.sttrain.processes import RECIPE, Starter
+from tests.sttrain.test_ranks import start
 from tests.sttrain.test_train import CONFIG, OPTIONS
 
 BAD = (4, 11, 17)
