@@ -3,11 +3,11 @@
 Prose stands in ``findings.md`` beside this module: what was concluded by whoever looked.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from tests.benchmarks.markdown import table
 from tests.benchmarks.recipe.figures import draw_levers, draw_rates
 from tests.benchmarks.recipe.plan import CHOSEN, Plan, read_plan
 from tests.benchmarks.recipe.summary import COLUMNS, NONE, Difference, cells, difference, of_arm
@@ -48,7 +48,7 @@ def _side(rows: pd.DataFrame, plan: Plan) -> list[str]:
         f"Accuracy / ARI, means over {seeds} seeds and over folds. `explained`: share of the "
         "squared error at hidden sites of unseen donors that is taken off each slice's gene means.",
         "",
-        *_table(["arm", "what is changed", "explained", *_heads(rows)],
+        *table(["arm", "what is changed", "explained", *_heads(rows)],
                 [[n, labels[n], _explained(rows, n), *_cells(rows, n, CHOSEN)] for n in order]),
         "",
         "### The same against the base, ARI",
@@ -56,23 +56,23 @@ def _side(rows: pd.DataFrame, plan: Plan) -> list[str]:
         "Mean difference ± standard error: over seeds within donors, over donors across them. "
         "Bold: beyond two of them.",
         "",
-        *_table(["arm", *_heads(rows)],
+        *table(["arm", *_heads(rows)],
                 [[n, *_against(rows, n, ("base", CHOSEN))] for n in order if n != "base"]),
         "",
         "### How features become vectors: the base, trained and not",
         "",
-        *_table(["weights", "vectors", *_heads(rows)],
+        *table(["weights", "vectors", *_heads(rows)],
                 [[w, inference, *_cells(rows, w, inference)]
                  for w in ("base", "base-untrained") for inference in _inferences(rows, w)]),
         "",
         "### Controls, from the same slices and genes",
         "",
-        *_table(["control", *_heads(rows)],
+        *table(["control", *_heads(rows)],
                 [[n, *_cells(rows, n, "output")] for n in controls]),
         "",
         f"### The base (`{CHOSEN}`) against each control, ARI",
         "",
-        *_table(["control", *_heads(rows)],
+        *table(["control", *_heads(rows)],
                 [[n, *_against(rows, "base", (n, "output"))] for n in controls]),
     ]  # fmt: skip
 
@@ -109,8 +109,3 @@ def _said(found: Difference | None) -> str:
         return NONE
     text = f"{found.mean:+.3f} ± {found.error:.3f}"
     return f"**{text}**" if found.is_clear else text
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    rule = "|" + "---|" * len(head)
-    return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in body)]
