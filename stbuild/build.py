@@ -23,6 +23,7 @@ from stbuild.corpus.errors import (
     merge_errors,
 )
 from stbuild.corpus.jsonio import dump_document, load_strict
+from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import open_corpus
 from stbuild.earlier import Earlier
 from stbuild.inputs import BuildInputs
@@ -92,7 +93,7 @@ def build_corpus(
     report = certify_build(inputs)
     if report is not None:
         require_no_leak(report)
-    _refuse_foreign(out)
+    refuse_foreign(out, "corpus", mark=_is_work)
     with hold_folder(out) as work:
         if (done := _finished(inputs, out)) is not None:
             return done  # by the run that held the folder until now
@@ -162,27 +163,16 @@ def _claim(inputs: BuildInputs, out: Path, work: Path) -> None:
             changes = describe_difference(old["config"], mine["config"]) or "other slices"
             raise refuse_difference(out, f"unfinished corpus '{out.name}'", [changes])
         return
-    if foreign := _others(out):
+    try:
+        refuse_foreign(out, "corpus", mark=lambda _: False, leftover=_is_work)
+    except ConflictError:
         clear_scratch(out)
-        raise _foreign(out, foreign)
+        raise
     write_durable(state, dump_document(mine))
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder that is not ours before anything is made in it."""
-    if not (out / names.WORK_DIR).is_dir() and (foreign := _others(out)):
-        raise _foreign(out, foreign)
-
-
-def _others(out: Path) -> list[str]:
-    found = sorted(out.iterdir()) if out.is_dir() else []
-    return [path.name for path in found if path.name != names.WORK_DIR]
-
-
-def _foreign(out: Path, found: Sequence[str]) -> ConflictError:
-    what = f"the folder holds other files ({', '.join(found[:5])}) and no corpus of ours"
-    fix = "choose an empty or new -o folder"
-    return ConflictError(_problem("B097", f"output '{out.name}'", what, fix))
+def _is_work(path: Path) -> bool:
+    return path.name == names.WORK_DIR and path.is_dir()
 
 
 def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:

@@ -19,13 +19,13 @@ from stbuild.corpus.durable import PARTIAL, remove_leftovers
 from stbuild.corpus.errors import (
     BadInputError,
     BadUsageError,
-    ConflictError,
     GateError,
     Problem,
     ResourceError,
     StError,
     merge_errors,
 )
+from stbuild.corpus.outputs import refuse_foreign
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
@@ -266,7 +266,7 @@ def compact(
     ]
     if (finished := _finished(out, tasks)) is not None:
         return CompactSummary(reports=finished, rejected=())
-    _refuse_foreign(out)
+    refuse_foreign(out, "grids", mark=_is_ours)
     with hold_folder(out):
         outcomes: list[Outcome[GridReport]] = runner(compact_slice, tasks, done)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
@@ -318,22 +318,9 @@ def _is_of_the_slice(error: StError) -> bool:
     return own or isinstance(error, BadInputError | GateError)
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder that holds something, and nothing that a run of ours left."""
-    if out.exists() and not out.is_dir():
-        raise _not_ours(out, "it is not a folder")
-    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    ours = (names.WORK_DIR, GRIDS_JSON)
-    if found and not any(n in ours or n.endswith(".zarr") or PARTIAL in n for n in found):
-        listed = ", ".join(found[:5])
-        raise _not_ours(out, f"the folder holds other files ({listed}) and no grids of ours")
-
-
-def _not_ours(out: Path, what: str) -> ConflictError:
-    fix = "choose an empty or new -o folder"
-    return ConflictError(
-        Problem(code="B097", subject=f"output '{out.name}'", where=str(out), what=what, fix=fix)
-    )
+def _is_ours(path: Path) -> bool:
+    known = (names.WORK_DIR, GRIDS_JSON)
+    return path.name in known or path.suffix == ".zarr" or PARTIAL in path.name
 
 
 def _require_standing(out: Path, reports: Iterable[GridReport]) -> None:

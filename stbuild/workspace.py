@@ -37,7 +37,7 @@ def hold_folder(root: Path) -> Iterator[Path]:
         The folder cannot be written, or is taken away.
     """
     work = root / WORK_DIR
-    handle = guard_disk(work / _LOCK, lambda: _acquire(work / _LOCK))
+    handle = guard_disk(work / _LOCK, lambda: take_lock(work / _LOCK))
     if handle is None:
         raise _held(root, work / _HOLDER)
     try:
@@ -58,11 +58,16 @@ def holder_of(work: Path) -> Path:
     return work / _HOLDER
 
 
-def _acquire(path: Path) -> int | None:
+def take_lock(path: Path) -> int | None:
     """Return the handle of a lock, which ends with its process; None where another has it.
 
     A run that ends removes the file: who waited for it would then hold a file without a name, and
     whoever comes next another one. So it counts only while it has its name.
+
+    Raises
+    ------
+    OSError
+        The disk refuses.
     """
     until = time.monotonic() + _PATIENCE
     while True:

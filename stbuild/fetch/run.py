@@ -3,17 +3,17 @@
 This is the one way in; the command is a thin client of it.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import BadInputError, ConflictError, IntegrityError, Problem, StError
+from stbuild.corpus.holder import name_holder, sign_holder
 from stbuild.fetch.cache import Cache
 from stbuild.fetch.download import Progress, Say
 from stbuild.fetch.errors import StoppedError, file_problem, join_errors
@@ -22,6 +22,7 @@ from stbuild.fetch.plan import Plan, Wanted, fetched_path, read_plan
 from stbuild.fetch.record import FetchedDocument, FetchedFile, read_record, write_record
 from stbuild.fetch.transport import Options
 from stbuild.slices import Notice
+from stbuild.workspace import take_lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,28 +129,24 @@ def _get_all(
 
 @contextmanager
 def _held(manifest: Path) -> Iterator[None]:
-    """Keep a second run off the same manifest."""
-    lock = FileLock(manifest.with_name(f".{manifest.stem}.fetch.lock"))
-    if not guard_disk(Path(lock.lock_file), lambda: _acquire(lock)):
-        raise _taken(manifest)
+    """Keep a second run off the same manifest; the lock ends with its process, and says whose."""
+    lock = manifest.with_name(f".{manifest.stem}.fetch.lock")
+    handle = guard_disk(lock, lambda: take_lock(lock))
+    if handle is None:
+        raise _taken(manifest, lock)
     try:
+        guard_disk(lock, lambda: sign_holder(lock))
         yield
     finally:
-        lock.release()
+        with suppress(OSError):
+            lock.unlink()
+        os.close(handle)
 
 
-def _acquire(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        return False
-    return True
-
-
-def _taken(manifest: Path) -> ConflictError:
+def _taken(manifest: Path, lock: Path) -> ConflictError:
     return ConflictError(Problem(
         code="P09", subject=f"manifest '{manifest.name}'", where=str(manifest),
-        what="another run fetches it", fix="wait for it",
+        what=f"another run fetches it ({name_holder(lock)})", fix="wait for it",
     ))  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import CorpusDocument, FileEntry, read_document
 from stbuild.corpus.durable import guard_disk, write_durable
 from stbuild.corpus.errors import ConflictError, IntegrityError, Problem
+from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.release import RELEASE_JSON, LicenceEntry, ReleaseDocument
 from stbuild.earlier import put_shard
@@ -82,7 +83,7 @@ def publish_release(
     out_classes, licences = pass_gate(corpus.document, options.leave_out, options.stated)
     if (done := _finished(out, corpus, options)) is not None:
         return done
-    _refuse_foreign(out)
+    refuse_foreign(out, "release", mark=_is_work)
     shards = started("verify", len(corpus.document.shards))
     if problems := verify_corpus(root, done=shards).problems:
         raise IntegrityError(*problems)
@@ -169,13 +170,8 @@ def _finished(out: Path, corpus: Corpus, options: PublishOptions) -> PublishSumm
     return _summary(release, open_corpus(out).document, out, already_done=True)
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder with something in it that no earlier run of ours left unfinished."""
-    if not out.is_dir() or (out / names.WORK_DIR).is_dir():
-        return
-    if others := sorted(path.name for path in out.iterdir()):
-        what = f"it holds other files ({', '.join(others[:5])})"
-        raise _conflict(out, what, "give a new or empty -o folder")
+def _is_work(path: Path) -> bool:
+    return path.name == names.WORK_DIR and path.is_dir()
 
 
 def _summary(

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from stbuild.corpus.documents import Document, Sha256
 from stbuild.corpus.durable import PARTIAL, remove_dead_below, write_durable
 from stbuild.corpus.errors import PlatformError
+from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.bench.inputs import DataPlan, Given, make_plan
 from sttrain.bench.printed import Printed, read_printed
@@ -20,7 +21,7 @@ from sttrain.bench.rows import BenchRow, RowMaker
 from sttrain.bench.suite import Suite, untrained_name
 from sttrain.bench.vectors import FOLDER, Progress, VectorCache
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
-from sttrain.errors import BadUsageError, ConflictError, Problem
+from sttrain.errors import BadUsageError, Problem
 from sttrain.judge.baselines import refusals
 from sttrain.judge.candidates import EmbeddingFile, GivenVectors
 from sttrain.judge.cluster import ClusterRow, require_installed
@@ -31,6 +32,7 @@ from sttrain.judge.probe_config import HeadName, ProbeConfig
 from sttrain.judge.reconstruct import RegionRow
 from sttrain.judge.results import MARK, ResultRow
 from sttrain.judge.rows import RowTable
+from sttrain.seals import SealedDocument
 
 FEATURELESS: Final = "majority"
 """The control without features; it has no clusters."""
@@ -45,7 +47,7 @@ class DataRecord(Document):
     """Donor by slice, or the slice where no donor is known."""
 
 
-class BenchDocument(Document):
+class BenchDocument(SealedDocument):
     """``NAME.json``: what was run, on which corpora, and what was not."""
 
     format: Literal["sttrain/bench"] = "sttrain/bench"
@@ -348,7 +350,8 @@ def run_suite(
     if suite.cluster is not None:
         require_installed(suite.cluster.algorithms)  # now, not after all else
     run = _Run(suite, out, workers, device, skip_missing, progress, say)
-    _refuse_foreign(out, plan.data)
+    ours = {FOLDER, *(part.name for part in plan.data)}
+    refuse_foreign(out, "results of a suite", mark=lambda path: _is_ours(path, ours), code="V10")
     run.skip([*plan.missing, *_missing_splits(suite, plan.data)])
     if not plan.data:
         fix = f"give --data {suite.data[0].name}=FOLDER"
@@ -371,19 +374,6 @@ def run_suite(
         n_reused=run.n_reused,
         skipped=tuple(run.skipped),
     )
-
-
-def _refuse_foreign(out: Path, plans: Iterable[DataPlan]) -> None:
-    """Refuse a folder that holds something, and nothing that a suite left."""
-    found = sorted(out.iterdir()) if out.is_dir() else []
-    ours = {FOLDER, *(plan.name for plan in plans)}
-    if found and not any(_is_ours(path, ours) for path in found):
-        listed = ", ".join(path.name for path in found[:5])
-        what = f"it holds other files ({listed}) and no results of a suite"
-        fix = "choose an empty or new -o folder"
-        raise ConflictError(
-            Problem(code="V10", subject=f"output '{out.name}'", where=str(out), what=what, fix=fix)
-        )
 
 
 def _is_ours(path: Path, names: set[str]) -> bool:

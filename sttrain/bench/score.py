@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.corpus.footers import read_footer
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
@@ -119,7 +120,7 @@ def read_submission(path: Path) -> Submission:
     if not path.is_file():
         raise BadInputError(_problem(path, "V20", "no such file", "give a file of predictions"))
     raw = path.read_bytes()
-    columns = _parquet(path) if path.suffix == ".parquet" else _csv(path, raw)
+    columns = _parquet(path, raw) if path.suffix == ".parquet" else _csv(path, raw)
     rows: dict[tuple[str, int], list[tuple[_Key, str | None]]] = {}
     bad = 0
     for st_slice, barcode, split, seed, predicted in zip(*columns.values(), strict=True):
@@ -144,11 +145,12 @@ def write_scores(rows: Sequence[ResultRow], out: Path) -> list[Path]:
     return [stem.with_suffix(".parquet"), stem.with_suffix(".csv")]
 
 
-def _parquet(path: Path) -> dict[str, list[Any]]:
+def _parquet(path: Path, raw: bytes) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq
 
     try:
-        known = set(pq.read_schema(path).names)
+        read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
+        known = set(pq.read_schema(io.BytesIO(raw)).names)
     except (OSError, ValueError):
         known = set(COLUMNS)  # The reader below says what is wrong with the file.
     _require_columns(path, known)

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
 
-from stbuild.corpus.documents import read_document
 from sttrain.bench.inference import LEVEL, Comparison, Rank, Values, compare, holm, rank_methods
 from sttrain.bench.printed import AVERAGE, Printed
 from sttrain.bench.rows import CLUSTERING, DETECTION, LOWER_IS_BETTER, BenchRow
@@ -21,7 +20,8 @@ from sttrain.bench.run import BenchDocument
 from sttrain.bench.suite import untrained_name
 from sttrain.errors import BadInputError, Problem
 from sttrain.judge.report import Cell
-from sttrain.judge.rows import RowTable
+from sttrain.judge.rows import DAMAGED, RowTable
+from sttrain.seals import read_sealed
 
 AGAINST: Final = ("raw", "nbmean18-pca50", "coords")
 """What models are compared with, beside their own first weights, where it is there."""
@@ -98,7 +98,7 @@ def read_bench(root: Path, suite: str) -> tuple[BenchDocument, list[BenchRow]]:
         found = ", ".join(path.stem for path in sorted(root.glob("*.parquet"))) or "none"
         what = f"no results of suite '{suite}' stand there"
         raise BadInputError(_problem(root, "V20", what, f"suites there: {found}"))
-    document = read_document(BenchDocument, mark.read_bytes(), str(mark))
+    document = read_sealed(BenchDocument, mark, _problem(mark, "V20", "", DAMAGED))
     rows = RowTable(root, BenchRow, "").read(root / f"{suite}.parquet")
     known = {name: record.corpus_id for name, record in document.data.items()}
     others = sorted({r.corpus_id[:12] for r in rows if known.get(r.data) != r.corpus_id})

@@ -1,11 +1,12 @@
 """Vectors of checkpoints and published models, made once for all that decides them.
 
 A file in ``vectors/`` is named by the digest of weights, corpus and settings, so that suites share
-it, a rerun reads it, and other weights under the same name never take its place.
+it, a rerun reads it, and other weights under the same name never take its place. A file that was
+damaged is named and refused, never made again in silence: who removes it has it made by a rerun.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -15,10 +16,12 @@ from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain import __version__
 from sttrain.adapters.published import PublishedConfig, Request, embed_published
-from sttrain.embed.embeddings import align_embeddings, read_embeddings
+from sttrain.embed.embeddings import Embeddings, align_embeddings, read_embeddings, refuse_damage
 from sttrain.embed.evaluation import EvaluationSet
 from sttrain.embed.spots import choose_inference, embed_checkpoint
+from sttrain.errors import IntegrityError, StError
 from sttrain.judge.candidates import GivenVectors
+from sttrain.judge.rows import DAMAGED
 from sttrain.model.inference import InferenceConfig
 
 FOLDER: Final = "vectors"
@@ -115,8 +118,28 @@ class VectorCache:
             guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
             make(path)
         barcodes = {slug: self.data.barcodes(slug) for slug in self.data.slices}
-        vectors = align_embeddings(read_embeddings(path), barcodes, f"'{name}'")
+        vectors = align_embeddings(_read(path, made_of), barcodes, f"'{name}'")
         return GivenVectors(name=name, vectors=vectors)
+
+
+def _read(path: Path, made_of: Mapping[str, object]) -> Embeddings:
+    """Read a file of ours.
+
+    Raises
+    ------
+    IntegrityError
+        It is damaged, or another one under its name.
+    """
+    wanted = {"checkpoint": made_of.get("checkpoint"), "corpus_id": made_of["corpus"]}
+    try:
+        found = read_embeddings(path)
+        for key, expected in wanted.items():
+            if expected is not None and (came := found.provenance.get(key)) != expected:
+                what = f"its {key} is {str(came)[:16]}, {str(expected)[:16]} was expected"
+                raise refuse_damage(path, what)
+    except StError as error:
+        raise IntegrityError(*(replace(p, fix=DAMAGED) for p in error.problems)) from error
+    return found
 
 
 def _folder_digest(folder: Path) -> str:

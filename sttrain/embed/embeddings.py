@@ -18,7 +18,7 @@ from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.durable import remove_dead, write_durable
 from stbuild.corpus.names import slugify
 from sttrain.embed.barcodes import match_barcodes, rows_by_sample
-from sttrain.errors import BadInputError, BadUsageError, Problem
+from sttrain.errors import BadInputError, BadUsageError, IntegrityError, Problem
 
 OBSM_KEY: Final = "X_sttrain"
 """Name of the vectors in an ``.h5ad``."""
@@ -127,6 +127,8 @@ def read_embeddings(path: Path, key: str | None = None) -> Embeddings:
         Another suffix.
     BadInputError
         Missing or unreadable file or sidecar, no such key, no plain numbers.
+    IntegrityError
+        A file that is no more as it was written, or not the one that its sidecar tells.
     """
     # Both need this module's types.
     from sttrain.embed.external import decode_npy, with_sidecar
@@ -287,6 +289,15 @@ def _sha256(values: NDArray[Any]) -> str:
 
 def refuse_file(path: Path, what: str, fix: str) -> BadInputError:
     """Make the error of a file of vectors."""
-    return BadInputError(
-        Problem(code="V04", subject=f"embedding '{path.name}'", where=str(path), what=what, fix=fix)
-    )
+    return BadInputError(_problem("V04", path, what, fix))
+
+
+def refuse_damage(path: Path, what: str) -> IntegrityError:
+    """Make the error of a file of vectors that is not as it was written."""
+    fix = "copy it again from where it came, or write it again (`sttrain embed`)"
+    return IntegrityError(_problem("V20", path, what, fix))
+
+
+def _problem(code: str, path: Path, what: str, fix: str) -> Problem:
+    subject = f"embedding '{path.name}'"
+    return Problem(code=code, subject=subject, where=str(path), what=what, fix=fix)

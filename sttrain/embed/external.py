@@ -11,11 +11,18 @@ from typing import Annotated, Any, Final, Protocol
 
 from pydantic import ConfigDict, Field
 
+from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.documents import Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.jsonio import dump_document
 from stbuild.corpus.npy import read_npy
-from sttrain.embed.embeddings import Embeddings, group_rows, refuse_file, to_float32
+from sttrain.embed.embeddings import (
+    Embeddings,
+    group_rows,
+    refuse_damage,
+    refuse_file,
+    to_float32,
+)
 from sttrain.embed.files import told_by_file
 from sttrain.errors import BadInputError, IntegrityError, Problem
 
@@ -43,6 +50,10 @@ class Sidecar(Document):
     """The command line or script that makes the file again."""
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     """Day on which it was made."""
+    file_sha256: Sha256 | None = None
+    """SHA-256 of the file of vectors, which is then checked whenever it is read."""
+    barcodes_sha256: Sha256 | None = None
+    """SHA-256 of ``FILE.barcodes.txt`` beside an ``.npy``, checked likewise."""
 
 
 class VectorFile(Protocol):
@@ -127,7 +138,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
     try:
         return read_document(Sidecar, beside.read_bytes(), str(beside))
     except IntegrityError as error:
-        keys = ", ".join(Sidecar.model_fields)
+        keys = ", ".join(n for n, field in Sidecar.model_fields.items() if field.is_required())
         fix = f"write the keys {keys}; manifests/methods/README.md has an example"
         raise BadInputError(
             *(Problem(code="V04", subject=p.subject, where=p.where, what=p.what, fix=fix)
@@ -136,7 +147,15 @@ def read_sidecar(path: Path) -> Sidecar | None:
 
 
 def with_sidecar(embeddings: Embeddings, path: Path) -> Embeddings:
-    """Add what the sidecar of a file tells to what the file says of itself."""
+    """Add what the sidecar of a file tells to what the file says of itself.
+
+    Raises
+    ------
+    BadInputError
+        A sidecar that is none.
+    IntegrityError
+        A file that is not the one of which the sidecar tells the SHA-256.
+    """
     told = {**embeddings.provenance, **_told_by_sidecar(path)}
     return Embeddings(slices=embeddings.slices, provenance=told)
 
@@ -146,10 +165,22 @@ def _told_by_sidecar(path: Path) -> dict[str, Any]:
     sidecar = read_sidecar(path)
     if sidecar is None:
         return {}
-    told: dict[str, Any] = {"external": sidecar.model_dump(mode="json")}
+    _require_same(path, sidecar.file_sha256)
+    _require_same(barcodes_path(path), sidecar.barcodes_sha256)
+    told: dict[str, Any] = {"external": sidecar.model_dump(mode="json", exclude_unset=True)}
     if sidecar.weights_sha256 is not None:
         told["checkpoint"] = sidecar.weights_sha256
     return told
+
+
+def _require_same(path: Path, expected: str | None) -> None:
+    if expected is None:
+        return
+    if not path.is_file():
+        raise refuse_file(path, "no such file, and a sidecar tells its SHA-256", "get it again")
+    if (came := sha256_file(path)) != expected:
+        what = f"its SHA-256 is {came[:16]}..., its sidecar says {expected[:16]}..."
+        raise refuse_damage(path, what)
 
 
 def record_provenance(results: Path, files: Iterable[VectorFile]) -> list[str]:
@@ -171,6 +202,8 @@ def record_provenance(results: Path, files: Iterable[VectorFile]) -> list[str]:
     ------
     BadInputError
         A file or sidecar that cannot be read.
+    IntegrityError
+        A damaged file.
     ResourceError
         The disk refuses.
     """

@@ -1,6 +1,8 @@
 """Vectors as bytes: ``.h5ad`` by anndata's layout, ``.parquet`` as a long table.
 
-Neither is ever unpickled, and an ``.h5ad`` never makes HDF5 read another file.
+Neither is ever unpickled, and an ``.h5ad`` never makes HDF5 read another file. Both are sealed
+(:mod:`sttrain.seals`), and a seal is checked before HDF5 or Arrow see a byte; what other tools
+write has none.
 """
 
 import io
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from stbuild.corpus.footers import read_footer
 from sttrain.embed.embeddings import (
     OBSM_KEY,
     Embeddings,
@@ -19,10 +22,12 @@ from sttrain.embed.embeddings import (
     group_rows,
     labels_of,
     load_provenance,
+    refuse_damage,
     refuse_file,
     to_float32,
 )
 from sttrain.errors import StError
+from sttrain.seals import find_fault, find_fault_at_end, seal, seal_parquet
 
 if TYPE_CHECKING:
     import h5py
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
 _NUMBERED: Final = re.compile(r"e[0-9]{1,6}")
 _BOMB_BYTES: Final = 4 * 2**30
 _BOMB_RATIO: Final = 1000
+_SEALED: Final = "sttrain-sealed"
+"""Attribute of an ``.h5ad`` that says that a seal stands behind its end."""
 
 
 def encode_h5ad(embeddings: Embeddings) -> bytes:
@@ -58,7 +65,10 @@ def encode_h5ad(embeddings: Embeddings) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         anndata.io.write_elem(file, "/", table)
-    return buffer.getvalue()
+        # Other tools write no such attribute when they write the file anew, and no seal either.
+        file.attrs[_SEALED] = True
+    raw = buffer.getvalue()
+    return seal(raw, len(raw))
 
 
 def decode_h5ad(path: Path, key: str | None) -> Embeddings:
@@ -74,6 +84,8 @@ def told_by_file(path: Path) -> Mapping[str, Any]:
     ------
     BadInputError
         An unreadable file.
+    IntegrityError
+        A file of ours that was damaged.
     """
     if path.suffix == ".h5ad":
         with _open_h5ad(path) as file:
@@ -86,7 +98,10 @@ def _open_h5ad(path: Path) -> Iterator["h5py.File"]:
     import h5py
 
     try:
+        _refuse_damage(path, find_fault_at_end(path))
         with h5py.File(path, "r") as file:
+            if file.attrs.get(_SEALED, False):
+                _refuse_damage(path, find_fault_at_end(path, sealed=True))
             _refuse_links(file, path)
             yield file
     except StError:
@@ -95,6 +110,11 @@ def _open_h5ad(path: Path) -> Iterator["h5py.File"]:
         fix = "check that the file is a complete .h5ad; write it again"
         said = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise refuse_file(path, f"unreadable: {said}", fix) from error
+
+
+def _refuse_damage(path: Path, fault: str | None) -> None:
+    if fault is not None:
+        raise refuse_damage(path, fault)
 
 
 def _read_h5ad(file: "h5py.File", path: Path, key: str | None) -> Embeddings:
@@ -169,8 +189,8 @@ def encode_parquet(embeddings: Embeddings) -> bytes:
     columns |= {f"e{d}": pa.array(matrix[:, d]) for d in range(matrix.shape[1])}
     table = pa.table(columns).replace_schema_metadata({"sttrain": dump_provenance(embeddings)})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return seal_parquet(buffer.getvalue())
 
 
 def decode_parquet(path: Path) -> Embeddings:
@@ -179,7 +199,8 @@ def decode_parquet(path: Path) -> Embeddings:
     import pyarrow.parquet as pq
 
     with _parquet_errors(path):
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        raw = _read_parquet(path)
+        table = pq.read_table(io.BytesIO(raw), page_checksum_verification=True)
     values = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
     values.sort(key=lambda name: int(name[1:]))
     if values != [f"e{d}" for d in range(len(values))]:
@@ -203,7 +224,15 @@ def _told_by_schema(path: Path) -> Mapping[str, Any]:
     import pyarrow.parquet as pq
 
     with _parquet_errors(path):
-        return _told_by(pq.read_schema(path))
+        return _told_by(pq.read_schema(io.BytesIO(_read_parquet(path))))
+
+
+def _read_parquet(path: Path) -> bytes:
+    """Return the bytes of a table that its seal and its footer do not contradict."""
+    raw = path.read_bytes()
+    _refuse_damage(path, find_fault(raw))
+    read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
+    return raw
 
 
 def _told_by(schema: "pa.Schema") -> Mapping[str, Any]:
@@ -217,6 +246,6 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         fix = "check that the file is a complete Parquet table; write it again"
         raise refuse_file(path, f"unreadable: {str(error)[:200]}", fix) from error

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.digests import sha256_json
-from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import PlatformError
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
@@ -29,7 +28,7 @@ from sttrain.judge.fit_costs import CostKeeper, measured
 from sttrain.judge.methods import Method
 from sttrain.judge.probe_config import ClusterConfig, Number
 from sttrain.judge.results import ResultStore, create_store, write_spots
-from sttrain.judge.rows import RowTable, require_same_sources, to_parquet
+from sttrain.judge.rows import RowTable, require_same_sources, write_parquet
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -268,7 +267,7 @@ def _store(
             "domain": pa.array(np.concatenate(list(domains.values())), pa.int32()),
         }
     )
-    write_durable(store.root / "domains" / f"{job.file}.parquet", to_parquet(spots))
+    write_parquet(store.root / "domains" / f"{job.file}.parquet", spots)
     rows = [_row(job, slug, found, data) for slug, found in domains.items()]
     cluster_table(store).add(job.file, rows)
 

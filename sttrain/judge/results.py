@@ -13,11 +13,13 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.corpus.documents import Document, Sha256, read_document
+from stbuild.corpus.documents import Sha256
 from stbuild.corpus.durable import PARTIAL, remove_dead_below, write_durable
+from stbuild.corpus.outputs import refuse_foreign
 from sttrain.embed.evaluation import EvaluationSet
 from sttrain.errors import BadInputError, ConflictError, Problem
-from sttrain.judge.rows import RowTable, read_table, to_parquet
+from sttrain.judge.rows import DAMAGED, RowTable, read_table, write_parquet
+from sttrain.seals import SealedDocument, read_sealed
 
 MARK: Final = "results.json"
 _FOLDERS: Final = (
@@ -32,7 +34,7 @@ _TABLES: Final = tuple(
 FORMAT: Final = "sttrain/results"
 
 
-class ResultsDocument(Document):
+class ResultsDocument(SealedDocument):
     """``results.json``: the corpus that all results of a folder belong to."""
 
     format: Literal["sttrain/results"] = FORMAT
@@ -165,7 +167,7 @@ class ResultStore:
                 ).dictionary_encode(),
             }
         )
-        write_durable(self.root / "predictions" / f"{name}.parquet", to_parquet(spots))
+        write_parquet(self.root / "predictions" / f"{name}.parquet", spots)
         self.jobs.add(name, rows)
 
     def remove(self, rows: Iterable[ResultRow]) -> None:
@@ -234,9 +236,9 @@ def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
     wanted = ResultsDocument(corpus=corpus, corpus_id=corpus_id)
     mark = root / MARK
     if not mark.exists():
-        if root.exists() and (not root.is_dir() or any(_is_foreign(p) for p in root.iterdir())):
-            what = "not empty, and not a folder of results"
-            raise ConflictError(_problem("V10", root, what, "choose another -o folder"))
+        refuse_foreign(
+            root, "results", mark=lambda _: False, leftover=_is_ours, code="V10", thing="results"
+        )
         write_durable(mark, wanted.to_bytes())
     remove_dead_below(root)
     store = open_store(root)
@@ -249,10 +251,10 @@ def open_or_create(root: Path, corpus: str, corpus_id: str) -> ResultStore:
     return store
 
 
-def _is_foreign(path: Path) -> bool:
-    """Return whether a file is none that a run leaves whose mark is not there, or no more."""
-    ours = path.name in _FOLDERS if path.is_dir() else path.name in _TABLES
-    return PARTIAL not in path.name and not ours
+def _is_ours(path: Path) -> bool:
+    """Return whether a run leaves it whose mark is not there, or no more."""
+    known = path.name in _FOLDERS if path.is_dir() else path.name in _TABLES
+    return known or PARTIAL in path.name
 
 
 def open_store(root: Path) -> ResultStore:
@@ -269,7 +271,8 @@ def open_store(root: Path) -> ResultStore:
     if not mark.is_file():
         what = f"no {MARK} stands there"
         raise BadInputError(_problem("V20", root, what, "give the folder of `sttrain probe -o`"))
-    return ResultStore(root, read_document(ResultsDocument, mark.read_bytes(), str(mark)))
+    document = read_sealed(ResultsDocument, mark, _problem("V20", mark, "", DAMAGED))
+    return ResultStore(root, document)
 
 
 def write_spots(store: ResultStore, data: EvaluationSet, slugs: Iterable[str]) -> None:
@@ -289,7 +292,7 @@ def write_spots(store: ResultStore, data: EvaluationSet, slugs: Iterable[str]) -
                 "label": pa.array(data.label_names(slug), pa.string()),
             }
         )
-        write_durable(path, to_parquet(table))
+        write_parquet(path, table)
 
 
 def job_file(row: ResultRow) -> str:

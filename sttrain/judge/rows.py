@@ -1,7 +1,9 @@
 """Rows of one kind as small Parquet files, one a job, and all of them together as one table.
 
 A row is a frozen dataclass of strings, integers, numbers and truth values, any of them possibly
-none; it names its ``job`` (digest of all that decides it) and its ``corpus_id``.
+none; it names its ``job`` (digest of all that decides it) and its ``corpus_id``. Every file is
+sealed under its name (:mod:`sttrain.seals`): one that was damaged, or that took the place of
+another, is named and never read.
 """
 
 import csv
@@ -23,7 +25,9 @@ from typing import (
 )
 
 from stbuild.corpus.durable import write_durable
+from stbuild.corpus.footers import read_footer
 from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem, ResourceError
+from sttrain.seals import find_fault, seal_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,12 +102,13 @@ class RowTable(Generic[Row]):
 
     def add(self, name: str, rows: Sequence[Row]) -> None:
         """Store the rows of one job under a file name that ends in ``_<job>``."""
-        write_durable(self.root / f"{name}.parquet", to_parquet(self._table(rows)))
+        write_parquet(self.root / f"{name}.parquet", self._table(rows))
 
     def summarise(self, path: Path, rows: Sequence[Row]) -> None:
         """Write rows together as Parquet and as CSV, beside each other; same bytes stay."""
+        table = path.with_suffix(".parquet")
         contents = {
-            path.with_suffix(".parquet"): to_parquet(self._table(rows)),
+            table: to_parquet(self._table(rows), table.name),
             path.with_suffix(".csv"): rows_csv(asdict(row) for row in rows),
         }
         for file, content in contents.items():
@@ -218,13 +223,18 @@ def rows_csv(rows: Iterable[Mapping[str, object]]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def to_parquet(table: "pa.Table") -> bytes:
-    """Return a table as the bytes of a Parquet file."""
+def write_parquet(path: Path, table: "pa.Table") -> None:
+    """Write a table as a sealed Parquet file."""
+    write_durable(path, to_parquet(table, path.name))
+
+
+def to_parquet(table: "pa.Table", name: str) -> bytes:
+    """Return a table as the bytes of a Parquet file that is sealed under a name."""
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return seal_parquet(buffer.getvalue(), name)
 
 
 def read_table(path: Path, columns: set[str]) -> Any:  # noqa: ANN401 - pyarrow ships no types
@@ -233,14 +243,19 @@ def read_table(path: Path, columns: set[str]) -> Any:  # noqa: ANN401 - pyarrow 
     Raises
     ------
     IntegrityError
-        It is missing, damaged, or lacks a column.
+        It is missing, damaged, lacks a column, or was sealed under another name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
-    except (pa.ArrowException, OSError) as error:
+        raw = path.read_bytes()
+        if fault := find_fault(raw, path.name):
+            raise IntegrityError(_problem("V20", path, fault, DAMAGED))
+        read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
+        table = pq.read_table(io.BytesIO(raw), page_checksum_verification=True)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         what = f"unreadable: {str(error)[:120]}"
         raise IntegrityError(_problem("V20", path, what, DAMAGED)) from error
     if missing := columns - set(table.column_names):

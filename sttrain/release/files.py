@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stbuild.corpus.digests import sha256_bytes, sha256_file
 from stbuild.corpus.durable import PARTIAL, guard_disk, remove_dead, write_durable
+from stbuild.corpus.outputs import refuse_foreign
 from sttrain.errors import BadInputError, ConflictError, Problem
 from sttrain.release.card import render_card
 from sttrain.release.document import CARD, CONFIG, FILES, GENES, SUMS, WEIGHTS, ReleaseDocument
@@ -54,7 +55,9 @@ def write_files(output: Path, files: Mapping[str, bytes]) -> bool:
     ConflictError
         The folder holds something else.
     """
-    _refuse_foreign(output)
+    refuse_foreign(
+        output, "release", mark=_is_release, leftover=_is_ours, code="T03", thing="release"
+    )
     different = [name for name, raw in files.items() if not _holds(output / name, raw)]
     if not different:
         return False
@@ -75,20 +78,13 @@ def _holds(path: Path, raw: bytes) -> bool:
     return guard_disk(path, lambda: sha256_file(path)) == sha256_bytes(raw)
 
 
-def _refuse_foreign(output: Path) -> None:
-    """Refuse a folder that holds something but no release; a clone's ``.git`` is let be."""
-    if output.exists() and not output.is_dir():
-        raise _conflict(output, "it is not a folder", "give another folder with -o")
-    if not output.is_dir() or (output / CONFIG).is_file():
-        return
-    others = sorted(
-        path.name
-        for path in output.iterdir()
-        if path.name not in {*FILES, ".git", ".gitattributes"} and PARTIAL not in path.name
-    )
-    if others:
-        what = f"it holds {len(others)} other files and no release (first: {others[0]})"
-        raise _conflict(output, what, "give a new folder with -o")
+def _is_release(path: Path) -> bool:
+    return path.name == CONFIG and path.is_file()
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file is part of a release; a clone's ``.git`` is let be."""
+    return path.name in {*FILES, ".git", ".gitattributes"} or PARTIAL in path.name
 
 
 def _conflict(path: Path, what: str, fix: str) -> ConflictError:

@@ -27,6 +27,7 @@ from stbuild.corpus.durable import (
     write_durable,
 )
 from stbuild.corpus.holder import name_holder, sign_holder
+from stbuild.corpus.outputs import refuse_foreign
 from sttrain.errors import ConflictError, Problem, ResourceError
 from sttrain.train.config import RunConfig, differences
 from sttrain.train.environment import git_state
@@ -85,7 +86,7 @@ def open_run(path: Path, document: RunDocument, *, rebatch: bool = False) -> Ite
     ResourceError
         The disk refuses.
     """
-    _refuse_foreign(path)
+    refuse_foreign(path, "run", mark=_is_run, leftover=_is_ours, code="T03", thing="run")
     guard_disk(path, lambda: path.mkdir(parents=True, exist_ok=True))
     lock = FileLock(path / _LOCK)
     guard_disk(path, lambda: _acquire(path, lock))
@@ -107,18 +108,13 @@ def _acquire(path: Path, lock: FileLock) -> None:
         raise _conflict(path, what, fix) from error
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Refuse a folder that holds something but is no run."""
-    if path.exists() and not path.is_dir():
-        raise _conflict(path, "it is not a folder", "give another folder with -o")
-    if not path.is_dir() or (path / RUN_JSON).is_file():
-        return
+def _is_run(path: Path) -> bool:
+    return path.name == RUN_JSON and path.is_file()
+
+
+def _is_ours(path: Path) -> bool:
     # A run whose folder was taken away meanwhile leaves what it wrote last, without its mark.
-    ours = {_LOCK, _HOLDER, *_MADE}
-    others = sorted(p.name for p in path.iterdir() if p.name not in ours and PARTIAL not in p.name)
-    if others:
-        what = f"it holds {len(others)} other files and no run (first: {others[0]})"
-        raise _conflict(path, what, "give a new folder with -o")
+    return path.name in {_LOCK, _HOLDER, *_MADE} or PARTIAL in path.name
 
 
 def _enter(path: Path, document: RunDocument, *, rebatch: bool) -> RunDocument:

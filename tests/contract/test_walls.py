@@ -58,7 +58,18 @@ LOADER = "sttrain/train/checkpoint.py"
 """The one file that may call torch.load."""
 
 LAYERS = (
-    *("errors", "progress", "threads", "plots", "settings", "stream", "model", "train", "release"),
+    *(
+        "errors",
+        "seals",
+        "progress",
+        "threads",
+        "plots",
+        "settings",
+        "stream",
+        "model",
+        "train",
+        "release",
+    ),
     *("embed", "judge", "adapters", "bench", "commands", "cli", "__main__"),
 )
 """Modules and packages of sttrain: each imports from those before it only."""

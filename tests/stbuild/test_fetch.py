@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -508,8 +509,36 @@ def test_a_full_disk_stops_before_the_first_byte(
 def test_two_runs_at_once_are_kept_apart(one: Path) -> None:
     from stbuild.fetch import run
 
-    with run._held(one), pytest.raises(ConflictError, match="P09"):
+    with run._held(one), pytest.raises(ConflictError, match=rf"P09.*process {os.getpid()} on "):
         fetch(one)
+    fetch(one)
+    assert not list(one.parent.glob(".*.lock"))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from stbuild.corpus.holder import sign_holder
+from stbuild.workspace import take_lock
+lock = Path(sys.argv[1])
+handle = take_lock(lock)
+sign_holder(lock)
+print(handle, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_run_that_was_killed_is_named_until_then_and_holds_nothing_after(one: Path) -> None:
+    lock = one.with_name(f".{one.stem}.fetch.lock")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with pytest.raises(ConflictError, match=f"another run fetches it .process {child.pid} on "):
+            fetch(one)
+        child.kill()
+    assert lock.exists()
+    assert fetch(one).count("downloaded") == 1
+    assert not lock.exists()
 
 
 def test_no_credentials_are_sent(

@@ -14,7 +14,7 @@ from sttrain.bench.run import run_suite
 from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
 from sttrain.cli import cli
 from sttrain.commands.bench import bench as command
-from sttrain.errors import BadInputError, BadUsageError, ConflictError
+from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
 from sttrain.settings import parse_settings
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
@@ -143,6 +143,27 @@ def test_a_rerun_computes_nothing_and_other_suites_share_what_is_there(
     assert 0 < more.n_computed < first.n_computed
     assert "coords" not in {row.method for row in more.rows}
     assert {p: p.stat().st_mtime_ns for p in vectors} == vectors
+
+
+def test_damaged_files_are_named_and_made_again_once_they_are_removed(
+    suite_file, corpus, checkpoint, continued
+):
+    first, second = sorted((continued / "vectors").iterdir())
+    row = next((continued / "one" / "jobs").glob("raw_*"))
+    whole = {path: path.read_bytes() for path in (first, second, row)}
+    for path in (first, row):
+        hurt = bytearray(whole[path])
+        hurt[len(hurt) // 2] ^= 16
+        path.write_bytes(hurt)
+        with pytest.raises(IntegrityError, match="remove the file and run the same") as caught:
+            bench(suite_file, continued, corpus, checkpoint)
+        assert [(p.code, p.where) for p in caught.value.problems] == [("V20", str(path))]
+        path.unlink()
+        bench(suite_file, continued, corpus, checkpoint)
+        assert path.read_bytes() == whole[path]
+    first.write_bytes(whole[second])
+    with pytest.raises(IntegrityError, match=r"its checkpoint is .* was expected"):
+        bench(suite_file, continued, corpus, checkpoint)
 
 
 def test_results_of_another_corpus_are_refused(suite_file, checkpoint, continued, tmp_path):

@@ -207,9 +207,11 @@ def test_rows_of_corpora_that_the_document_does_not_name_are_refused(results, tm
         read_bench(results, "other")
     for name in ("toy.json", "toy.parquet"):
         (tmp_path / name).write_bytes((results / name).read_bytes())
-    text = (tmp_path / "toy.json").read_text()
     document, _ = read_bench(tmp_path, "toy")
-    corpus_id = document.data["toy"].corpus_id
-    (tmp_path / "toy.json").write_text(text.replace(corpus_id, "0" * 64))
+    record = document.data["toy"]
+    corpus_id = record.corpus_id
+    other = {**document.data, "toy": record.model_copy(update={"corpus_id": "0" * 64})}
+    changed = document.model_copy(update={"data": other})
+    (tmp_path / "toy.json").write_bytes(changed.to_bytes())
     with pytest.raises(BadInputError, match=f"does not name: {corpus_id[:12]}"):
         read_bench(tmp_path, "toy")

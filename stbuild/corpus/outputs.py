@@ -1,0 +1,56 @@
+"""Whether an output folder may be written in: it is new, empty, or holds what runs of ours left.
+
+Builder and trainer ask here before they make anything, so that nobody's files get company.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from stbuild.corpus.errors import ConflictError, Problem
+
+_NAMED: Final = 5
+"""Files that a message names."""
+
+
+def refuse_foreign(
+    out: Path,
+    kind: str,
+    *,
+    mark: Callable[[Path], bool],
+    leftover: Callable[[Path], bool] = lambda _: False,
+    code: str = "B097",
+    thing: str = "output",
+) -> None:
+    """Refuse a folder that holds something, and nothing that a run of ours left.
+
+    Parameters
+    ----------
+    out
+        The folder; it need not exist.
+    kind
+        What would have to stand there, such as ``corpus``.
+    mark
+        Whether a file or folder in it says that it is ours.
+    leftover
+        Whether one in a folder without a mark is ours all the same; it then does no harm.
+    code
+        Case of the message.
+    thing
+        What the folder is to its user.
+
+    Raises
+    ------
+    ConflictError
+        It is not a folder, or holds other files.
+    """
+    problem = {"code": code, "subject": f"{thing} '{out.name}'", "where": str(out)}
+    fix = "choose an empty or new -o folder"
+    if out.exists() and not out.is_dir():
+        raise ConflictError(Problem(what="it is not a folder", fix=fix, **problem))
+    found = sorted(out.iterdir()) if out.is_dir() else []
+    others = [] if any(map(mark, found)) else [p.name for p in found if not leftover(p)]
+    if others:
+        first = ", ".join(others[:_NAMED])
+        what = f"it holds {len(others):,} other files and no {kind} (first: {first})"
+        raise ConflictError(Problem(what=what, fix=fix, **problem))
