@@ -24,7 +24,7 @@ def test_the_plan_is_what_the_suite_asks_for():
         each.name for each in suite.data
     }
     assert suite.heads_of("pca10") == ("knn", "logistic", "logistic-each")
-    assert suite.heads_of("nbmean18-pca50") == suite.probe.heads
+    assert suite.heads_of("nbmean18-pca50") == ("knn", "logistic", "logistic-each", "mlp")
 
 
 @pytest.mark.parametrize("table", TABLES)
