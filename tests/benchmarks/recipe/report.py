@@ -41,15 +41,15 @@ def _side(rows: pd.DataFrame, plan: Plan) -> list[str]:
     labels = {n: what[n] for n in names} | dict.fromkeys(untrained, "before its first step")
     order = sorted([*names, *untrained], key=lambda n: names.index(n.removesuffix("-untrained")))
     controls = sorted(set(rows.arm) - set(order))
-    seeds = rows[rows.arm == "base"].seed.nunique()
     return [
         f"### Levers, vectors made by `{CHOSEN}`",
         "",
-        f"Accuracy / ARI, means over {seeds} seeds and over folds. `explained`: share of the "
+        "Accuracy / ARI, means over seeds of the weights and over folds. `explained`: share of the "
         "squared error at hidden sites of unseen donors that is taken off each slice's gene means.",
         "",
-        *table(["arm", "what is changed", "explained", *_heads(rows)],
-                [[n, labels[n], _explained(rows, n), *_cells(rows, n, CHOSEN)] for n in order]),
+        *table(["arm", "what is changed", "seeds", "explained", *_heads(rows)],
+                [[n, labels[n], str(rows[rows.arm == n].seed.nunique()), _explained(rows, n),
+                  *_cells(rows, n, CHOSEN)] for n in order]),
         "",
         "### The same against the base, ARI",
         "",
