@@ -1,7 +1,6 @@
 """The shards of a corpus that is extended: taken over byte for byte, never written again."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ import numpy as np
 
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.documents import Kind, ShardEntry
-from stbuild.corpus.durable import guard_disk, partial_name
+from stbuild.corpus.durable import guard_disk, partial_name, sync_directory, write_durable
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.index import SampleIndex
 from stbuild.corpus.reader import Corpus
@@ -134,8 +133,11 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, fresh)
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, fresh)
+        with source.open("rb") as file:
+            write_durable(target, iter(partial(file.read, 2**20), b""))
+        return
     fresh.replace(target)
+    sync_directory(target.parent)
 
 
 def _damaged(path: Path) -> Problem:

@@ -6,7 +6,6 @@ opens the file with anything but SHA-256.
 """
 
 import atexit
-import errno
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Final, NoReturn, cast
@@ -25,7 +25,7 @@ from stbuild.config import GridConfig
 from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.handover import load_error, load_reply, load_slice
-from stbuild.jail_child import BUG, NO_ROOM
+from stbuild.jail_child import BUG, DISK
 from stbuild.slices import Slice, SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.formats import require_text
@@ -185,8 +185,8 @@ def _ask(
             "bytes": memory,
         }
     )
-    if code == NO_ROOM:
-        guard_disk(folder, _find_no_room)
+    if code > DISK:
+        guard_disk(folder, partial(_refuse_disk, code - DISK))
     if code > 0 and (folder / BUG).is_file():
         raise _failed(record, (folder / BUG).read_text("utf-8"))
     if code > 0:
@@ -195,9 +195,9 @@ def _ask(
         raise _killed(record, -code, seconds)
 
 
-def _find_no_room() -> NoReturn:
+def _refuse_disk(number: int) -> NoReturn:
     """Raise what the child met."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    raise OSError(number, os.strerror(number))
 
 
 def _failed(record: SliceRecord, trace: str) -> BadInputError:

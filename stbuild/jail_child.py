@@ -12,7 +12,8 @@ import resource
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn, TextIO
@@ -27,8 +28,9 @@ BUG: Final = "traceback.txt"
 SLOW: Final = "anndata.txt"
 """Left by a child that had to import anndata, which takes a second."""
 _DONE, _REFUSED, _BUG = 0, 3, 1
-NO_ROOM: Final = 7
-"""Exit code of a child that could not write what it has to say."""
+DISK: Final = 64
+"""More than this is the exit code of a child that could not write what it has to say: by as much
+as the number of the error."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -76,12 +78,20 @@ def _run_child(request: dict[str, Any]) -> NoReturn:
 def _hand_over(error: BaseException, folder: Path) -> int:
     """Leave the trace of an error, if there is room for it."""
     if isinstance(error, OSError) and error.errno in _FULL:
-        return NO_ROOM
-    try:
-        (folder / BUG).write_text(traceback.format_exc(), "utf-8")
-    except OSError:
-        return NO_ROOM
+        return DISK + error.errno
+    text = traceback.format_exc()
+    with _saving():
+        (folder / BUG).write_text(text, "utf-8")
     return _BUG
+
+
+@contextmanager
+def _saving() -> Iterator[None]:
+    """End the child where its own files cannot be written: that is no fault of what it read."""
+    try:
+        yield
+    except OSError as error:
+        os._exit(DISK + (error.errno or errno.EIO))
 
 
 def _mapped_bytes() -> int:
@@ -95,11 +105,14 @@ def _answer(request: dict[str, Any], folder: Path) -> int:
     table = request["table"]
     try:
         if request["list"]:
-            save_sections(list_sections(record, config), folder)
+            sections = list_sections(record, config)
+            with _saving():
+                save_sections(sections, folder)
             return _DONE
         st_slice = read_here(record, config, None if table is None else Path(table), folder)
     except StError as error:
-        save_error(error, folder)
+        with _saving():
+            save_error(error, folder)
         return _REFUSED
     except MemoryError:
         problem = Problem(
@@ -109,9 +122,11 @@ def _answer(request: dict[str, Any], folder: Path) -> int:
             what=f"reading it needs more than {request['bytes'] / 2**30:.1f} GiB of memory",
             fix="allow more with --probe-memory, if the file is what you think it is",
         )
-        save_error(ResourceError(problem), folder)
+        with _saving():
+            save_error(ResourceError(problem), folder)
         return _REFUSED
-    save_slice(st_slice, folder)
+    with _saving():
+        save_slice(st_slice, folder)
     if "anndata" in sys.modules:
         (folder / SLOW).touch()
     return _DONE

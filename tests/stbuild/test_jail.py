@@ -1,5 +1,6 @@
 """Reading in a child process: the same slice as here; a reader that dies or hangs is named."""
 
+import errno
 import faulthandler
 import os
 import signal
@@ -165,3 +166,27 @@ def test_too_little_memory_is_said(tmp_path):
         read_jailed(record_of(file), CONFIG, None, Limits(gib=0.1), tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_answer_is_no_fault_of_the_slice(path, tmp_path, number):
+    """Else a slice would be left out of a corpus because a disk stumbled."""
+
+    def refuse(*_arguments):
+        raise OSError(number, os.strerror(number))
+
+    def run(_self, request):
+        child = os.fork()
+        if child == 0:
+            patch.setattr(jail_child, "save_slice", refuse)
+            jail_child._run_child(request)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    said = rf"P05\].*cannot be written: {os.strerror(number)}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Jail, "run", run)
+        with (
+            pytest.raises(ResourceError, match=said),
+            read_jailed(record_of(path), CONFIG, None, Limits(), tmp_path),
+        ):
+            pass
