@@ -8,6 +8,7 @@ no path, no host, no user, no environment variable. What wandb would gather by i
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ class TensorBoardSink:
         # Imported here: it takes a second, and a run that is refused should not wait for it.
         from torch.utils.tensorboard import SummaryWriter
 
+        _quieten_threads()
         folder = str(facts.folder / TENSORBOARD)
         self._board: Any = SummaryWriter(folder, purge_step=facts.done + 1)
 
@@ -251,6 +253,20 @@ def _failures(name: str) -> tuple[type[Exception], ...]:
     own = getattr(sys.modules.get(name), "Error", None)
     mine = (own,) if isinstance(own, type) and issubclass(own, Exception) else ()
     return (OSError, RuntimeError, ValueError, TypeError, AttributeError, *mine)
+
+
+def _quieten_threads() -> None:
+    """Let Python print no traceback of TensorBoard's threads: the next call to it raises the same.
+
+    A full disk would otherwise be told twice, the second time as if it were a bug.
+    """
+    before = threading.excepthook
+
+    def hook(told: threading.ExceptHookArgs) -> None:
+        if not type(told.thread).__module__.startswith(f"{TENSORBOARD}."):
+            before(told)
+
+    threading.excepthook = hook
 
 
 def _talk_to_stderr() -> contextlib.AbstractContextManager[Any]:

@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -296,3 +297,23 @@ def test_a_lock_of_git_is_not_waited_for(repository):
     with FileLock(repository / ".git" / "index.lock"):
         (repository / ".git" / "index.lock").touch()
         assert git_state()["git_dirty"] == "no"
+
+
+def test_a_disk_that_tensorboard_finds_full_is_told_in_one_line(tmp_path, monkeypatch, capfd):
+    """Its thread meets the disk first, and Python would print that as a traceback."""
+
+    def refuse(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", refuse)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    said: list[str] = []
+    sinks = open_sinks(("tensorboard",), RunFacts(folder=tmp_path), said.append)
+    sinks.write("step", 1, {"loss": 1.0})
+    sinks.close()
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("tensorboard."):
+            thread.join(60)
+    assert len(said) == 1
+    assert "tensorboard failed and is left out (OSError: [Errno 28]" in said[0]
+    assert capfd.readouterr().err == ""
