@@ -88,11 +88,20 @@ class Lab:
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each command took at least."""
 
-    def start(self, name: str, out: Path, *more: str, broken: str | None = None) -> Job:
+    def start(
+        self,
+        name: str,
+        out: Path,
+        *more: str,
+        broken: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Job:
         """Start a command, which writes below `out`."""
         words = COMMANDS[name].format(lab=self.root, out=out).split()
         said = self.root / "said" / f"{name}-{next(NUMBERS)}"
-        return self.starter.start([*words[1:], *more], said, broken=broken, program=words[0])
+        return self.starter.start(
+            [*words[1:], *more], said, broken=broken, program=words[0], environment=environment
+        )
 
     def run(self, name: str, out: Path, *more: str, broken: str | None = None) -> str:
         """Run a command to its good end; return what it said."""

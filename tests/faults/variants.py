@@ -1,5 +1,6 @@
 """What a process may be born into: clocks that jump, programs that are broken on purpose."""
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -59,7 +60,24 @@ def write_slowly() -> None:
     patch.object(durable, "_write", write).start()
 
 
+def never_read_back() -> None:
+    """What was meant is believed to be what is stored."""
+    real = durable._write
+
+    def write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> tuple[int, str]:
+        del read_back
+        return real(path, blocks, read_back=False)
+
+    patch.object(durable, "_write", write).start()
+
+
+def never_flush() -> None:
+    """What the system holds in memory is believed to be on the disk."""
+    patch.object(os, "fsync", lambda _handle: None).start()
+
+
 FAULTS: dict[str, Callable[[], None]] = {
-    fault.__name__: fault for fault in (clock_goes_back, write_in_place, write_slowly)
+    fault.__name__: fault
+    for fault in (clock_goes_back, write_in_place, write_slowly, never_read_back, never_flush)
 }
 """By name, as `tests.sttrain.starter` takes them from the variable BROKEN."""

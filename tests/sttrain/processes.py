@@ -66,9 +66,10 @@ class Starter:
         n_ranks: int = 1,
         broken: str | None = None,
         program: str = "sttrain",
+        environment: dict[str, str] | None = None,
     ) -> "Job":
         """Start one process, or the ranks of a job, as a launcher on one machine would."""
-        where: dict[str, str] = {"BROKEN": broken} if broken else {}
+        where = dict(environment or {}) | ({"BROKEN": broken} if broken else {})
         if n_ranks > 1:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
