@@ -58,7 +58,7 @@ def needed(lab, name):
 def check_full(lab, name, place, *, grown):
     """Run out of room, be told, get room, and end as if nothing had happened."""
     job = lab.start(name, place)
-    codes = job.wait(120)
+    codes = job.wait()
     text = job.text()
     if name == "fit" and codes == [0]:  # event files of TensorBoard, which are left out
         assert "failed and is left out" in text
