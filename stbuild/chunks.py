@@ -7,12 +7,12 @@ Only frames that these two kinds can have are read; anything else is refused.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -29,6 +29,8 @@ _HEADER: Final = 16
 _ABSENT: Final = 2**64 - 1
 """Offset and size of a chunk that is not stored."""
 _MAX_ARRAY_BYTES: Final = 2**33
+Put: TypeAlias = Callable[[Path, bytes | Iterable[bytes]], None]
+"""Writes a file, in blocks or at once; makes its folder."""
 _TYPES: Final = ("uint8", "uint16", "uint32", "int16", "int32", "float64")
 
 
@@ -132,40 +134,33 @@ def _is_good(raw: bytes) -> bool:
     return _crc(raw[:-4]) == int.from_bytes(raw[-4:], "little")
 
 
-def write_json(folder: Path, document: Mapping[str, Any]) -> None:
+def write_json(put: Put, folder: Path, document: Mapping[str, Any]) -> None:
     """Write ``zarr.json`` of a group or array into a new folder."""
-    folder.mkdir(parents=True)
-    (folder / _ZARR_JSON).write_bytes(json.dumps(document, indent=2).encode())
+    put(folder / _ZARR_JSON, json.dumps(document, indent=2).encode())
 
 
-def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
+def write_group(put: Put, folder: Path, attributes: Mapping[str, Any]) -> None:
     """Write an empty group with attributes into a new folder."""
-    write_json(folder, {"attributes": attributes, "zarr_format": 3, "node_type": "group"})
+    write_json(put, folder, {"attributes": attributes, "zarr_format": 3, "node_type": "group"})
 
 
-def write_small(folder: Path, values: NDArray[Any], dimensions: tuple[str, ...]) -> None:
+def write_small(put: Put, folder: Path, values: NDArray[Any], dimensions: tuple[str, ...]) -> None:
     """Write an array of one chunk into a new folder."""
     layout = Layout(shape=values.shape, dtype=values.dtype, dimensions=dimensions)
-    write_json(folder, layout.document())
-    if not values.size:
-        return
-    path = folder.joinpath("c", *("0" for _ in values.shape))
-    path.parent.mkdir(parents=True)
-    path.write_bytes(layout.encode(values))
+    write_json(put, folder, layout.document())
+    if values.size:
+        put(folder.joinpath("c", *("0" for _ in values.shape)), layout.encode(values))
 
 
-def write_shard(
-    path: Path,
+def encode_shard(
     layout: Layout,
     origin: tuple[int, int],
     make: Callable[[int, int], NDArray[Any] | None],
-) -> None:
-    """Write one Zarr shard.
+) -> Iterator[bytes]:
+    """Yield the bytes of one Zarr shard, in blocks.
 
     Parameters
     ----------
-    path
-        File; its folder is made.
     layout
         Of the array.
     origin
@@ -178,20 +173,19 @@ def write_shard(
         msg = "only counts lie in shards"
         raise ValueError(msg)
     index = np.full((layout.shard[0] // CHUNK, layout.shard[1] // CHUNK, 2), _ABSENT, "<u8")
-    path.parent.mkdir(parents=True, exist_ok=True)
     offset, empty = 0, b""
-    with path.open("wb") as file:
-        for place in shard_order(layout.shard):
-            row, col = origin[0] + place[0] * CHUNK, origin[1] + place[1] * CHUNK
-            if row >= layout.shape[0] or col >= layout.shape[1]:
-                continue
-            chunk = make(row, col)
-            if chunk is None:
-                empty = empty or layout.encode(np.zeros(layout.chunk, layout.dtype))
-            raw = empty if chunk is None else layout.encode(chunk)
-            index[place] = offset, len(raw)
-            offset += file.write(raw)
-        file.write(_checked(index.tobytes()))
+    for place in shard_order(layout.shard):
+        row, col = origin[0] + place[0] * CHUNK, origin[1] + place[1] * CHUNK
+        if row >= layout.shape[0] or col >= layout.shape[1]:
+            continue
+        chunk = make(row, col)
+        if chunk is None:
+            empty = empty or layout.encode(np.zeros(layout.chunk, layout.dtype))
+        raw = empty if chunk is None else layout.encode(chunk)
+        index[place] = offset, len(raw)
+        offset += len(raw)
+        yield raw
+    yield _checked(index.tobytes())
 
 
 @lru_cache(maxsize=16)

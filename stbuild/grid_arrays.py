@@ -1,6 +1,6 @@
 """A grid as the arrays of a Zarr group: counts in shards of chunks, the rest in one chunk each.
 
-Files are only written here; that they appear whole is the business of :mod:`stbuild.store`.
+What files hold is only said here; that they appear whole is the business of :mod:`stbuild.store`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.chunks import CHUNK, Layout, write_group, write_json, write_shard, write_small
+from stbuild.chunks import CHUNK, Layout, Put, encode_shard, write_group, write_json, write_small
 from stbuild.grids import Grid
 
 _BLOSC_BLOCK: Final = 2**19
@@ -20,12 +20,12 @@ _SHARD_BYTES: Final = 128 * 2**20
 """Largest decoded Zarr shard: one per slice up to this size, squarish blocks beyond it."""
 
 
-def write_arrays(path: Path, grid: Grid) -> None:
-    """Write the arrays of a grid into a new Zarr group."""
+def write_arrays(path: Path, grid: Grid, put: Put) -> None:
+    """Write the arrays of a grid into a new Zarr group, file by file with `put`."""
     H, W = grid.meta.shape
-    write_group(path, {"stcorpus": grid.meta.model_dump(mode="json")})
+    write_group(put, path, {"stcorpus": grid.meta.model_dump(mode="json")})
     dtype = np.dtype(np.uint16 if grid.meta.max_count <= np.iinfo(np.uint16).max else np.uint32)
-    _write_counts(path / "counts", grid, dtype)
+    _write_counts(put, path / "counts", grid, dtype)
     cells = {
         "total": (grid.totals, np.uint32, 0),
         "spot": (np.arange(len(grid.barcodes)), np.int32, -1),
@@ -34,13 +34,13 @@ def write_arrays(path: Path, grid: Grid) -> None:
     for name, (values, kind, empty) in cells.items():
         dense = np.full((H, W), empty, kind)
         dense[grid.rows, grid.cols] = values
-        write_small(path / name, dense, ("row", "col"))
-    write_small(path / "xy", grid.xy, ("spot", "axis"))
-    write_small(path / "barcodes", _pack_text(grid.barcodes), ("byte",))
-    write_small(path / "genes", _pack_text(grid.genes), ("byte",))
+        write_small(put, path / name, dense, ("row", "col"))
+    write_small(put, path / "xy", grid.xy, ("spot", "axis"))
+    write_small(put, path / "barcodes", _pack_text(grid.barcodes), ("byte",))
+    write_small(put, path / "genes", _pack_text(grid.genes), ("byte",))
     if grid.members is not None:
-        write_small(path / "members", _pack_text(grid.members.barcodes), ("byte",))
-        write_small(path / "member_spots", grid.members.spots, ("member",))
+        write_small(put, path / "members", _pack_text(grid.members.barcodes), ("byte",))
+        write_small(put, path / "member_spots", grid.members.spots, ("member",))
 
 
 def _shard_shape(H: int, W: int, cell_bytes: int) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def _shard_shape(H: int, W: int, cell_bytes: int) -> tuple[int, int]:
     return height, width
 
 
-def _write_counts(folder: Path, grid: Grid, dtype: np.dtype[Any]) -> None:
+def _write_counts(put: Put, folder: Path, grid: Grid, dtype: np.dtype[Any]) -> None:
     (H, W), K = grid.meta.shape, grid.meta.n_genes
     layout = Layout(
         shape=(H, W, K),
@@ -63,12 +63,13 @@ def _write_counts(folder: Path, grid: Grid, dtype: np.dtype[Any]) -> None:
         block=_BLOSC_BLOCK,
         shard=_shard_shape(H, W, K * dtype.itemsize),
     )
-    write_json(folder, layout.document())
+    write_json(put, folder, layout.document())
     height, width = layout.shard or (H, W)
     for top in range(0, H, height):
         for left in range(0, W, width):
             path = folder / "c" / str(top // height) / str(left // width) / "0"
-            write_shard(path, layout, (top, left), lambda row, col: _dense(grid, row, col, dtype))
+            blocks = encode_shard(layout, (top, left), lambda y, x: _dense(grid, y, x, dtype))
+            put(path, blocks)
 
 
 def _dense(grid: Grid, top: int, left: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:

@@ -2,11 +2,15 @@
 
 Arrays are ``.npy``, ids are lines of text, the rest is JSON; the counts are mapped, not copied.
 Both sides are ours, but what the child read is not: sizes and types are checked on the way in.
+Nor is the disk: the reply tells the checksum of what was meant for each file.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +19,7 @@ from stbuild.corpus.documents import SourceFile
 from stbuild.corpus.errors import (
     BadInputError,
     GateError,
+    IntegrityError,
     PlatformError,
     Problem,
     ResourceError,
@@ -27,6 +32,7 @@ from stbuild.slices import Notice, Slice
 REPLY: Final = "reply.json"
 _ARRAYS: Final = ("totals", "array_row", "array_col", "xy")
 _TEXTS: Final = ("genes", "barcodes")
+_BLOCK: Final = 2**20
 _NONE: Final = "\x00"
 """Stands for a spot without a label; labels hold no control characters."""
 
@@ -34,18 +40,15 @@ _NONE: Final = "\x00"
 def save_slice(st_slice: Slice, folder: Path) -> None:
     """Write a slice into an empty folder."""
     counts = st_slice.counts
-    _save(folder / "data.npy", counts.data)
-    _save(folder / "indices.npy", counts.indices)
-    _save(folder / "indptr.npy", counts.indptr)
-    for name in _ARRAYS:
-        if (array := getattr(st_slice, name)) is not None:
-            _save(folder / f"{name}.npy", array)
-    for name in _TEXTS:
-        _save_lines(folder / f"{name}.txt", getattr(st_slice, name))
+    arrays: dict[str, NDArray[Any] | None] = {name: getattr(st_slice, name) for name in _ARRAYS}
+    arrays |= {"data": counts.data, "indices": counts.indices, "indptr": counts.indptr}
+    texts: dict[str, Sequence[str]] = {name: getattr(st_slice, name) for name in _TEXTS}
     if st_slice.labels is not None:
-        lines = [_NONE if label is None else label for label in st_slice.labels]
-        _save_lines(folder / "labels.txt", lines)
+        texts["labels"] = [_NONE if label is None else label for label in st_slice.labels]
+    files = {f"{name}.npy": _array_blocks(a) for name, a in arrays.items() if a is not None}
+    files |= {f"{name}.txt": _text_blocks(lines) for name, lines in texts.items()}
     reply = {
+        "checksums": {name: _save(folder / name, blocks) for name, blocks in files.items()},
         "shape": list(counts.shape),
         "unit": st_slice.unit,
         "um_per_unit": st_slice.um_per_unit,
@@ -58,8 +61,17 @@ def save_slice(st_slice: Slice, folder: Path) -> None:
 
 
 def load_slice(folder: Path) -> Slice:
-    """Read a slice that :func:`save_slice` wrote; its counts stay mapped from the files."""
+    """Read a slice that :func:`save_slice` wrote; its counts stay mapped from the files.
+
+    Raises
+    ------
+    IntegrityError
+        P06: a file that is not what the child wrote.
+    """
     reply = load_reply(folder)
+    for name, checksum in reply["checksums"].items():
+        if _checksum(folder / name) != checksum:
+            raise _not_stored(folder / name)
     n, k = (int(side) for side in reply["shape"])
     counts = as_csr(
         _load(folder / "data.npy"), _load(folder / "indices.npy"), _load(folder / "indptr.npy"),
@@ -117,13 +129,38 @@ def load_reply(folder: Path) -> dict[str, Any]:
     return reply
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
-    whole = np.ascontiguousarray(array)
+def _save(path: Path, blocks: Iterable[bytes | memoryview]) -> int:
+    """Write a file; return the checksum of what was meant."""
+    checksum = 0
     with path.open("wb") as file:
-        # As np.save does it, but for its own way to disk, whose errors do not say which they are.
-        header = np.lib.format.header_data_from_array_1_0(whole)
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(whole.data)
+        for block in blocks:
+            checksum = crc32(block, checksum)
+            file.write(block)
+    return checksum
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            checksum = crc32(block, checksum)
+    return checksum
+
+
+def _not_stored(path: Path) -> IntegrityError:
+    what = "what was read back differs from what a reader wrote"
+    fix = "check the disk; nothing was published, a rerun reads the slice again"
+    return IntegrityError(
+        Problem(code="P06", subject=f"file '{path.name}'", where=str(path), what=what, fix=fix)
+    )
+
+
+def _array_blocks(array: NDArray[Any]) -> list[bytes | memoryview]:
+    """Return an array as np.save stores it; its own way to disk does not tell errors apart."""
+    whole, head = np.ascontiguousarray(array), BytesIO()
+    header = np.lib.format.header_data_from_array_1_0(whole)
+    np.lib.format.write_array_header_1_0(head, header)
+    return [head.getvalue(), whole.data]
 
 
 def _load(path: Path) -> NDArray[Any]:
@@ -131,8 +168,8 @@ def _load(path: Path) -> NDArray[Any]:
     return array
 
 
-def _save_lines(path: Path, lines: Any) -> None:  # noqa: ANN401 - a sequence of str
-    path.write_text("".join(f"{line}\n" for line in lines), "utf-8", newline="\n")
+def _text_blocks(lines: Sequence[str]) -> list[bytes | memoryview]:
+    return ["".join(f"{line}\n" for line in lines).encode()]
 
 
 def _load_lines(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ task owns one store. Its arrays are made in :mod:`stbuild.grid_arrays`.
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,6 +27,7 @@ from stbuild.corpus.jsonio import dump_canonical, load_strict
 from stbuild.counts import as_csr
 from stbuild.grid_arrays import write_arrays
 from stbuild.grids import Box, Grid, GridMeta, Members, Region, Sites
+from stbuild.written import WrittenFiles
 
 INVENTORY: Final = "inventory.json"
 _READ_BYTES: Final = 64 * 2**20
@@ -58,6 +59,8 @@ def write_grid(path: Path, grid: Grid, fingerprint: str) -> None:
 
     Raises
     ------
+    IntegrityError
+        What was read back is not what was written.
     ResourceError
         The disk is full, read-only, or otherwise refuses.
     """
@@ -68,13 +71,16 @@ def _write(path: Path, grid: Grid, fingerprint: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        write_arrays(temporary, grid)
-        files = tuple(_entries(temporary))
-        inventory = Inventory(fingerprint=fingerprint, content=grid.meta.content, files=files)
-        (temporary / INVENTORY).write_bytes(inventory.to_bytes())
+        files = WrittenFiles(temporary)
+        write_arrays(temporary, grid, files.write)
+        inventory = Inventory(
+            fingerprint=fingerprint, content=grid.meta.content, files=files.entries()
+        )
+        files.write(temporary / INVENTORY, inventory.to_bytes())
         for file in sorted(temporary.rglob("*")):
             _sync(file)
         _sync(temporary)
+        files.read_back(path)
         if path.exists():
             # A directory cannot replace another in one step: without its inventory's match the
             # old one would be rebuilt anyway, so it goes first.
@@ -94,13 +100,6 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _entries(root: Path) -> Iterator[FileEntry]:
-    for file in sorted(root.rglob("*")):
-        if file.is_file() and file.name != INVENTORY:
-            path = file.relative_to(root).as_posix()
-            yield FileEntry(path=path, bytes=file.stat().st_size, sha256=sha256_file(file))
 
 
 def _unpack_text(packed: NDArray[np.uint8]) -> list[str]:

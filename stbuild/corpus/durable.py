@@ -82,21 +82,33 @@ def _write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> t
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        if read_back and sha256_file(temporary) != digest.hexdigest():
-            problem = Problem(
-                code="P06",
-                subject=f"file '{path.name}'",
-                where=str(path),
-                what="what was read back differs from what was written",
-                fix="check the disk; nothing was published, a rerun writes the file again",
-            )
-            raise IntegrityError(problem)
+        if read_back:
+            check_stored(temporary, digest.hexdigest(), path)
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
     sync_directory(path.parent)
     return size, digest.hexdigest()
+
+
+def check_stored(path: Path, meant: str, final: Path) -> None:
+    """Compare a file with the SHA-256 of what was meant, before it gets its final name.
+
+    Raises
+    ------
+    IntegrityError
+        P06: they differ.
+    """
+    if sha256_file(path) != meant:
+        problem = Problem(
+            code="P06",
+            subject=f"file '{final.name}'",
+            where=str(final),
+            what="what was read back differs from what was written",
+            fix="check the disk; nothing was published, a rerun writes the file again",
+        )
+        raise IntegrityError(problem)
 
 
 def append_whole(file: RawIOBase, raw: bytes) -> None:

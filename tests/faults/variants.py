@@ -12,6 +12,7 @@ from unittest.mock import patch
 import stbuild.compact
 from stbuild import store
 from stbuild.corpus import durable
+from stbuild.written import WrittenFiles
 
 YEAR = 365 * 86_400
 
@@ -69,6 +70,7 @@ def never_read_back() -> None:
         return real(path, blocks, read_back=False)
 
     patch.object(durable, "_write", write).start()
+    patch.object(WrittenFiles, "read_back", lambda *_: None).start()
 
 
 def never_flush() -> None:

@@ -11,13 +11,14 @@ from stbuild.chunks import (
     CHUNK,
     Counts,
     Layout,
+    encode_shard,
     read_small,
     write_group,
     write_json,
-    write_shard,
     write_small,
 )
 from stbuild.corpus.errors import IntegrityError
+from stbuild.written import WrittenFiles
 
 DIMENSIONS = ("row", "col", "gene")
 
@@ -33,7 +34,7 @@ def write_ours(folder, counts, shard, block=2**19):
     layout = Layout(
         shape=counts.shape, dtype=counts.dtype, dimensions=DIMENSIONS, block=block, shard=shard
     )
-    write_json(folder, layout.document())
+    write_json(WrittenFiles(folder).write, folder, layout.document())
 
     def make(row, col):
         chunk = np.zeros(layout.chunk, counts.dtype)
@@ -44,7 +45,7 @@ def write_ours(folder, counts, shard, block=2**19):
     for top in range(0, counts.shape[0], shard[0]):
         for left in range(0, counts.shape[1], shard[1]):
             path = folder / "c" / str(top // shard[0]) / str(left // shard[1]) / "0"
-            write_shard(path, layout, (top, left), make)
+            WrittenFiles(folder).write(path, encode_shard(layout, (top, left), make))
 
 
 def write_theirs(folder, counts, shard, block=2**19):
@@ -92,7 +93,7 @@ def files_of(folder):
 def test_every_byte_is_that_of_zarr_python(tmp_path, shape, shard, dtype):
     counts = make_counts(shape, dtype)
     write_theirs(tmp_path / "theirs", counts, shard)
-    write_group(tmp_path / "ours", {"a": 1.5})
+    write_group(WrittenFiles(tmp_path).write, tmp_path / "ours", {"a": 1.5})
     write_ours(tmp_path / "ours" / "counts", counts, shard)
     assert files_of(tmp_path / "ours") == files_of(tmp_path / "theirs")
 
@@ -116,7 +117,7 @@ def test_small_arrays_are_those_of_zarr_python(tmp_path, dtype, shape):
         config={"write_empty_chunks": True},
     )
     array[...] = values
-    write_small(tmp_path / "ours" / "x", values, names)
+    write_small(WrittenFiles(tmp_path).write, tmp_path / "ours" / "x", values, names)
     assert files_of(tmp_path / "ours" / "x") == files_of(tmp_path / "theirs" / "x")
     assert np.array_equal(read_small(tmp_path / "theirs" / "x"), values)
 

@@ -13,7 +13,8 @@ import pytest
 
 from stbuild import jail, jail_child
 from stbuild.config import GridConfig
-from stbuild.corpus.errors import BadInputError, ResourceError
+from stbuild.corpus.errors import BadInputError, IntegrityError, ResourceError
+from stbuild.handover import load_slice, save_slice
 from stbuild.jail import Jail, Limits, list_jailed, read_jailed
 from stbuild.reading import read_here
 from tests.slices import Spec, make_anndata, record_of, write_slice
@@ -190,3 +191,14 @@ def test_a_disk_that_takes_no_answer_is_no_fault_of_the_slice(path, tmp_path, nu
             read_jailed(record_of(path), CONFIG, None, Limits(), tmp_path),
         ):
             pass
+
+
+@pytest.mark.parametrize("name", ["data.npy", "xy.npy", "genes.txt", "labels.txt"])
+def test_what_the_disk_did_not_keep_of_a_slice_is_noticed(path, tmp_path, name):
+    save_slice(read_here(record_of(path), CONFIG), tmp_path)
+    load_slice(tmp_path)
+    raw = bytearray((tmp_path / name).read_bytes())
+    raw[-2] ^= 1
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(IntegrityError, match="read back differs"):
+        load_slice(tmp_path)

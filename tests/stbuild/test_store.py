@@ -1,5 +1,6 @@
 """Grids on disk: round trip, and damage that Zarr would not see."""
 
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from stbuild.corpus.errors import IntegrityError
 from stbuild.grids import Box
 from stbuild.store import StoredGrid, check_grid, read_grid, read_inventory, write_grid
+from stbuild.written import WrittenFiles
 from tests.slices import Spec, grid_of, write_slice
 
 
@@ -94,3 +96,22 @@ def test_a_flipped_bit_anywhere_is_named(stored):
 def test_an_extra_file_is_named(stored):
     (stored / "counts" / "c" / "9").write_bytes(b"x")
     assert "does not list" in check_grid(stored)[0].what
+
+
+@pytest.mark.parametrize("name", ["xy/zarr.json", "counts/c/0/0/0", "xy/c/0/0", "inventory.json"])
+def test_a_write_that_lies_is_not_sealed(tmp_path, grid, monkeypatch, name):
+    path, really = tmp_path / "one.zarr", WrittenFiles.write
+
+    def lie(files, where, blocks):
+        really(files, where, blocks)
+        if where.as_posix().endswith(f"/{name}"):
+            os.truncate(where, where.stat().st_size - 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WrittenFiles, "write", lie)
+        with pytest.raises(IntegrityError, match="read back differs") as caught:
+            write_grid(path, grid, "0" * 64)
+    assert [problem.where for problem in caught.value.problems] == [str(path / name)]
+    assert list(tmp_path.iterdir()) == []
+    write_grid(path, grid, "0" * 64)
+    assert not check_grid(path)
