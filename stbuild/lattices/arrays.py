@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.lattices.lattice import Sites
+from stbuild.lattices.lattice import Sites, round_angle, round_length, round_share
 
 HEX_RATIO: Final = sqrt(3)
 """Row pitch over half the spot distance of a hexagonal array (Visium)."""
@@ -75,9 +75,9 @@ def _fit(
     rest = places - at @ solution
     down, right = solution
     return {
-        "row_pitch": float(steps[0]),
-        "pitch": float(steps[1]),
-        "angle_deg": float(np.degrees(np.arctan2(right[1], right[0]))),
+        "row_pitch": round_length(float(steps[0])),
+        "pitch": round_length(float(steps[1])),
+        "angle_deg": round_angle(float(np.degrees(np.arctan2(right[1], right[0])))),
         "mirrored": float(right[0] * down[1] - right[1] * down[0] < 0),
-        "residual": float(np.sqrt((rest**2).sum(axis=1).mean()) / steps.min()),
+        "residual": round_share(float(np.sqrt((rest**2).sum(axis=1).mean()) / steps.min())),
     }

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.lattices.lattice import round_length
+
 
 def mean_spacing(xy: NDArray[np.float64]) -> float:
     """Return sqrt(area of the convex hull / N): the side of a bin that holds one spot on average.
@@ -17,7 +19,7 @@ def mean_spacing(xy: NDArray[np.float64]) -> float:
     except (QhullError, ValueError):
         area = 0.0
     if area > 0:
-        return float(np.sqrt(area / len(xy)))
+        return round_length(float(np.sqrt(area / len(xy))))
     extent = float(np.ptp(xy, axis=0).max()) if len(xy) else 0.0
     return extent / max(1, len(xy) - 1) or 1.0
 

@@ -1,4 +1,8 @@
-"""The answer: a grid cell for every spot, and why."""
+"""The answer: a grid cell for every spot, and why.
+
+Estimates are rounded where they are made: they stand in files, and the last bits of a fit are
+those of the libraries that it was made with.
+"""
 
 from dataclasses import dataclass
 
@@ -54,6 +58,22 @@ class Sites:
     measures: dict[str, float]
 
 
+def round_length(value: float) -> float:
+    """Return an estimate in the unit of the positions to nine significant digits."""
+    return float(f"{value:.8e}")
+
+
+def round_share(value: float) -> float:
+    """Return an estimate in pitches, degrees or shares to nine decimals, never as -0.0."""
+    return round(float(value), 9) + 0.0
+
+
+def round_angle(degrees: float) -> float:
+    """Return an angle to nine decimals; -180 degrees are 180."""
+    rounded = round_share(degrees)
+    return 180.0 if rounded == -180.0 else rounded
+
+
 def step_along_rows(
     row: NDArray[np.int64],
     col: NDArray[np.int64],
@@ -67,4 +87,4 @@ def step_along_rows(
     if not beside.any():
         return None
     steps = np.diff(xy[order], axis=0)[beside]
-    return float(np.median(np.hypot(steps[:, 0], steps[:, 1])))
+    return round_length(float(np.median(np.hypot(steps[:, 0], steps[:, 1]))))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.lattices.fourier import Waves, find_waves, noise_level
-from stbuild.lattices.lattice import Sites
+from stbuild.lattices.lattice import Sites, round_angle, round_length, round_share
 
 FEWEST: Final = 9
 """Fewer positions tell nothing."""
@@ -94,8 +94,8 @@ def _index_spots(xy: NDArray[np.float64], known: NDArray[np.bool_], waves: Waves
     if equal and _BETWEEN[0] < angle < _BETWEEN[1]:
         measures["confidence"] = min(measures["confidence"], _TORN)
     evidence = (
-        f"positions lie on a {kind} lattice: pitch {step:.4g}, turned by "
-        f"{measures['angle_deg']:.1f} degrees, rms {rms:.2f} pitches off it"
+        f"positions lie on a {kind} lattice: pitch {round_length(step):.4g}, turned by "
+        f"{measures['angle_deg']:.1f} degrees, rms {measures['residual']:.2f} pitches off it"
     )
     return Sites(
         kind=kind,
@@ -235,10 +235,10 @@ def _measures(
     confidence *= max(0.0, 1 - 5 * (1 - n_sites / n))
     height = abs(_cross(right, down)) / float(np.hypot(*right))
     return {
-        "pitch": float(np.hypot(*right)),
-        "row_pitch": height if kind != "quincunx" else height / 2,
-        "angle_deg": float(np.degrees(np.arctan2(right[1], right[0]))),
-        "residual": rms,
-        "peak": amplitude,
-        "confidence": float(confidence),
+        "pitch": round_length(float(np.hypot(*right))),
+        "row_pitch": round_length(height if kind != "quincunx" else height / 2),
+        "angle_deg": round_angle(float(np.degrees(np.arctan2(right[1], right[0])))),
+        "residual": round_share(rms),
+        "peak": round_share(amplitude),
+        "confidence": round_share(float(confidence)),
     }

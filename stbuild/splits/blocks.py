@@ -16,6 +16,9 @@ from stbuild.splits.codes import MIN_CLASS, N_SEEDS, TRAIN_SHARE, blank_codes, i
 TILE: Final = 8
 BUFFER_UM: Final = 400.0
 BUFFER_CELLS: Final = 4.0
+_DECIMALS: Final = 4
+"""Of distances, a tenth of a nanometre: on an ideal lattice spots lie exactly at the edge, four
+pitches of 100 um away, and the last bits of an estimated pitch would decide."""
 WIDE_SHARE: Final = 0.1
 """Least share of the test spots that the wide buffer must leave."""
 _MAX_DRAWS: Final = 1000
@@ -138,7 +141,7 @@ def _near_by_distance(grid: Grid) -> _Drop:
 
     def drop(train: NDArray[np.bool_], test: NDArray[np.int64]) -> NDArray[np.bool_]:
         distance, _ = cKDTree(positions[train]).query(positions[test])
-        return np.asarray(distance <= buffer)
+        return np.asarray(np.round(distance, _DECIMALS) <= buffer)
 
     return drop
 

@@ -1,5 +1,7 @@
 """Placing: slice -> grid -> slice for every layout; shared cells, labels and molecules add up."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pytest
@@ -9,10 +11,14 @@ from scipy.sparse import csr_array
 
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import SourceFile
-from stbuild.lattices import Lattice
+from stbuild.lattices import Lattice, snap
+from stbuild.lattices.fourier import find_waves
+from stbuild.lattices.lattice import round_angle
 from stbuild.placing import build_grid, placing_notices
 from stbuild.slices import Slice, SliceRecord
-from tests.slices import Spec, grid_of, make_anndata
+from stbuild.store import write_grid
+from tests.slices import Spec, grid_of, make_anndata, write_slice
+from tests.trees import tree_digests
 
 RECORD = SliceRecord(name="S", slug="s", path="s.h5ad", source_name="s.h5ad")
 
@@ -185,3 +191,37 @@ def test_two_sections_that_nobody_tells_apart_leave_a_sparse_lattice_and_a_word(
             n.what for n in placing_notices(grid_of(tmp_path / f"{name}.h5ad", GridConfig()).meta)
         ]
         assert any("several sections" in what for what in said) == (name == "both")
+
+
+def shake_fits(patch):
+    """As if another LAPACK had made them."""
+    fit, find = np.linalg.lstsq, find_waves
+
+    def fit_otherwise(*arguments, **named):
+        solution, *others = fit(*arguments, **named)
+        return solution * np.asarray([[1 + 1e-14], [1 - 2e-14]]) + 1e-13, *others
+
+    def find_otherwise(*arguments):
+        for waves in find(*arguments):
+            yield replace(waves, K=waves.K * (1 + 1e-14), amplitude=waves.amplitude * (1 - 1e-14))
+
+    patch.setattr(np.linalg, "lstsq", fit_otherwise)
+    patch.setattr(snap, "find_waves", find_otherwise)
+
+
+@pytest.mark.parametrize("kind", ["hex", "square"])
+@pytest.mark.parametrize("coords", ["array", "positions"])
+def test_the_last_bits_of_a_fit_reach_no_byte(tmp_path, monkeypatch, kind, coords):
+    path = write_slice(tmp_path / "one.h5ad", Spec(kind, seed=5))
+    config = GridConfig(label="label", coords=coords)
+    write_grid(tmp_path / "a.zarr", grid_of(path, config), "0" * 64)
+    shake_fits(monkeypatch)
+    write_grid(tmp_path / "b.zarr", grid_of(path, config), "0" * 64)
+    assert tree_digests(tmp_path / "a.zarr") == tree_digests(tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize(
+    ("degrees", "told"), [(-1e-12, 0.0), (-180.0, 180.0), (-60 + 1e-12, -60.0)]
+)
+def test_angles_are_told_in_one_way(degrees, told):
+    assert str(round_angle(degrees)) == str(told)

@@ -55,6 +55,16 @@ def test_the_bytes_of_paper20_and_block20_are_those_of_the_first_release(grid):
     assert digests == {"paper20": "a7243994c8473610", "block20": "75612a4667f72352"}
 
 
+@pytest.mark.parametrize("off", [1e-14, -1e-14, 4e-9, -4e-9])
+def test_the_last_bits_of_a_pitch_do_not_decide_on_spots_at_the_edge(grid, off):
+    """On this lattice spots lie exactly 400 um apart."""
+    (wanted, found) = (
+        evaluation_splits([replace(grid, meta=grid.meta.model_copy(update={"pitch": pitch}))])
+        for pitch in (grid.meta.pitch, grid.meta.pitch * (1 + off))
+    )
+    assert wanted == found
+
+
 def test_documents_read_back(grid, small):
     grids = [belong(grid, "one", donor="A"), belong(small, "two", donor="B")]
     found = by_task(grids, window=8, pairs={"one": "p", "two": "q"})
