@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Final, NoReturn, TextIO
 
 from stbuild.config import GridConfig
+from stbuild.corpus.console import NOTICE
 from stbuild.corpus.errors import Problem, ResourceError, StError
 from stbuild.handover import save_error, save_sections, save_slice
 from stbuild.reading import list_sections, read_here
@@ -134,7 +135,8 @@ def _answer(request: dict[str, Any], folder: Path) -> int:
 
 def main() -> None:
     """Serve until the parent closes our input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, NOTICE):  # the parent hears them, too, and ends this process
+        signal.signal(number, signal.SIG_IGN)
     # Libraries may print; only our own lines go to the parent.
     with os.fdopen(os.dup(1), "w") as replies:
         os.dup2(2, 1)

@@ -19,6 +19,8 @@ from stbuild.corpus.errors import Problem, StError, printable
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+NOTICE: Final = signal.SIGUSR1
+"""What SLURM is asked to send a while before it takes a job's machine (``--signal=USR1@60``)."""
 _AT_ONCE: Final = (
     b"error[P08] run: ended at once by a second signal; finished work is kept. "
     b"fix: run the same command again to resume\n"
@@ -26,7 +28,7 @@ _AT_ONCE: Final = (
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM came: stop as on an interrupt, but exit with a code of its own."""
+    """SIGTERM or SIGUSR1 came: stop as on an interrupt, but exit with a code of its own."""
 
 
 class UsageError(Protocol):
@@ -73,15 +75,18 @@ def run_program(
 
 
 def _listen() -> None:
-    """Take SIGTERM and SIGINT: the first unwinds what runs, a second one ends it at once.
+    """Take SIGTERM, SIGINT and NOTICE: the first unwinds what runs, a second one ends it at once.
 
     What unwinds cannot be trusted with a second exception, and need not be: a process may be
     killed at any instant. An interrupt that is ignored, as in a shell's background, stays so.
+    A notice that is repeated, by SLURM and by who passes it on, is still one notice.
     """
     heard: list[int] = []
 
-    def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        terminated = number == signal.SIGTERM
+    def stop(number: int, _frame: FrameType | None) -> None:
+        terminated = number != signal.SIGINT
+        if heard and number == NOTICE:
+            return
         if heard:
             os.write(2, _AT_ONCE)
             os._exit(TERMINATED if terminated else INTERRUPTED)
@@ -89,6 +94,7 @@ def _listen() -> None:
         raise TerminatedError if terminated else KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(NOTICE, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stbuild.corpus.console import TerminatedError
+from stbuild.corpus.console import NOTICE, TerminatedError
 from stbuild.corpus.reader import Corpus
 from sttrain.errors import StError
 from sttrain.progress import TrainingReport, TrainingState
@@ -97,18 +97,19 @@ class Stop:
         self.signal: int | None = None
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """Note a signal; a second one ends the process at once."""
-        if self.signal is not None:
+        """Note a signal; a second one, if it is no repeated notice, ends the process at once."""
+        if self.signal is None:
+            self.signal = number
+        elif number != NOTICE:
             raise interruption(number)
-        self.signal = number
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as long as this lasts; only a main thread can."""
+        """Take SIGINT, SIGTERM and NOTICE as long as this lasts; only a main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {n: signal.signal(n, self) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: signal.signal(n, self) for n in (signal.SIGINT, signal.SIGTERM, NOTICE)}
         try:
             yield
         finally:

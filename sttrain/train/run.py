@@ -92,7 +92,7 @@ def fit(
     ResourceError
         Memory or disk ran out, or another rank is gone.
     KeyboardInterrupt
-        SIGINT or SIGTERM came to any rank; a checkpoint was written.
+        SIGINT, SIGTERM or SIGUSR1 came to any rank; a checkpoint was written.
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at random moments, once and twice: a code, a line, and a rerun ends alike."""
+"""SIGINT, SIGTERM, SIGUSR1 at random moments, once, twice: a code, a line, a rerun ends alike."""
 
 import signal
 import time
@@ -9,7 +9,7 @@ import pytest
 from tests.faults.lab import COMMANDS
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 N_SIGNALS = 5
 
 
@@ -22,9 +22,11 @@ def signal_within(lab, name, out, delay, what, *, twice):
     if job.ended_within(0.05 + delay):
         return 0, job.text(), 0.0
     began = time.monotonic()
-    job.send(what)
+    # SLURM gives notice to every process of a step.
+    send = job.send_group if what == signal.SIGUSR1 else job.send
+    send(what)
     if twice and not job.ended_within(0.02):
-        job.send(what)
+        send(what)
     codes = job.wait(60) if job.numbers else [CODES[what]]
     return codes[0], job.text(), time.monotonic() - began
 

@@ -233,13 +233,14 @@ def test_a_second_builder_is_refused_while_the_first_holds_the_folder(slice_file
     assert f"process {os.getpid()}" in done.stderr
 
 
-def test_sigterm_exits_with_143_and_a_rerun_finishes(slice_files, tmp_path, reference):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_exits_with_143_and_a_rerun_finishes(slice_files, tmp_path, reference, number):
     *_, shard = run_first(slice_files, tmp_path)
     child = subprocess.Popen(shard, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "corpus" / ".work").is_dir() and time.monotonic() < deadline:
         time.sleep(0.005)
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     _, err = child.communicate(timeout=30)
     if child.returncode != 0:  # it may have finished first
         assert child.returncode == 143, err

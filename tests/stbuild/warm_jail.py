@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
 
+from stbuild.corpus.console import NOTICE
 from stbuild.jail import Jail
 from stbuild.jail_child import serve
 
@@ -44,7 +45,8 @@ class ForkedServer:
 
 
 def _be_server(requests: int, replies: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, NOTICE):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(BaseException), os.fdopen(requests) as asked, os.fdopen(replies, "w") as told:
         serve(asked, told)

@@ -125,7 +125,7 @@ class Job:
         for number in self.numbers:
             code = self.starter.ask(wait=number, seconds=max(0, until - time.monotonic()))
             if code is None:
-                self.send(signal.SIGUSR1)
+                self.send(signal.SIGUSR2)
                 time.sleep(1)
                 self.send(signal.SIGKILL)
                 self.wait()

@@ -39,7 +39,7 @@ def run(
     os.environ.update(environment)
     if "BROKEN" in environment:
         VARIANTS[environment["BROKEN"]]()
-    faulthandler.register(signal.SIGUSR1, file=2)  # where it stands, for a test that waits in vain
+    faulthandler.register(signal.SIGUSR2, file=2)  # where it stands, for a test that waits in vain
     sys.argv = [program, *arguments]
     code = 1
     try:

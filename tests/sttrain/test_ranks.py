@@ -247,9 +247,9 @@ def test_two_jobs_in_one_folder(lab, starter):
 # --- under torchrun -------------------------------------------------------------------------
 
 
-def torchrun(root: Path, name: str, n_ranks: int) -> "subprocess.Popen[str]":
+def torchrun(root: Path, name: str, n_ranks: int, *more: str) -> "subprocess.Popen[str]":
     launcher = [sys.executable, "-m", "torch.distributed.run", "--monitor-interval=0.2"]
-    command = [*launcher, "--nproc-per-node", str(n_ranks), "-m", "sttrain"]
+    command = [*launcher, *more, "--nproc-per-node", str(n_ranks), "-m", "sttrain"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -257,8 +257,15 @@ def torchrun(root: Path, name: str, n_ranks: int) -> "subprocess.Popen[str]":
     }
     return subprocess.Popen(
         [*command, *arguments(root, name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment,
+        text=True, env=environment, start_new_session=True,
     )  # fmt: skip
+
+
+def wait_for_steps(log, least):
+    until = time.monotonic() + 120
+    while not (log.is_file() and log.read_bytes().count(b"\n") > least):
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def ranks_of(process):
@@ -277,9 +284,7 @@ def ranks_of(process):
 def test_the_command_of_the_readme_when_a_rank_is_killed(lab, starter):
     """Torchrun ends the job and names the rank; the run goes on without torchrun, too."""
     process, log = torchrun(lab, "launched", 2), log_of(lab, "launched")
-    until = time.monotonic() + 120
-    while not (log.is_file() and log.read_bytes().count(b"\n") > 8) and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for_steps(log, 8)
     ranks_of(process)[1].kill()
     began = time.monotonic()
     text, _ = process.communicate(timeout=60)
@@ -290,6 +295,23 @@ def test_the_command_of_the_readme_when_a_rank_is_killed(lab, starter):
     finish(job)
     assert "going on from step-" in job.text()
     check_against_alone(lab, "launched")
+
+
+@pytest.mark.slow
+def test_a_notice_to_all_processes_saves_where_the_ranks_stand(lab, starter):
+    """As SLURM gives it; torchrun passes it on, so that every rank hears it twice."""
+    flag = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    process, log = torchrun(lab, "noticed", 2, flag), log_of(lab, "noticed")
+    wait_for_steps(log, 8)
+    os.killpg(process.pid, signal.SIGUSR1)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "run the same command again to resume" in text
+    done = len(losses(lab, "noticed"))
+    assert done < STEPS
+    assert list_checkpoints(lab / "noticed")[0] == f"step-{done:08d}"
+    finish(start(starter, lab, "noticed", 2))
+    check_against_alone(lab, "noticed")
 
 
 @pytest.mark.slow

@@ -338,13 +338,17 @@ def test_killed_ten_times_at_random_the_weights_are_those_of_an_unkilled_run(
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)]
+)
 def test_a_signal_saves_and_exits_with_its_code(root, tmp_path, starter, number, code):
     run = tmp_path / "run"
     more = "--epochs=2000", "--checkpoint-every=100000"
     job = starter.start(command(root, run, *more)[3:], tmp_path / "out")
     wait_for_lines(run / "log.jsonl", 3, job)
     job.send(number)
+    if number == signal.SIGUSR1:
+        job.send(number)  # as torchrun does, when SLURM has sent it to all processes of a step
     assert job.wait(60) == [code]
     assert "run the same command again to resume" in job.text()
     newest = list_checkpoints(run)[0]
