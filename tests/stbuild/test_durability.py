@@ -233,7 +233,9 @@ def test_a_second_builder_is_refused_while_the_first_holds_the_folder(slice_file
     assert f"process {os.getpid()}" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_signal_exits_with_143_and_a_rerun_finishes(slice_files, tmp_path, reference, number):
     *_, shard = run_first(slice_files, tmp_path)
     child = subprocess.Popen(shard, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
