@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from types import FrameType
 from typing import Final, NoReturn, Protocol, cast
 
@@ -21,6 +22,8 @@ INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 NOTICE: Final = signal.SIGUSR1
 """What SLURM is asked to send a while before it takes a job's machine (``--signal=USR1@60``)."""
+_SOON: Final = 0.05
+"""Seconds until a signal that was swallowed is sent again."""
 _AT_ONCE: Final = (
     b"error[P08] run: ended at once by a second signal; finished work is kept. "
     b"fix: run the same command again to resume\n"
@@ -97,6 +100,26 @@ def _listen() -> None:
     signal.signal(NOTICE, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
+    _repeat_swallowed(heard)
+
+
+def _repeat_swallowed(heard: list[int]) -> None:
+    """Send a signal again whose exception came up where Python drops exceptions.
+
+    That is in finalisers and callbacks of weak references: the run would go on as if nothing had
+    been said.
+    """
+    default = sys.unraisablehook
+
+    def repeat(dropped: "sys.UnraisableHookArgs") -> None:
+        if heard and issubclass(dropped.exc_type, KeyboardInterrupt):
+            again = Timer(_SOON, os.kill, (os.getpid(), heard.pop()))
+            again.daemon = True
+            again.start()
+        else:
+            default(dropped)
+
+    sys.unraisablehook = repeat
 
 
 def _show_usage(error: Exception) -> int:
