@@ -16,7 +16,7 @@ from sttrain.commands.options import (
 from sttrain.progress import show_progress
 
 _EMBED_FLAGS: Final = ("untrained", "per_member", "batch", "device")
-_INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components")
+_INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "whiten")
 
 
 @click.command()
@@ -48,6 +48,11 @@ _INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components")
     "--components",
     type=click.IntRange(1),
     help="Keep so many principal components over all spots. \\[default: the recipe's]",
+)
+@click.option(
+    "--whiten/--no-whiten",
+    default=None,
+    help="Scale those components to unit variance. \\[default: the recipe's]",
 )
 @click.option(
     "--batch",

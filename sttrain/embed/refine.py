@@ -1,4 +1,4 @@
-"""From the mean features of spots to their vectors: neighbours, slice means, components.
+"""From the mean features of spots to their vectors: neighbours, slice means, components, scale.
 
 Letters: N spots of a slice, D features.
 """
@@ -54,4 +54,16 @@ def refine_corpus(
         return dict(slices)
     tables = {slug: part.matrix for slug, part in slices.items()}
     found = principal_components(tables, config.components, subject)
+    if config.whiten:
+        found = _unit_variance(found)
     return {slug: replace(part, matrix=found[slug]) for slug, part in slices.items()}
+
+
+def _unit_variance(tables: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Return the tables (n, D) with unit variance over all rows.
+
+    A column that only rounding tells from a constant stays as it is.
+    """
+    sd = np.concatenate(list(tables.values())).std(axis=0, dtype=np.float64)
+    sd[sd <= sd.max() * np.finfo(np.float32).eps] = 1.0
+    return {slug: (table / sd).astype(np.float32) for slug, table in tables.items()}

@@ -5,7 +5,9 @@ the untrained control is given the same; `sttrain embed` may be told otherwise. 
 imported.
 """
 
-from pydantic import ConfigDict, Field
+from typing import Self
+
+from pydantic import ConfigDict, Field, model_validator
 
 from stbuild.corpus.documents import Document
 
@@ -27,3 +29,12 @@ class InferenceConfig(Document):
     components: int | None = Field(None, ge=1, le=4096)
     """Keep the first so many principal components over all spots of the corpus: no more say for
     dimensions that repeat each other."""
+    whiten: bool = False
+    """Scale those components to unit variance: distances then weigh all of them alike."""
+
+    @model_validator(mode="after")
+    def _whitens_components(self) -> Self:
+        if self.whiten and self.components is None:
+            msg = "inference.whiten scales components: say how many, inference.components"
+            raise ValueError(msg)
+        return self

@@ -93,7 +93,13 @@ def test_provenance_names_corpus_and_layer_but_no_place_or_time(corpus):
         "checkpoint": "c" * 64,
         "corpus": "toy",
         "corpus_id": corpus.document.corpus_id,
-        "inference": {"layer": 2, "neighbours": 0, "centre": True, "components": None},
+        "inference": {
+            "layer": 2,
+            "neighbours": 0,
+            "centre": True,
+            "components": None,
+            "whiten": False,
+        },
     }
 
 

@@ -14,7 +14,7 @@ import torch
 
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.recipe.data import Side, make_side
-from tests.benchmarks.recipe.plan import INFERENCES, LAYERS, Arm, Plan, read_plan
+from tests.benchmarks.recipe.plan import FOR_THE_BASE, INFERENCES, Arm, Plan, read_plan
 from tests.benchmarks.recipe.rows import RowStore
 from tests.benchmarks.recipe.trial import judge_controls, judge_run, train
 
@@ -49,7 +49,7 @@ def _run_arm(
         return
     say(f"{arm.name}, seed {seed}")
     trained = train(side, work, arm.name, plan.recipe(arm, seed))
-    inferences = {**INFERENCES, **(LAYERS if arm.name == "base" else {})}
+    inferences = {**INFERENCES, **(FOR_THE_BASE if arm.name == "base" else {})}
     # The untrained ones first: rows of the arm itself say that all is done.
     for untrained in (True, False) if arm.untrained else (False,):
         name = f"{arm.name}-untrained" if untrained else arm.name

@@ -22,10 +22,13 @@ INFERENCES: Mapping[str, InferenceConfig] = {
     "centred-nb18-pca20": InferenceConfig(neighbours=18, centre=True, components=20),
 }
 """Ways to make vectors, each judged for every arm: they cost next to nothing."""
-LAYERS: Mapping[str, InferenceConfig] = {
+FOR_THE_BASE: Mapping[str, InferenceConfig] = {
     f"layer{n}-nb18-pca20": InferenceConfig(layer=n, neighbours=18, components=20) for n in (0, 2)
+} | {
+    f"nb18-pca{n}-white": InferenceConfig(neighbours=18, components=n, whiten=True)
+    for n in (10, 20, 50)
 }
-"""More of them, for the base alone: each layer is an embedding of its own."""
+"""More of them, for the base alone."""
 CHOSEN = "nb18-pca20"
 """The one that arms are compared by."""
 
