@@ -4,16 +4,26 @@ Each variant replaces one guard of ``stbuild`` by what a hasty author might have
 """
 
 import os
+import sys
+import tarfile
+import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import ANY, patch
 
 import numpy as np
 
 import stbuild.assemble
+import stbuild.compact
+import stbuild.genes
+import stbuild.inputs
+import stbuild.parts
 import stbuild.patches
+import stbuild.shards
 import stbuild.windows
+from stbuild.catalogue import Catalogue, read_catalogue
+from stbuild.cli import cli
 from stbuild.corpus import durable, names
 from stbuild.draws import keyed_stream
 
@@ -61,8 +71,62 @@ def draw_by_process() -> None:
         patch.object(module, "keyed_stream", stream).start()
 
 
-CRASHING: dict[str, Callable[[], None]] = {
+def skip_if_exists() -> None:
+    """What stands under its name is believed to be whole."""
+    patch.object(stbuild.compact, "check_grid", lambda _: []).start()
+    patch.object(stbuild.parts, "_is_whole", lambda data, _: data.is_file()).start()
+    patch.object(stbuild.shards, "sha256_file", lambda _: ANY).start()
+
+
+def take_slices_as_listed() -> None:
+    """Slices come in the order in which the folder lists them, and their samples in that order."""
+
+    def listed(grids: Path) -> Catalogue:
+        found = read_catalogue(grids)
+        order = [entry.name for entry in os.scandir(grids)]
+        entries = sorted(found.grids, key=lambda entry: order.index(entry.file_name))
+        return found.model_copy(update={"grids": tuple(entries)})
+
+    patch.object(stbuild.inputs, "read_catalogue", listed).start()
+    patch.object(stbuild.shards, "hashed_order", lambda *given: list(range(len(given[-1])))).start()
+
+
+def take_genes_as_hashed() -> None:
+    """Genes come in the order of a set of their names."""
+
+    def as_hashed(found: Iterable[str]) -> list[str]:
+        return list(set(found))
+
+    patch.object(stbuild.genes, "sorted", as_hashed, create=True).start()
+
+
+def stamp_members() -> None:
+    """Members of a shard carry the time at which they were packed."""
+
+    plain = tarfile.TarInfo
+
+    def stamped() -> tarfile.TarInfo:
+        info = plain()
+        info.mtime = int(time.time())
+        return info
+
+    patch.object(tarfile, "TarInfo", stamped).start()
+
+
+Variants = dict[str, Callable[[], None]]
+CRASHING: Variants = {
     break_it.__name__: break_it
     for break_it in (write_in_place, write_the_mark_first, draw_by_process)
 }
 """Variants under which a build that dies and is run again does not end as it should."""
+DAMAGED: Variants = {skip_if_exists.__name__: skip_if_exists}
+"""Variants under which it does not where a disk lost what was written."""
+ELSEWHERE: Variants = {
+    break_it.__name__: break_it
+    for break_it in (take_slices_as_listed, take_genes_as_hashed, stamp_members)
+}
+"""Variants whose corpus depends on where and when it was built."""
+
+if __name__ == "__main__":
+    ELSEWHERE[sys.argv.pop(1)]()
+    cli()

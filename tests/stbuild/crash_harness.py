@@ -18,13 +18,15 @@ import stbuild.extension
 import stbuild.sections
 import stbuild.sources.h5ad  # noqa: F401
 from stbuild.cli import cli
-from tests.stbuild.broken import CRASHING
+from tests.stbuild.broken import CRASHING, DAMAGED
 from tests.stbuild.warm_jail import fork_jails
 from tests.trees import tree_digests
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 WRITING = os.O_WRONLY | os.O_RDWR
 KILLED = 137
+DATA = {".bin", ".tar"}
+"""Files of samples; chunks of grids have no suffix."""
 
 
 def run_child(arguments: list[str], root: str, last: int) -> tuple[int, int]:
@@ -70,6 +72,15 @@ def build(commands: list[list[str]], root: str) -> None:
             raise SystemExit(f"{command[0]} ended with {code} after a crash")
 
 
+def damage(root: Path) -> None:
+    """Change one byte of everything that holds counts or samples, as a disk does that loses it."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and (path.suffix in DATA or "c" in path.relative_to(root).parts):
+            raw = bytearray(path.read_bytes())
+            raw[len(raw) // 2] ^= 1
+            path.write_bytes(raw)
+
+
 def crash(task: dict[str, object], which: int, event: int) -> tuple[int, list[list[int]]]:
     """Die at one event (0: never) of one command, then build again; return events and faults."""
     root = Path(str(task["root"])) / f"{which}-{event}"
@@ -84,6 +95,8 @@ def crash(task: dict[str, object], which: int, event: int) -> tuple[int, list[li
         shutil.copytree(before, root)
     code, counted = run_child(commands[which], str(root), event)
     faults = [[which, event, code]] if event and code != KILLED else []
+    if event and task.get("damage"):
+        damage(root)
     build(commands, str(root))
     if tree_digests(root) != task["digests"]:
         faults.append([which, event, -1])
@@ -99,7 +112,7 @@ def check(task: dict[str, object]) -> dict[str, object]:
     """
     stride, broken = int(str(task["stride"])), task.get("broken")
     if broken is not None:
-        CRASHING[str(broken)]()
+        (CRASHING | DAMAGED)[str(broken)]()
     wrong: list[list[int]] = []
     points = 0
     for which in range(len(task["commands"])):  # type: ignore[arg-type]

@@ -11,20 +11,20 @@ from pathlib import Path
 SHIM = """
 import os, time
 
-class Turned:
+class Ordered:
     def __init__(self, entries):
         with entries:
-            self._left = iter(sorted(entries, key=lambda entry: entry.name, reverse=True))
+            self._left = iter(sorted(entries, key=lambda entry: entry.name, reverse=turned))
     def __iter__(self): return self
     def __next__(self): return next(self._left)
     def __enter__(self): return self
     def __exit__(self, *_): pass
     def close(self): pass
 
-if "SHIM_TURNED" in os.environ:
-    listdir, scandir = os.listdir, os.scandir
-    os.listdir = lambda *given: sorted(listdir(*given), reverse=True)
-    os.scandir = lambda *given: Turned(scandir(*given))
+if "SHIM_LISTS" in os.environ:
+    listdir, scandir, turned = os.listdir, os.scandir, os.environ["SHIM_LISTS"] == "turned"
+    os.listdir = lambda *given: sorted(listdir(*given), reverse=turned)
+    os.scandir = lambda *given: Ordered(scandir(*given))
 if "SHIM_CLOCK" in os.environ:
     now, ahead = time.time, float(os.environ["SHIM_CLOCK"]) - time.time()
     time.time = lambda: now() + ahead
@@ -77,7 +77,8 @@ def threads(n: int) -> dict[str, str]:
 
 
 CLOCK_1970, CLOCK_2099 = {"SHIM_CLOCK": YEAR_1970}, {"SHIM_CLOCK": YEAR_2099}
-TURNED, PLAIN = {"SHIM_TURNED": "1"}, {"NPY_DISABLE_CPU_FEATURES": _plain_cpu()}
+SORTED, TURNED = {"SHIM_LISTS": "sorted"}, {"SHIM_LISTS": "turned"}
+PLAIN = {"NPY_DISABLE_CPU_FEATURES": _plain_cpu()}
 OFFLINE = ("unshare", "-n")
 TOGETHER = {
     "east": Environment(

@@ -20,10 +20,11 @@ from stbuild.config import GridConfig
 from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
 from stbuild.workspace import hold_folder
-from tests.stbuild.broken import CRASHING
-from tests.stbuild.environments import ALONE, TOGETHER, why_not
+from tests.stbuild.broken import CRASHING, DAMAGED, ELSEWHERE
+from tests.stbuild.environments import ALONE, SORTED, TOGETHER, Environment, why_not
 from tests.trees import tree_digests
 
+ROOT = Path(__file__).parents[2]
 SHARD = ["--window", "8", "--genes", "16", "--n-per-slice", "40", "--samples-per-shard", "13"]
 
 
@@ -86,7 +87,7 @@ def test_killed_twenty_times_a_rerun_gives_the_same_bytes(slice_files, tmp_path,
     check_kills(slice_files, tmp_path, reference, n_kills=20, seed=2)
 
 
-def check_crash_points(files, tmp_path, reference, stride, broken=None):
+def check_crash_points(files, tmp_path, reference, stride, *, broken=None, damage=False):
     commands = [step[3:] for step in steps(files, Path("{root}"))]
     task = {
         "root": str(tmp_path),
@@ -94,10 +95,11 @@ def check_crash_points(files, tmp_path, reference, stride, broken=None):
         "commands": commands,
         "digests": reference[0],
         "broken": broken,
+        "damage": damage,
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.stbuild.crash_harness"],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         input=json.dumps(task),
         capture_output=True,
         text=True,
@@ -118,17 +120,23 @@ def test_dying_at_every_file_system_event_loses_nothing(slice_files, tmp_path, r
     assert check_crash_points(slice_files, tmp_path, reference, stride=1) > 300
 
 
+def test_what_a_disk_lost_in_a_crash_is_written_again(slice_files, tmp_path, reference):
+    assert check_crash_points(slice_files, tmp_path, reference, stride=59, damage=True) > 5
+
+
 BROKEN = {
     "write_in_place": "compact ended with 1 after a crash",  # half a document, refused for ever
     "write_the_mark_first": "shard ended with 1 after a crash",  # finished, and files are missing
     "draw_by_process": "-1",
+    "skip_if_exists": "shard ended with 1 after a crash",  # its samples are not those of the record
 }
 
 
-@pytest.mark.parametrize("broken", sorted(CRASHING))
+@pytest.mark.parametrize("broken", sorted(CRASHING | DAMAGED))
 def test_a_build_that_is_broken_on_purpose_is_noticed(slice_files, tmp_path, reference, broken):
+    how = {"broken": broken, "damage": broken in DAMAGED}
     with pytest.raises(AssertionError, match=BROKEN[broken]):
-        check_crash_points(slice_files, tmp_path, reference, stride=1, broken=broken)
+        check_crash_points(slice_files, tmp_path, reference, stride=1, **how)
 
 
 def damage_a_grid(files, root):
@@ -205,6 +213,30 @@ def test_the_environment_changes_nothing(slice_files, tmp_path, reference, name)
 @pytest.mark.parametrize("name", ALONE)
 def test_nothing_of_the_environment_changes_anything(slice_files, tmp_path, reference, name):
     check_environment(slice_files, tmp_path, reference, ALONE[name])
+
+
+TOLD_BY = {
+    "take_slices_as_listed": ALONE["turned listings"],
+    "take_genes_as_hashed": ALONE["hash seed"],
+    "stamp_members": ALONE["2099"],
+}
+
+
+@pytest.mark.parametrize("broken", sorted(ELSEWHERE))
+def test_a_build_that_its_environment_changes_is_noticed(
+    slice_files, tmp_path, monkeypatch, broken
+):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    here = Environment({"PYTHONHASHSEED": "1"} | SORTED)
+    found = []
+    for number, environment in enumerate((here, TOLD_BY[broken])):
+        root = tmp_path / str(number)
+        root.mkdir()
+        for step in steps(slice_files, root):
+            program = [sys.executable, "-m", "tests.stbuild.broken", broken]
+            environment.run([*program, *step[3:]], tmp_path)
+        found.append(tree_digests(root))
+    assert found[0] != found[1]
 
 
 def test_the_environments_are_what_they_say(tmp_path):
