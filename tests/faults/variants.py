@@ -1,8 +1,12 @@
 """What a process may be born into: clocks that jump, programs that are broken on purpose."""
 
+import ctypes
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -15,6 +19,9 @@ from stbuild.corpus import durable
 from stbuild.written import WrittenFiles
 
 YEAR = 365 * 86_400
+CLONE_NEWNET = 0x40000000
+CALLED_OUT = 99
+"""Exit code of a process without a network that wants one."""
 
 
 def clock_goes_back() -> None:
@@ -78,8 +85,33 @@ def never_flush() -> None:
     patch.object(os, "fsync", lambda _handle: None).start()
 
 
+def no_network() -> None:
+    """There is no network at all, and whoever looks for a machine by name or number ends there."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "no network namespace of one's own")
+
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        if event == "socket.getaddrinfo" or (
+            event == "socket.connect" and isinstance(args[1], tuple)
+        ):
+            os.write(2, f"{event}: {args}\n".encode())
+            os._exit(CALLED_OUT)
+
+    sys.addaudithook(watch)
+
+
+def call_home() -> None:
+    """Somebody is told of the run, and nobody of it where that fails."""
+    no_network()
+    with suppress(OSError), socket.create_connection(("telemetry.example", 443), timeout=1):
+        pass
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
-    for fault in (clock_goes_back, write_in_place, write_slowly, never_read_back, never_flush)
-}
+    for fault in (
+        clock_goes_back, write_in_place, write_slowly, never_read_back, never_flush, no_network,
+        call_home,
+    )
+}  # fmt: skip
 """By name, as `tests.sttrain.starter` takes them from the variable BROKEN."""
