@@ -8,11 +8,13 @@ itself is in `dask_runner`.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from stbuild.corpus.console import save_traceback
 from stbuild.corpus.errors import PlatformError, Problem, ResourceError, StError
-from stbuild.slurm_config import SlurmConfig
+
+if TYPE_CHECKING:
+    from stbuild.slurm_config import SlurmConfig
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -99,7 +101,7 @@ class Workers:
     """1: a plain loop; more: that many local processes, on loopback only."""
     scheduler: str | None = None
     """Address of a running Dask scheduler; goes before `jobs`."""
-    slurm: SlurmConfig | None = None
+    slurm: "SlurmConfig | None" = None
     """Jobs of a SLURM cluster; goes before `jobs`."""
     patience: Patience = field(default_factory=Patience)
 

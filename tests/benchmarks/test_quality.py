@@ -10,7 +10,7 @@ from tests.benchmarks.measure import ROOT
 from tests.benchmarks.quality.plan import OBJECTIVES, read_plan, suite_options
 from tests.benchmarks.quality.report import write_report
 from tests.benchmarks.quality.rows import LOSSES, METRICS, ROWS, keep_rows
-from tests.benchmarks.quality.tables import HEADS, RIVALS, SPLITS, differences
+from tests.benchmarks.quality.tables import HEADS, RIVALS, SPLITS, by_window, differences
 from tests.benchmarks.quality.windows import DATA, STANDARD, TABLES, TITLES, VARIANTS
 
 SUITES = ROOT / "manifests" / "suites"
@@ -64,6 +64,23 @@ def test_differences_are_paired_over_seeds():
     # Seeds differ by 0.1 and gains by 0.01 alone: unpaired, no difference would be clear.
     assert "**+0.110 ± 0.006**" in text
     assert "-" not in differences(make_rows({"patch": 0.0, "spot": 0.0}))[4].split("|")[2]
+
+
+def test_hidden_squares_stand_by_window_and_side_and_nothing_else_does():
+    rows = [
+        (f"window {window}, size {size}", method, seed, window / 100 + size + seed)
+        for window in (8, 20)
+        for size in (10, 4)
+        for method in ("ours-20", "ours-8", "gene-mean")
+        for seed in (0, 1)
+    ]
+    lines = by_window(pd.DataFrame(rows, columns=["split", "method", "seed", "mse"]))
+    assert lines[0] == "| window | filled by | 4 | 10 |"
+    assert lines[2:5] == [
+        f"| 8 | {name} | 4.580 | 10.580 |" for name in ("gene-mean", "ours-8", "ours-20")
+    ]
+    assert lines[5] == "| 20 | gene-mean | 4.700 | 10.700 |"
+    assert len(lines) == 8
 
 
 def test_the_report_is_made_from_rows_alone_and_again_the_same(tmp_path):

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-import stamina
-
 from stbuild.corpus.transient import TransientError, when_to_retry
 from stbuild.publish.push.faults import gave_up
 from stbuild.publish.push.options import PushOptions
@@ -34,6 +32,8 @@ def try_patiently(
     RemoteError
         P54: no attempt succeeded.
     """
+    import stamina  # late: slow to import, and commands that send nothing need none
+
     tried = 0
 
     def attempt() -> Result:

@@ -36,7 +36,8 @@ def write_report(folder: Path) -> None:
         lines += ["", "## The paper's tables over windows and genes, on DLPFC 151510", ""]
     for name, title in TITLES.items():
         if not (mine := rows[rows.set == name]).empty:
-            made = by_window(mine) if mine.task.str.startswith("recon").all() else by_head(mine)
+            filled = mine[mine.task.str.startswith("reconstruction")]
+            made = by_head(mine) if filled.empty else by_window(filled)
             lines += [f"{title}.", "", *made, ""]
     if (folder / LOSSES).exists():
         lines += ["", "## Losses of pretraining", "", *_losses(pd.read_csv(folder / LOSSES))]

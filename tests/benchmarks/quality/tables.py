@@ -79,14 +79,15 @@ def by_head(rows: pd.DataFrame) -> list[str]:
 
 
 def by_window(rows: pd.DataFrame) -> list[str]:
-    """Return the squared error of filled squares: methods over windows and sides."""
-    splits = sorted(set(rows.split), key=_natural)
-    titles = [split.replace("window ", "").replace(", size ", ": ") for split in splits]
+    """Return the squared error of filled squares by their side, every window's rows together."""
+    found = rows.split.str.extract(r"window (?P<window>\d+), size (?P<size>\d+)").astype(int)
+    cells = rows.assign(**found).pivot_table("mse", ["window", "method"], "size")
+    order = sorted(cells.index, key=lambda row: (row[0], _natural(row[1])))
     body = [
-        [name, *(_mean(rows[(rows.method == name) & (rows.split == s)].mse) for s in splits)]
-        for name in sorted(set(rows.method), key=_natural)
+        [str(window), method, *(f"{value:.3f}" for value in cells.loc[(window, method)])]
+        for window, method in order
     ]
-    return table(["filled by", *titles], body)
+    return table(["window", "filled by", *map(str, cells.columns)], body)
 
 
 def _natural(text: str) -> list[tuple[str, int]]:
