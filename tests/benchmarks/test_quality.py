@@ -102,4 +102,5 @@ def test_the_report_is_made_from_rows_alone_and_again_the_same(tmp_path):
     assert found[0] == found[1]
     assert f"## {name}" in found[0]
     assert found[0].index("| ours-8 |") < found[0].index("| ours-16 |")
+    assert "| 0.652 | 0.370 |" in found[0]  # the paper's own, of windows of 8 on DLPFC
     assert "| patch | 1.000 |" in found[0].replace(f"| {name} ", "")

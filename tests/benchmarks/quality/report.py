@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from sttrain.bench.printed import read_printed
 from tests.benchmarks.markdown import table
+from tests.benchmarks.measure import ROOT
 from tests.benchmarks.quality.plan import read_plan
 from tests.benchmarks.quality.rows import LOSSES, ROWS
 from tests.benchmarks.quality.tables import (
@@ -18,8 +20,9 @@ from tests.benchmarks.quality.tables import (
     scores,
     squares,
 )
-from tests.benchmarks.quality.windows import TITLES
+from tests.benchmarks.quality.windows import DATA, TITLES
 
+PRINTED = ROOT / "manifests" / "suites" / "paper_values.csv"
 FINDINGS = Path(__file__).with_name("findings.md")
 
 
@@ -37,7 +40,8 @@ def write_report(folder: Path) -> None:
     for name, title in TITLES.items():
         if not (mine := rows[rows.set == name]).empty:
             filled = mine[mine.task.str.startswith("reconstruction")]
-            made = by_head(mine) if filled.empty else by_window(filled)
+            told = [each for each in read_printed(PRINTED, name) if each.data == DATA]
+            made = by_head(mine, told) if filled.empty else by_window(filled)
             lines += [f"{title}.", "", *made, ""]
     if (folder / LOSSES).exists():
         lines += ["", "## Losses of pretraining", "", *_losses(pd.read_csv(folder / LOSSES))]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from sttrain.bench.printed import Printed
 from tests.benchmarks.markdown import table
 
 NONE = "-"
@@ -67,15 +68,21 @@ def differences(rows: pd.DataFrame) -> list[str]:
     return table(["patch less", *names(found)], body)
 
 
-def by_head(rows: pd.DataFrame) -> list[str]:
-    """Return accuracy and ARI of every method, in the order of the rows' names."""
+def by_head(rows: pd.DataFrame, printed: Sequence[Printed]) -> list[str]:
+    """Return accuracy and ARI of every method, in the order of the rows' names, and the paper's."""
     pairs = [(h, m) for h in HEADS if (rows["head"] == h).any() for m in ("accuracy", "ari_pred")]
-    titles = [f"{HEADS[h]}, {'accuracy' if m == 'accuracy' else 'ARI'}" for h, m in pairs]
+    named = ["accuracy" if metric == "accuracy" else "ARI" for _, metric in pairs]
+    titles = [f"{HEADS[head]}, {name}" for (head, _), name in zip(pairs, named, strict=True)]
+    told = {(each.method, each.metric): f"{each.value:.3f}" for each in printed}
     body = [
-        [name, *(_cell(rows[(rows.method == name) & (rows["head"] == h)][m]) for h, m in pairs)]
+        [
+            name,
+            *(_cell(rows[(rows.method == name) & (rows["head"] == h)][m]) for h, m in pairs),
+            *(told.get((name, metric), NONE) for _, metric in pairs),
+        ]
         for name in sorted(set(rows.method), key=_natural)
     ]
-    return table(["method", *titles], body)
+    return table(["method", *titles, *(f"printed, {name}" for name in named)], body)
 
 
 def by_window(rows: pd.DataFrame) -> list[str]:
