@@ -50,9 +50,9 @@ _INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "white
     help="Keep so many principal components over all spots. \\[default: the recipe's]",
 )
 @click.option(
-    "--whiten/--no-whiten",
-    default=None,
-    help="Scale those components to unit variance. \\[default: the recipe's]",
+    "--whiten",
+    type=click.FloatRange(0, 1),
+    help="Divide those by their standard deviation to this power. \\[default: the recipe's]",
 )
 @click.option(
     "--batch",

@@ -55,15 +55,17 @@ def refine_corpus(
     tables = {slug: part.matrix for slug, part in slices.items()}
     found = principal_components(tables, config.components, subject)
     if config.whiten:
-        found = _unit_variance(found)
+        found = _whitened(found, config.whiten)
     return {slug: replace(part, matrix=found[slug]) for slug, part in slices.items()}
 
 
-def _unit_variance(tables: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Return the tables (n, D) with unit variance over all rows.
+def _whitened(
+    tables: Mapping[str, NDArray[np.float32]], power: float
+) -> dict[str, NDArray[np.float32]]:
+    """Return the tables (n, D) divided by the standard deviation over all rows to a power.
 
     A column that only rounding tells from a constant stays as it is.
     """
     sd = np.concatenate(list(tables.values())).std(axis=0, dtype=np.float64)
     sd[sd <= sd.max() * np.finfo(np.float32).eps] = 1.0
-    return {slug: (table / sd).astype(np.float32) for slug, table in tables.items()}
+    return {slug: (table / sd**power).astype(np.float32) for slug, table in tables.items()}

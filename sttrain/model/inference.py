@@ -29,8 +29,9 @@ class InferenceConfig(Document):
     components: int | None = Field(None, ge=1, le=4096)
     """Keep the first so many principal components over all spots of the corpus: no more say for
     dimensions that repeat each other."""
-    whiten: bool = False
-    """Scale those components to unit variance: distances then weigh all of them alike."""
+    whiten: float = Field(0.0, ge=0, le=1)
+    """Divide each of those by its standard deviation to this power: 0 leaves them as they are,
+    with 1 distances weigh all of them alike."""
 
     @model_validator(mode="after")
     def _whitens_components(self) -> Self:

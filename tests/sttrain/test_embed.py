@@ -98,7 +98,7 @@ def test_provenance_names_corpus_and_layer_but_no_place_or_time(corpus):
             "neighbours": 0,
             "centre": True,
             "components": None,
-            "whiten": False,
+            "whiten": 0.0,
         },
     }
 

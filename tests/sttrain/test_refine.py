@@ -61,15 +61,21 @@ def test_whitened_components_have_one_scale_and_constant_ones_stay(features):
     wide = features * [9, 3, 1, 1, 0]
     parts = {"one": embedding(wide[:60]), "two": embedding(wide[60:])}
     plain = refine_corpus(parts, InferenceConfig(components=5), "x")
-    white = refine_corpus(parts, InferenceConfig(components=5, whiten=True), "x")
+    white = refine_corpus(parts, InferenceConfig(components=5, whiten=1), "x")
+    half = refine_corpus(parts, InferenceConfig(components=5, whiten=0.5), "x")
     stacked = np.concatenate([white["one"].matrix, white["two"].matrix])
     assert np.allclose(np.cov(stacked[:, :4].T, ddof=0), np.eye(4), atol=1e-4)
     for slug in parts:
         shares = white[slug].matrix[:, :4] / plain[slug].matrix[:, :4]
         assert np.allclose(shares, shares[0], rtol=1e-4)
         assert np.abs(white[slug].matrix[:, 4]).max() < 1e-4
+        assert np.allclose(
+            half[slug].matrix[:, :4] ** 2,
+            white[slug].matrix[:, :4] * plain[slug].matrix[:, :4],
+            rtol=1e-3,
+        )
     with pytest.raises(ValueError, match=r"say how many, inference\.components"):
-        InferenceConfig(whiten=True)
+        InferenceConfig(whiten=1)
 
 
 def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
@@ -83,7 +89,7 @@ def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
         out = tmp_path / f"{name}.parquet"
         return embed_checkpoint(run, corpus.root, out, device="cpu", **options).embeddings
 
-    plain = {"neighbours": 0, "centre": False, "components": None, "whiten": False}
+    plain = {"neighbours": 0, "centre": False, "components": None, "whiten": 0.0}
     for untrained in (False, True):
         bare = embed("bare", untrained=untrained, inference=plain)
         refined = {}

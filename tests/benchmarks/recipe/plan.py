@@ -25,8 +25,8 @@ INFERENCES: Mapping[str, InferenceConfig] = {
 FOR_THE_BASE: Mapping[str, InferenceConfig] = {
     f"layer{n}-nb18-pca20": InferenceConfig(layer=n, neighbours=18, components=20) for n in (0, 2)
 } | {
-    f"nb18-pca{n}-white": InferenceConfig(neighbours=18, components=n, whiten=True)
-    for n in (10, 20, 50)
+    f"nb18-pca20-white{power:g}": InferenceConfig(neighbours=18, components=20, whiten=power)
+    for power in (0.25, 0.5, 0.75, 1)
 }
 """More of them, for the base alone."""
 CHOSEN = "nb18-pca20"
