@@ -3,7 +3,7 @@
 Every file appears by rename; ``corpus.json`` is the last, after ``SHA256SUMS``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def build_corpus(
         n_tries=sum(s.tries for s in samples),
         n_padded_patches=sum(s.n_genes < inputs.config.genes for s in samples),
         n_bytes=sum(shard.bytes for shard in document.shards),
-        notices=notices,
+        notices=(*notices, *_exhausted(inputs, parts)),
     )
 
 
@@ -200,6 +200,18 @@ def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:
     if error := as_error(problems, BadInputError):
         raise error
     return tuple(found)
+
+
+def _exhausted(inputs: BuildInputs, parts: Sequence[PartRecord]) -> Iterator[Notice]:
+    """Say in which slices windows used their tries up: most of the grid holds too few spots."""
+    names_of, tries = {meta.slug: meta.name for meta in inputs.metas}, inputs.config.tries
+    for part in parts:
+        if n := sum(sample.tries > tries for sample in part.samples):
+            what = (
+                f"{n:,} windows found too few spots at {tries:,} origins each: their origins were "
+                "drawn among those that hold enough"
+            )
+            yield Notice(code="B065", subject=f"slice '{names_of[part.slug]}'", what=what)
 
 
 def cut_parts(

@@ -221,7 +221,8 @@ def compact(inputs: tuple[str, ...], output: str, target: str | None, **flags: A
 @click.option("--extend", type=click.Path(),
               help="Finished corpus to go on from: its shards stay as they are, slices of GRIDS "
               "that it does not have are added, new genes are appended.")  # fmt: skip
-@click.option("--mixed-ids", is_flag=True, help="Allow Ensembl ids beside symbols.")
+@click.option("--mixed-ids", is_flag=True,
+              help="Allow Ensembl ids beside symbols, or with versions beside none.")  # fmt: skip
 @click.option("--mixed-species", is_flag=True, help="Allow human slices beside mouse slices.")
 @click.option("--config", type=click.Path(), help="TOML file with keys of the options above.")
 @click.option("--preset", type=click.Choice(["paper"]), help="The paper's literal settings.")

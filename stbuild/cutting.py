@@ -16,7 +16,7 @@ from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.samples import Patch
 from stbuild.genes import Vocabulary
 from stbuild.grids import Box, GridSource
-from stbuild.moments import slice_moments
+from stbuild.moments import SUMMED_AT_ONCE, slice_moments
 from stbuild.patches import choose_draws, crop_cover, crop_training, select_genes, view_part
 from stbuild.splits import plan_blocks
 from stbuild.windows import Window, plan_cover, plan_training
@@ -154,8 +154,9 @@ def _whole_draws(
 ) -> list[NDArray[np.int64]]:
     """Sum the moments over the whole slice block by block, and choose the genes of each draw."""
     columns, _ = vocabulary.locate(grid.genes)
-    first, second = np.zeros((2, columns.size), np.int64)
-    for box in _blocks(grid.meta.shape, max(1, part_bytes // cell_bytes)):
+    n_spots, cells = grid.meta.n_spots, max(1, part_bytes // cell_bytes)
+    first, second = np.zeros((2, columns.size), np.int64 if n_spots <= SUMMED_AT_ONCE else object)
+    for box in _blocks(grid.meta.shape, min(cells, SUMMED_AT_ONCE)):
         region = grid.cells(box)
         if region.totals.size:
             sums = slice_moments(select_genes(region.counts, columns), region.totals)

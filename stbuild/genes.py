@@ -129,14 +129,16 @@ def is_rule(text: str) -> bool:
 def check_kinds(
     per_slice: Mapping[str, Sequence[str]], *, mixed_ids: bool, mixed_species: bool
 ) -> list[Problem]:
-    """Return what speaks against slices sharing a vocabulary: other ids, other species.
+    """Return what speaks against slices sharing a vocabulary: other ids, versions or species.
 
     Parameters
     ----------
     per_slice
         Gene ids of each slice.
-    mixed_ids, mixed_species
-        Allow it.
+    mixed_ids
+        Allow other ids, and ids with versions beside ids without.
+    mixed_species
+        Allow other species.
     """
     facts = {name: describe_genes(genes) for name, genes in per_slice.items()}
     by_kind = _names_by({name: fact.kind for name, fact in facts.items()})
@@ -147,6 +149,19 @@ def check_kinds(
         )
         fix = "map them with `stbuild compact --gene-ids ensembl` (or symbol), or pass --mixed-ids"
         problems.append(Problem(code="B068", subject="genes", what=what, fix=fix))
+    by_version = _names_by(
+        {
+            name: "with" if 2 * fact.n_versioned > fact.n_ensembl else "without"
+            for name, fact in facts.items()
+            if fact.kind != "symbol"
+        }
+    )
+    if len(by_version) > 1 and not mixed_ids:
+        what = "versions of Ensembl ids differ: " + ", ".join(
+            f"{kind} versions in {_say(names)}" for kind, names in sorted(by_version.items())
+        )
+        fix = "cut them off with `stbuild compact --strip-version`, or pass --mixed-ids"
+        problems.append(Problem(code="B069", subject="genes", what=what, fix=fix))
     known = {name: " and ".join(fact.species) for name, fact in facts.items() if fact.species}
     by_species = _names_by(known)
     if len(by_species) > 1 and not mixed_species:

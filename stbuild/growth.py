@@ -116,11 +116,26 @@ def grow_vocabulary(
 
 
 def grow_labels(growth: Growth, metas: Sequence[GridMeta]) -> tuple[str, ...]:
-    """Return the label names: sorted within each generation, new ones appended."""
+    """Return the label names: sorted within each generation, new ones appended.
+
+    Raises
+    ------
+    BadInputError
+        There are more names than codes.
+    """
     labels = list(growth.labels)
     for number in range(len(growth.rules)):
         own = [meta for meta in metas if growth.generation(meta.slug) == number]
         labels += sorted({name for meta in own for name in meta.label_names} - set(labels))
+    if len(labels) > names.MAX_LABELS:
+        most = max(metas, key=lambda meta: len(meta.label_names))
+        column = f"column '{most.config.label}' of " if most.config.label else ""
+        what = (
+            f"its slices have {len(labels):,} different labels, at most {names.MAX_LABELS:,} fit "
+            f"(most, {len(most.label_names):,}, in {column}slice '{most.name}')"
+        )
+        fix = "compact the slices with a column of classes that they share (--label)"
+        raise BadInputError(_problem("B079", "labels of the corpus", what, fix))
     return tuple(labels)
 
 

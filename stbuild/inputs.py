@@ -66,7 +66,8 @@ def gather_inputs(
         Given genes; or a rule (``union``, ``intersection``, ``share:X``) over the training slices
         (over all slices of an evaluation corpus); None is ``union``. Or how the corpus grew.
     mixed_ids, mixed_species
-        Allow slices with Ensembl ids beside slices with symbols, human beside mouse.
+        Allow slices with Ensembl ids beside slices with symbols, or with versions beside without;
+        human beside mouse.
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """Per-gene variance in windows, in exact integers.
 
 Eq. 7's variance is that of log1p(CP10K), taken as q = round(2^16 log1p(10^4 count / total)).
-Sums of q and q^2 are whole numbers below 2^53, so float64 holds them exactly, and neither order
-nor threads nor SIMD nor the linear algebra library can change a choice.
+Sums of q and q^2 over a window are whole numbers below 2^53, so float64 holds them exactly, and
+neither order nor threads nor SIMD nor the linear algebra library can change a choice. Over a whole
+slice they are 64-bit integers, and Python's where 64 bits could wrap.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from stbuild.corpus.names import MAX_WINDOW
 from stbuild.windows import Window
 
 SCALE = 2.0**16
@@ -23,6 +25,8 @@ _ORIGINS_AT_ONCE: Final = 16
 """Windows that are summed by one product: 5 MB of sums for 20,000 genes."""
 _TABLE: Final = 256
 """Counts up to here are looked up in a table of q a site; larger ones are rare."""
+SUMMED_AT_ONCE: Final = 2**24
+"""Spots whose sums 64 bits hold for sure: no count exceeds its total, so q is below 2^19.3."""
 
 
 def quantise(counts: NDArray[Any], totals: NDArray[Any]) -> NDArray[np.float64]:
@@ -34,19 +38,19 @@ def quantise(counts: NDArray[Any], totals: NDArray[Any]) -> NDArray[np.float64]:
 def slice_moments(
     counts: csr_array, totals: NDArray[np.uint32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the sums of q and q^2 over all spots, both (G,).
+    """Return the sums of q and q^2 over the spots of a slice or of a block of it, both (G,).
 
     Parameters
     ----------
     counts
-        (n, G) counts.
+        (n, G) counts of at most `SUMMED_AT_ONCE` spots.
     totals
         (n,) library sizes.
     """
     n_genes = int(counts.shape[1])
     per_spot = np.repeat(totals.astype(np.float64), np.diff(counts.indptr))
     values = quantise(counts.data, per_spot).astype(np.int64)
-    # Float weights are exact here: sums of q stay below 2^53 for any slice up to 2^33 spots.
+    # Float weights are exact here: sums of q stay below 2^53 for up to 2^33 spots.
     first = np.bincount(counts.indices, values, n_genes).astype(np.int64)
     second = np.zeros(n_genes, np.int64)
     np.add.at(second, counts.indices, values**2)
@@ -141,14 +145,14 @@ def _sum_columns(
 
 
 def variance_weights(
-    first: NDArray[np.int64], second: NDArray[np.int64], n_sites: int, epsilon: float
+    first: NDArray[Any], second: NDArray[Any], n_sites: int, epsilon: float
 ) -> NDArray[np.float64]:
     """Return Eq. 7's weights, variance plus epsilon, on the log1p scale.
 
     Parameters
     ----------
     first, second
-        (G,) sums of q and q^2.
+        (G,) sums of q and q^2: int64, or Python integers.
     n_sites
         Sites that the variance is taken over (population variance).
     epsilon
@@ -157,8 +161,15 @@ def variance_weights(
     Returns
     -------
     numpy.ndarray
-        (G,) float64; the numerator n sum(q^2) - sum(q)^2 is exact, and what follows is one
-        division and one addition, which every IEEE machine rounds alike.
+        (G,) float64; the numerator n sum(q^2) - sum(q)^2 is exact, and what follows is its
+        rounding, one division and one addition, which every IEEE machine does alike.
     """
-    exact = n_sites * second - first * first
-    return exact / (float(n_sites) ** 2 * SCALE**2) + epsilon
+    return _numerators(first, second, n_sites) / (float(n_sites) ** 2 * SCALE**2) + epsilon
+
+
+def _numerators(first: NDArray[Any], second: NDArray[Any], n_sites: int) -> NDArray[np.float64]:
+    """Return n sum(q^2) - sum(q)^2 of each gene, as the nearest float64."""
+    if n_sites <= MAX_WINDOW**2:  # sum(q)^2 <= n sum(q^2) < 2^63, in any window
+        return np.asarray(n_sites * second - first * first, np.float64)
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return np.asarray([float(n_sites * b - a * a) for a, b in pairs], np.float64)

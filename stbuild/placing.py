@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from stbuild.config import GridConfig
 from stbuild.corpus.digests import content_digest, lines_digest
 from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.names import MAX_LABELS
 from stbuild.counts import gather
 from stbuild.grids import Grid, GridMeta, Members
 from stbuild.lattices import Lattice
@@ -84,7 +85,8 @@ def build_grid(
     rows, cols = lattice.row[seats], lattice.col[seats]
     totals = _sum_totals(record, st_slice.totals[order.taken], starts)
     xy = _positions(st_slice, lattice, order, rows, cols)
-    label_names, labels = _labels(st_slice.labels, order)
+    names = _label_names(record, config, st_slice.labels)
+    labels = _label_codes(names, st_slice.labels, order)
     barcodes = _name_cells(lattice.layout, ids, starts, rows, cols)
     key = _counts_digest(lattice.shape, rows, cols, counts, st_slice.genes, totals)
     members = None
@@ -106,13 +108,13 @@ def build_grid(
         n_genes=len(st_slice.genes),
         n_labelled=int((labels >= 0).sum()),
         max_count=int(counts.data.max(initial=0)),
-        label_names=label_names,
+        label_names=names,
         origin=describe_origin(record, table),
         sources=st_slice.sources,
         config=config,
         ledger=_ledger(st_slice, lattice, order),
         counts_digest=key,
-        content=_content(key, barcodes, xy, labels, lattice, label_names, members),
+        content=_content(key, barcodes, xy, labels, lattice, names, members),
     )
     return Grid(
         meta=meta,
@@ -197,26 +199,46 @@ def _array_positions(
     return np.stack([x, y], axis=1)
 
 
-def _labels(
-    labels: Sequence[str | None] | None, order: _Order
-) -> tuple[tuple[str, ...], NDArray[np.int16]]:
+def _label_names(
+    record: SliceRecord, config: GridConfig, labels: Sequence[str | None] | None
+) -> tuple[str, ...]:
+    """Return the names of the labels, sorted; refuse more than there are codes."""
+    found = tuple(sorted({label for label in labels or () if label is not None}))
+    if len(found) > MAX_LABELS:
+        column = f"column '{config.label}'" if config.label else "the column of labels"
+        path = record.labels_file or record.path
+        raise BadInputError(
+            Problem(
+                code="B079",
+                subject=f"slice '{record.name}'",
+                where=f"{path}:{config.label}" if config.label else path,
+                what=f"{column} has {len(found):,} different labels, at most {MAX_LABELS:,} fit",
+                fix="name a column of classes with --label, not one of ids or measurements",
+            )
+        )
+    return found
+
+
+def _label_codes(
+    names: tuple[str, ...], labels: Sequence[str | None] | None, order: _Order
+) -> NDArray[np.int16]:
+    """Return the (N,) code of each cell: its most frequent label, or -1."""
     if labels is None:
-        return (), np.full(order.first.size, -1, np.int16)
-    found = tuple(sorted({label for label in labels if label is not None}))
-    code = {label: i for i, label in enumerate(found)}
+        return np.full(order.first.size, -1, np.int16)
+    code = {label: i for i, label in enumerate(names)}
     codes = np.asarray(
         [-1 if (label := labels[i]) is None else code[label] for i in order.taken.tolist()],
         np.int64,
     )
     if not order.shared:
-        return found, codes.astype(np.int16)
+        return codes.astype(np.int16)
     votes = csr_array(
         (np.ones(codes.size, np.int64), (order.groups, codes + 1)),
-        shape=(order.first.size, len(found) + 1),
+        shape=(order.first.size, len(names) + 1),
     ).toarray()[:, 1:]
     # argmax takes the first of equals, which is the first by name.
-    best = votes.argmax(axis=1) if found else np.zeros(order.first.size, np.int64)
-    return found, np.where(votes.any(axis=1), best, -1).astype(np.int16)
+    best = votes.argmax(axis=1) if names else np.zeros(order.first.size, np.int64)
+    return np.where(votes.any(axis=1), best, -1).astype(np.int16)
 
 
 def _name_cells(

@@ -3,7 +3,9 @@
 Pure functions of the occupied cells and the configuration (Eq. 6 and its fill rule).
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ class Window:
     observed: int
     """Observed sites inside."""
     tries: int = 1
-    """Origins that were tried for it."""
+    """Origins that were drawn for it; one more than `tries` of the configuration where none of
+    those held enough."""
     split: str | None = None
     """Split of it alone, where a slice is parted by blocks."""
 
@@ -50,44 +53,66 @@ def window_fill(occupied: NDArray[np.bool_], P: int) -> NDArray[np.int64]:
     return fill
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Where windows of a slice, or of one split of it, may start."""
+
+    fill: NDArray[np.int64]
+    """Observed sites of every origin; -1 where no window of the split may start."""
+    min_fill: float
+    """Least share of the best-filled window that a window must hold."""
+
+    @cached_property
+    def least(self) -> int:
+        """Observed sites that a window must hold; the best-filled one does."""
+        return max(1, math.ceil(self.min_fill * int(self.fill.max())))
+
+    @cached_property
+    def observed(self) -> NDArray[np.int64]:
+        """Flat numbers of the origins with any observed site."""
+        return np.flatnonzero(self.fill > 0)
+
+    @cached_property
+    def filled(self) -> NDArray[np.int64]:
+        """Flat numbers of the origins whose window holds enough."""
+        return np.flatnonzero(self.fill >= self.least)
+
+
 def plan_training(
     occupied: NDArray[np.bool_], counts_digest: str, config: ShardConfig
 ) -> list[Window]:
     """Draw the training windows of a slice.
 
     Origins are uniform over all positions (Eq. 6). A window must hold `min_fill` of what the
-    best-filled window of the slice holds; after `tries` origins the best-filled of them is taken.
+    best-filled window of the slice holds; after `tries` origins that do not, one is drawn among
+    those that do.
 
     Returns
     -------
     list of Window
         ``config.n_per_slice`` windows in the order of their numbers; independent of each other.
     """
-    fill = window_fill(occupied, config.window)
-    least = max(1, int(np.ceil(config.min_fill * int(fill.max()))))
+    origins = Origins(window_fill(occupied, config.window), config.min_fill)
     return [
-        draw_window(fill, least, counts_digest, config, number)
+        draw_window(origins, counts_digest, config, number)
         for number in range(config.n_per_slice or 0)
     ]
 
 
 def draw_window(
-    fill: NDArray[np.int64],
-    least: int,
+    origins: Origins,
     counts_digest: str,
     config: ShardConfig,
     number: int,
     *,
     split: str | None = None,
 ) -> Window:
-    """Draw one training window.
+    """Draw one training window, which holds enough.
 
     Parameters
     ----------
-    fill
-        Observed sites of every origin; -1 where no window of `split` may start.
-    least
-        Observed sites that it must hold.
+    origins
+        Where it may start.
     counts_digest
         Digest of the slice, which keys the draw.
     config
@@ -95,22 +120,27 @@ def draw_window(
     number
         Number of the window within its slice.
     split
-        Given, only origins that `fill` allows are drawn; without, all of them are equally likely.
+        Given, only origins with an observed site are tried; without, all of them alike.
     """
-    allowed = None if split is None else np.flatnonzero(fill > 0)
+    fill, tried = origins.fill, None if split is None else origins.observed
     stream = keyed_stream("window", config.seed, counts_digest, number)
-    best, tries = (-1, 0, 0), 0
-    while best[0] < least and tries < config.tries:
-        if allowed is None:
-            row, col = draw_index(stream, fill.shape[0]), draw_index(stream, fill.shape[1])
-        else:
-            row, col = divmod(int(allowed[draw_index(stream, allowed.size)]), fill.shape[1])
-        # Of equally filled origins the first one drawn stays.
-        if int(fill[row, col]) > best[0]:
-            best = (int(fill[row, col]), row, col)
-        tries += 1
-    observed, row, col = best
+    for tries in range(1, config.tries + 2):
+        row, col = _draw_origin(
+            stream, fill.shape, tried if tries <= config.tries else origins.filled
+        )
+        if fill[row, col] >= origins.least:
+            break
+    observed = int(fill[row, col])
     return Window(number=number, row=row, col=col, observed=observed, tries=tries, split=split)
+
+
+def _draw_origin(
+    stream: np.random.Philox, shape: tuple[int, ...], listed: NDArray[np.int64] | None
+) -> tuple[int, int]:
+    """Draw a row and a column: any, or those of one of the flat numbers that are listed."""
+    if listed is None:
+        return draw_index(stream, shape[0]), draw_index(stream, shape[1])
+    return divmod(int(listed[draw_index(stream, listed.size)]), shape[1])
 
 
 def plan_cover(occupied: NDArray[np.bool_], config: ShardConfig) -> list[Window]:

@@ -68,8 +68,10 @@ def windows(cells: set[tuple[int, int]], shape: tuple[int, int], content: str, s
         drawn: list[tuple[int, int]] = []
         while len(drawn) < tries and not (drawn and fill[drawn[-1]] >= least):
             drawn.append((next(words) * sides[0] >> 64, next(words) * sides[1] >> 64))
-        best = max(drawn, key=lambda place: fill[place])  # the first of equals
-        found.append((*best, fill[best]))
+        if fill[drawn[-1]] < least:
+            enough = [place for place in fill if fill[place] >= least]
+            drawn.append(enough[next(words) * len(enough) >> 64])
+        found.append((*drawn[-1], fill[drawn[-1]]))
     return found
 
 

@@ -66,7 +66,7 @@ class ShardConfig(Document):
     min_fill: float = Field(0.25, ge=0, le=1)
     """Least share of the slice's best-filled window that a training window must hold."""
     tries: int = Field(64, ge=1, le=10_000)
-    """Origins tried per window before the best-filled of them is taken."""
+    """Origins tried per window before one is drawn among those that hold enough."""
     holes: Literal["ignore", "zero"] = "ignore"
     """Variance over observed sites only, or with unobserved sites as zeros (paper, literal)."""
     epsilon: float = Field(1e-6, ge=0, le=1e-2)

@@ -38,6 +38,8 @@ MAX_PATCH_BYTES: Final = 256 * 1024 * 1024
 """Largest decoded array of one patch."""
 MAX_WINDOW: Final = 64
 """Largest patch side; up to it, the exact integer variance fits 64 bits."""
+MAX_LABELS: Final = 2**15 - 1
+"""Most label names of a grid or corpus: codes are of 16 bits."""
 
 KEY_PATTERN: Final = r"^[a-z0-9_-]{1,84}$"
 SLUG_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,63}$"

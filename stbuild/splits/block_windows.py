@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stbuild.corpus.documents import ShardConfig
 from stbuild.splits.masks import block_split, window_origins
-from stbuild.windows import Window, draw_window, window_fill
+from stbuild.windows import Origins, Window, draw_window, window_fill
 
 
 def plan_blocks(
@@ -46,12 +46,10 @@ def plan_blocks(
     windows: list[Window] = []
     for split, n_windows in share_windows(config.n_per_slice or 0, fractions).items():
         allowed = window_origins(found.masks[split], occupied, config.window)
-        own = np.where(allowed, fill, -1)
-        least = max(1, math.ceil(config.min_fill * int(own.max())))
+        origins = Origins(np.where(allowed, fill, -1), config.min_fill)
         numbers = range(len(windows), len(windows) + n_windows)
         windows += [
-            draw_window(own, least, counts_digest, config, number, split=split)
-            for number in numbers
+            draw_window(origins, counts_digest, config, number, split=split) for number in numbers
         ]
     return windows
 

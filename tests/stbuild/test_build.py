@@ -218,6 +218,16 @@ def test_padding_is_counted_and_refused_when_asked(grids, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+def test_windows_that_used_their_tries_up_are_counted_by_slice(grids, tmp_path):
+    config = TRAIN.model_copy(update={"min_fill": 1.0, "tries": 1})
+    summary = build(grids, tmp_path / "c", config)
+    told = [str(notice) for notice in summary.notices if notice.code == "B065"]
+    slices = [line.split(":")[0].removeprefix("warning[B065] ") for line in told]
+    assert slices == ["slice 'alpha'", "slice 'beta'", "slice 'gamma'"]
+    n_drawn = sum(int(line.split(": ")[1].split()[0]) for line in told)
+    assert n_drawn == summary.n_tries - summary.n_windows > 0
+
+
 def test_a_changed_grid_is_refused(grids, tmp_path):
     shutil.copytree(grids, tmp_path / "g")
     chunk = next(

@@ -1,6 +1,7 @@
 """More slices for a finished corpus: old shards stay, the rest is what a rebuild would give."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,9 +10,11 @@ from stbuild.compact import compact
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
+from stbuild.corpus.names import MAX_LABELS
 from stbuild.corpus.reader import open_corpus
 from stbuild.extension import extend_config, gather_extension
 from stbuild.genes import Vocabulary
+from stbuild.growth import Growth, grow_labels
 from stbuild.inputs import gather_inputs
 from stbuild.manifests import read_inputs
 from stbuild.pipeline import run_loop
@@ -206,3 +209,18 @@ def test_what_cannot_be_extended_is_refused(lab, tmp_path):
     with pytest.raises(IntegrityError) as caught:
         extend(lab / "grids-abgh", broken, tmp_path / "y")
     assert len(caught.value.problems) == 2
+
+
+def test_more_labels_than_codes_are_refused_with_the_slice_that_has_most():
+    def meta(slug, first, stop):
+        found = tuple(f"L{i:05d}" for i in range(first, stop))
+        return SimpleNamespace(
+            slug=slug, name=slug, label_names=found, config=SimpleNamespace(label="cell")
+        )
+
+    known = Growth(rules=("union", "union"), generation_of={"a": 0})
+    metas = [meta("a", 0, 20_000), meta("b", 10_000, MAX_LABELS)]
+    assert len(grow_labels(known, metas)) == MAX_LABELS
+    said = r"B079.*32,768 different labels.*22,768, in column 'cell' of slice 'b'"
+    with pytest.raises(BadInputError, match=said):
+        grow_labels(known, [metas[0], meta("b", 10_000, MAX_LABELS + 1)])

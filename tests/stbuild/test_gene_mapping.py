@@ -278,6 +278,21 @@ def test_slices_of_other_ids_or_species_are_not_mixed_by_accident():
     assert check_kinds(both, mixed_ids=False, mixed_species=True) == []
 
 
+def test_ids_with_versions_are_not_mixed_with_ids_without_by_accident():
+    versioned = [f"{name}.{1 + i % 9}" for i, name in enumerate(ENSG)]
+    per_slice = {"a": ENSG, "b": versioned, "c": [*ENSG[1:], versioned[0]]}
+    (problem,) = check_kinds(per_slice, mixed_ids=False, mixed_species=False)
+    assert problem.code == "B069"
+    assert "with versions in 1 slices (b), without versions in 2 slices (a, c)" in problem.what
+    assert "--strip-version" in problem.fix
+    assert check_kinds(per_slice, mixed_ids=True, mixed_species=False) == []
+    stripped = per_slice | {"b": [strip_version(name) for name in versioned]}
+    assert check_kinds(stripped, mixed_ids=False, mixed_species=False) == []
+    # Clone ids beside symbols tell nothing of versions.
+    few = {"s": [*HUMAN, versioned[0]], "t": [*HUMAN, ENSG[0]]}
+    assert check_kinds(few, mixed_ids=False, mixed_species=False) == []
+
+
 def test_real_gene_lists_are_of_the_species_that_their_readme_says(shared_data):
     mouse = {"mouse_brain_2k", "mouse_olfactory_bulb", "merfish_hypothalamus", "starmap_mpfc"}
     mouse |= {"slideseq_cerebellum"}

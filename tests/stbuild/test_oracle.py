@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.documents import ShardConfig
-from stbuild.cutting import cut_slice
+from stbuild.cutting import cut_slice, plan_windows
 from stbuild.genes import Vocabulary
 from stbuild.splits.corpus import assign_splits
 from tests import oracle
@@ -71,6 +71,17 @@ def test_windows_and_genes_are_the_same(grid, seed, panel):
         )
         chosen = cut[number][1].genes
         assert [columns[g] for g in chosen[chosen >= 0].tolist()] == genes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_windows_that_used_their_tries_up_are_the_same(grid, seed):
+    config = ShardConfig(window=6, genes=5, n_per_slice=40, seed=seed, min_fill=0.95, tries=2)
+    windows = plan_windows(grid, config)
+    cells = set(zip(grid.rows.tolist(), grid.cols.tolist(), strict=True))
+    content, shape = grid.meta.counts_digest, grid.meta.shape
+    wanted = oracle.windows(cells, shape, content, seed, 6, 40, config.min_fill, config.tries)
+    assert [(w.row, w.col, w.observed) for w in windows] == wanted
+    assert {1, 3} <= {w.tries for w in windows} <= {1, 2, 3}
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
+from stbuild import cutting
 from stbuild.corpus.documents import ShardConfig
 from stbuild.cutting import cut_slice, plan_parts, plan_windows
 from stbuild.genes import Vocabulary, union_vocabulary
-from stbuild.moments import SCALE, WindowMoments, slice_moments
+from stbuild.moments import SCALE, WindowMoments, slice_moments, variance_weights
 from stbuild.patches import whole_sample
 from stbuild.windows import Window, plan_training
 from tests.slices import Spec, grid_of, write_slice
@@ -81,6 +83,41 @@ def test_whole_sums_equal_dense_sums(grid):
     first, second = slice_moments(grid.counts, grid.totals)
     assert first.tolist() == values.sum((0, 1)).tolist()
     assert second.tolist() == (values**2).sum((0, 1)).tolist()
+
+
+@pytest.mark.parametrize("n_sites", [4_096, 4_097, 20_000, 40_000, 2**27])
+def test_weights_of_a_large_slice_are_those_of_python_integers(n_sites):
+    n_spots = min(n_sites, 40_000)
+    rng = np.random.default_rng(6)
+    # Few molecules a spot, as in narrow bins: a gene seen in half of them has a variance of 9.
+    seen = np.linspace(0, 1, 12)
+    counts = 2 * (rng.random((n_spots, seen.size)) < seen).astype(np.uint32)
+    totals = rng.integers(30, 120, n_spots).astype(np.uint32)
+    first, second = slice_moments(csr_array(counts), totals)
+    values = np.rint(SCALE * np.log1p(1e4 * counts / totals[:, None])).astype(int).T.tolist()
+    exact = [n_sites * sum(q * q for q in own) - sum(own) ** 2 for own in values]
+    assert min(exact) == 0
+    assert n_sites < 20_000 or max(exact) >= 2**63
+    expected = [float(number) / (float(n_sites) ** 2 * 2.0**32) + 1e-6 for number in exact]
+    for kind in (np.int64, object):
+        found = variance_weights(first.astype(kind), second.astype(kind), n_sites, 1e-6)
+        assert found.tolist() == expected
+
+
+def test_sums_of_more_spots_than_64_bits_hold_are_the_same_choice(grid, monkeypatch):
+    vocabulary, config = union_vocabulary([grid.genes]), MODES["evaluation"]
+    as_ever = [patch.content() for _, patch in cut_slice(grid, vocabulary, LABELS, config)]
+    monkeypatch.setattr(cutting, "SUMMED_AT_ONCE", 64)
+    blocks = []
+
+    def watched(counts, totals):
+        blocks.append(totals.size)
+        return slice_moments(counts, totals)
+
+    monkeypatch.setattr(cutting, "slice_moments", watched)
+    found = [patch.content() for _, patch in cut_slice(grid, vocabulary, LABELS, config)]
+    assert found == as_ever
+    assert max(blocks) <= 64 < sum(blocks)
 
 
 def test_a_crop_is_the_slice_of_the_dense_grid(grid):

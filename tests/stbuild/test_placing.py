@@ -11,6 +11,8 @@ from scipy.sparse import csr_array
 
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import SourceFile
+from stbuild.corpus.errors import BadInputError
+from stbuild.corpus.names import MAX_LABELS
 from stbuild.lattices import Lattice, snap
 from stbuild.lattices.fourier import find_waves
 from stbuild.lattices.lattice import round_angle
@@ -225,3 +227,31 @@ def test_the_last_bits_of_a_fit_reach_no_byte(tmp_path, monkeypatch, kind, coord
 )
 def test_angles_are_told_in_one_way(degrees, told):
     assert str(round_angle(degrees)) == str(told)
+
+
+@pytest.mark.parametrize("labels_file", [None, "classes.csv"])
+def test_more_labels_than_codes_are_refused_with_their_column(labels_file):
+    n = MAX_LABELS + 1
+    row, col = (part.astype(np.int32) for part in np.divmod(np.arange(n), 256))
+    st_slice = Slice(
+        counts=csr_array(np.ones((n, 1), np.uint32)),
+        genes=["G"],
+        totals=np.ones(n, np.int64),
+        barcodes=[f"b{i:05d}" for i in range(n)],
+        array_row=None,
+        array_col=None,
+        xy=None,
+        labels=[None, *(f"L{i:05d}" for i in range(1, n))],
+        sources=(SourceFile(name="s.h5ad", bytes=1, sha256="0" * 64),),
+    )
+    lattice = Lattice(
+        layout="square", kind="square", row=row, col=col, shape=(128, 256), pitch=1.0,
+        evidence="said so", measures={},
+    )  # fmt: skip
+    config, record = GridConfig(label="cell"), replace(RECORD, labels_file=labels_file)
+    grid = build_grid(record, config, st_slice, lattice)
+    assert grid.labels.tolist() == list(range(-1, MAX_LABELS))
+    one_more = replace(st_slice, labels=[f"L{i:05d}" for i in range(n)])
+    said = rf"B079.*\({labels_file or 's.h5ad'}:cell\): column 'cell' has 32,768 different labels"
+    with pytest.raises(BadInputError, match=said):
+        build_grid(record, config, one_more, lattice)
