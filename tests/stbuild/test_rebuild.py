@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 from stbuild.build import build_corpus
+from stbuild.cli import cli
 from stbuild.compact import compact
 from stbuild.comparison import compare_corpora
 from stbuild.config import GridConfig
@@ -117,8 +119,22 @@ def test_differences_are_said_in_words(corpus, sources, tmp_path):
     codec = compare_corpora(corpus, other)
     assert codec.same_identity
     assert not codec.same_bytes
+    assert not codec.differs
     assert codec.lines()[0] == "the same content, other bytes"
     assert all("the same content in other bytes" in line for line in codec.shards)
+    assert CliRunner().invoke(cli, ["diff", str(corpus), str(tmp_path / "b/corpus")]).exit_code == 0
     genes = Vocabulary(tuple(f"GENE{i:04d}" for i in range(10)))
     short = compare_corpora(corpus, build(sources, tmp_path / "c", TRAIN, genes))
     assert any("only in the first" in line for line in short.genes)
+
+
+def test_corrected_metadata_are_a_difference(corpus, tmp_path):
+    mended = tmp_path / "mended"
+    shutil.copytree(corpus, mended)
+    text = (mended / "corpus.json").read_text()
+    (mended / "corpus.json").write_text(text.replace('"donor": "d1"', '"donor": "dX"'))
+    done = CliRunner().invoke(cli, ["diff", str(corpus), str(mended)])
+    assert done.exit_code == 1
+    head, *lines = done.stdout.splitlines()
+    assert head == "the same samples, described otherwise"
+    assert lines == ["slices: one: donor: d1 -> dX"]
