@@ -1,7 +1,7 @@
 """The tables and documents of a corpus, once its shards stand; ``corpus.json`` comes last."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from stbuild.corpus.documents import (
     is_split,
 )
 from stbuild.corpus.durable import write_durable
-from stbuild.corpus.errors import Problem, ResourceError
+from stbuild.corpus.errors import IntegrityError, Problem, ResourceError
 from stbuild.corpus.index import SampleIndex, write_genes, write_index, write_panels, write_slices
 from stbuild.corpus.lock import LockDocument, LockedGrid, LockedShard
 from stbuild.grids import GridMeta
@@ -97,8 +97,7 @@ def require_files(out: Path, *listed: Iterable[ShardEntry | FileEntry]) -> None:
     ResourceError
         Files that were written and are gone, or have another size; the first few by name.
     """
-    gone = [e.path for e in chain(*listed) if not _stands(out / e.path, e.bytes)]
-    if gone:
+    if gone := _gone(out, {entry.path: entry.bytes for entry in chain(*listed)}):
         raise ResourceError(
             Problem(
                 code="P05",
@@ -109,6 +108,35 @@ def require_files(out: Path, *listed: Iterable[ShardEntry | FileEntry]) -> None:
                 fix="leave the folder to one run, and run the same command again",
             )
         )
+
+
+def require_whole(
+    out: Path, document: CorpusDocument, *others: Iterable[FileEntry], fix: str
+) -> None:
+    """Refuse to take a finished folder for whole that has lost files; no byte of them is read.
+
+    Raises
+    ------
+    IntegrityError
+        Files are missing or have another size; the first few by name.
+    """
+    listed = chain(document.shards, document.files, *others)
+    sizes = {entry.path: entry.bytes for entry in listed}
+    if gone := _gone(out, sizes):
+        raise IntegrityError(
+            Problem(
+                code="L01",
+                subject=f"output '{out.name}'",
+                where=str(out / gone[0]),
+                what=f"it is finished, but {len(gone):,} of its {len(sizes):,} files are missing "
+                f"or have another size ({', '.join(gone[:3])})",
+                fix=fix,
+            )
+        )
+
+
+def _gone(out: Path, sizes: Mapping[str, int]) -> list[str]:
+    return [path for path, size in sizes.items() if not _stands(out / path, size)]
 
 
 def _stands(path: Path, size: int) -> bool:

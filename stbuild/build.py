@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stbuild.assemble import publish_corpus
+from stbuild.assemble import publish_corpus, require_whole
 from stbuild.certify import certify_build
 from stbuild.corpus import names
 from stbuild.corpus.documents import (
@@ -84,6 +84,8 @@ def build_corpus(
         The folder holds another corpus, something that is not ours, or another run.
     GateError
         Data of one split stands in another.
+    IntegrityError
+        The corpus is finished, but files of it are missing.
     StError
         Any problem of a slice or shard, all at once.
     """
@@ -147,6 +149,8 @@ def _finished(inputs: BuildInputs, out: Path) -> BuildSummary | None:
         )
     if (out / names.WORK_DIR).is_dir():
         clear_scratch(out)
+    fix = f"write them again with `stbuild repair {out} --grids GRIDS`"
+    require_whole(out, document, fix=fix)
     return BuildSummary(document=document, already_done=True)
 
 

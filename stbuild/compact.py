@@ -32,7 +32,7 @@ from stbuild.lattices import assign_cells
 from stbuild.manifests import Manifest
 from stbuild.pipeline import Outcome, Runner
 from stbuild.placing import build_grid, placing_notices
-from stbuild.provenance import changed_files
+from stbuild.provenance import changed_files, find_namesakes
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
 from stbuild.store import (
@@ -274,11 +274,14 @@ def compact(
         reports, twins = _part_twins(reports)
         if error := _refuse_twins(twins, tasks):
             errors.append(error)
+        reports, namesakes = _part_namesakes(out, reports)
+        if error := _refuse_namesakes(namesakes, tasks):
+            errors.append(error)
         lasting = [error for error in errors if not (skip_bad and _is_of_the_slice(error))]
         if lasting or (errors and not reports):
             raise merge_errors(lasting or errors)
-        for twin in twins:
-            shutil.rmtree(out / f"{twin}.zarr")
+        for left_out in (*twins, *namesakes):
+            shutil.rmtree(out / f"{left_out}.zarr")
         entries = tuple(
             CatalogueEntry(slug=r.slug, fingerprint=r.fingerprint, content=r.content)
             for r in reports
@@ -371,5 +374,33 @@ def _refuse_twins(twins: dict[str, str], tasks: list[CompactTask]) -> StError | 
             fix="list it once; a duplicate would leak between splits",
         )
         for slug, other in twins.items()
+    ]
+    return as_error(problems, BadInputError)
+
+
+def _part_namesakes(
+    out: Path,
+    reports: tuple[GridReport, ...],
+) -> tuple[tuple[GridReport, ...], dict[str, tuple[str, str]]]:
+    """Return the reports whose files documents can tell apart, and what the others clash with."""
+    found = find_namesakes({r.slug: read_meta(out / f"{r.slug}.zarr").sources for r in reports})
+    return tuple(report for report in reports if report.slug not in found), found
+
+
+def _refuse_namesakes(
+    namesakes: dict[str, tuple[str, str]], tasks: list[CompactTask]
+) -> StError | None:
+    """Refuse slices whose files a lock could not tell apart: nobody could rebuild the corpus."""
+    paths = {task.record.slug: task.record.path for task in tasks}
+    problems = [
+        Problem(
+            code="B092",
+            subject=f"slice '{slug}'",
+            where=paths[slug],
+            what=f"its source file would be named '{name}' like another one, of slice '{other}' "
+            f"({paths[other]})",
+            fix="list the slices in a manifest above their folders: names are relative to it",
+        )
+        for slug, (name, other) in namesakes.items()
     ]
     return as_error(problems, BadInputError)

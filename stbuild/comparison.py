@@ -8,6 +8,7 @@ from stbuild.corpus.documents import SliceEntry
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.workspace import describe_difference
 
+_DIFFERENT = "different corpora"
 _NAMED = 5
 """Names that are listed before the rest is only counted."""
 
@@ -19,7 +20,7 @@ class Comparison:
     same_identity: bool
     """Whether the corpus ids are equal: the same content, whatever the compressor."""
     same_bytes: bool
-    """Whether every shard and table is the same bytes."""
+    """Whether every file is the same bytes."""
     config: tuple[str, ...]
     slices: tuple[str, ...]
     genes: tuple[str, ...]
@@ -27,11 +28,18 @@ class Comparison:
     splits: tuple[str, ...]
     shards: tuple[str, ...]
 
+    @property
+    def differs(self) -> bool:
+        """Whether they differ in more than how shards are encoded: in what is said, too."""
+        return not self.same_identity or bool(self.slices or self.splits)
+
     def lines(self) -> list[str]:
         """Return the comparison for people, one line a difference."""
         if self.same_bytes:
             return ["the same corpus, byte for byte"]
-        head = "the same content, other bytes" if self.same_identity else "different corpora"
+        head = "the same content, other bytes"
+        if self.differs:
+            head = "the same samples, described otherwise" if self.same_identity else _DIFFERENT
         subjects = ("config", "slices", "genes", "labels", "splits", "shards")
         return [head] + [f"{name}: {line}" for name in subjects for line in getattr(self, name)]
 
@@ -48,10 +56,9 @@ def compare_corpora(first: Path, second: Path) -> Comparison:
     one, two = a.document, b.document
     files = {file.path: file.sha256 for file in one.files}
     others = {file.path: file.sha256 for file in two.files}
-    shards = {shard.path: shard.sha256 for shard in one.shards}
     return Comparison(
         same_identity=one.corpus_id == two.corpus_id,
-        same_bytes=files == others and shards == {s.path: s.sha256 for s in two.shards},
+        same_bytes=one == two,
         config=tuple(_config(a, b)),
         slices=tuple(_slices(a, b)),
         genes=tuple(_sets(a.genes, b.genes)),

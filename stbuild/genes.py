@@ -100,9 +100,7 @@ def choose_vocabulary(per_slice: Sequence[Sequence[str]], rule: str) -> Vocabula
         No gene is left.
     """
     times = Counter(gene for genes in per_slice for gene in genes)
-    share = {"union": 0.0, "intersection": 1.0}.get(rule)
-    if share is None:
-        share = _read_share(rule)
+    share = share_of(rule)
     least = max(1, math.ceil(share * len(per_slice) - 1e-9))
     kept = tuple(sorted(gene for gene, n in times.items() if n >= least))
     if not kept:
@@ -112,7 +110,16 @@ def choose_vocabulary(per_slice: Sequence[Sequence[str]], rule: str) -> Vocabula
     return Vocabulary(kept)
 
 
-def _read_share(rule: str) -> float:
+def share_of(rule: str) -> float:
+    """Return the least share of the slices that a rule asks to measure a gene.
+
+    Raises
+    ------
+    BadUsageError
+        It is no rule.
+    """
+    if rule in ("union", "intersection"):
+        return float(rule == "intersection")
     match = _SHARE.fullmatch(rule)
     if not match or not 0 < float(match.group(1)) <= 1:
         what = f"got {rule!r}"

@@ -23,6 +23,8 @@ from stbuild.fetch.rows import SourceRow
 from stbuild.slices import SliceRecord
 
 _MAX_SHEET_BYTES = 64 * 1024 * 1024
+_RESULTS = "outs"
+"""Space Ranger's results stand in <sample>/outs: the folder alone tells no samples apart."""
 
 
 class ManifestDocument(Document):
@@ -115,17 +117,24 @@ def _from_files(paths: Sequence[str]) -> Manifest:
             name=(name := _slice_name(path)),
             slug=slugify(name),
             path=path,
-            source_name=Path(path).absolute().name,
+            source_name=_published_name(path),
         )
         for path in paths
     )
     return Manifest(name="corpus", records=records)
 
 
+def _published_name(path: str) -> str:
+    """Return what documents call a path that is relative to nothing they know."""
+    given = Path(path).absolute()
+    in_sample = given.name == _RESULTS and given.parent.name
+    return f"{given.parent.name}/{given.name}" if in_sample else given.name
+
+
 def _slice_name(path: str) -> str:
     """Return the id of a slice given by its path alone: the name without its endings."""
     given = Path(path).absolute()
-    if given.name == "outs":  # Space Ranger's results stand in <sample>/outs
+    if given.name == _RESULTS:
         given = given.parent
     if given.is_dir() and given.suffix not in (".zarr", ".h5ad"):
         return given.name
@@ -224,7 +233,7 @@ def _to_record(row: SampleRow, base: Path) -> SliceRecord:
         name=row.slice,
         slug=slugify(row.slice),
         path=str(base / row.path),
-        source_name=Path(row.path).name if is_absolute else row.path,
+        source_name=_published_name(row.path) if is_absolute else row.path,
         base=str(base),
         **values,
     )

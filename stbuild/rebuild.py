@@ -3,10 +3,12 @@
 Sources are checked against their digests before any work; grids and shards against theirs after.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from stbuild.build import build_corpus
 from stbuild.compact import compact
@@ -16,11 +18,14 @@ from stbuild.corpus.digests import lines_digest, sha256_file
 from stbuild.corpus.documents import (
     CorpusDocument,
     as_error,
+    document_problems,
     read_document,
 )
-from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
+from stbuild.corpus.errors import BadInputError, BadUsageError, IntegrityError, Problem
 from stbuild.corpus.index import read_genes
 from stbuild.corpus.lock import LockDocument, LockedGrid
+from stbuild.corpus.paths import look_at
+from stbuild.genes import share_of
 from stbuild.growth import GIVEN, locked_growth
 from stbuild.inputs import gather_inputs
 from stbuild.jail import Limits
@@ -52,17 +57,52 @@ def read_lock(path: Path) -> LockDocument:
     IntegrityError
         Not a lock that this version knows.
     """
-    file = path / names.LOCK_JSON if path.is_dir() else path
-    if not file.is_file():
+    file = path / names.LOCK_JSON if look_at(path).is_folder else path
+    if not (look := look_at(file)).is_file:
         problem = Problem(
             code="B001",
             subject=f"lock '{path.name}'",
             where=str(file),
-            what="no such file",
+            what=look.fault or "not a file",
             fix=f"give a {names.LOCK_JSON}, or a corpus folder",
         )
         raise BadInputError(problem)
-    return read_document(LockDocument, file.read_bytes(), str(file))
+    lock = read_document(LockDocument, file.read_bytes(), str(file))
+    if error := as_error(_lock_problems(lock, str(file)), IntegrityError):
+        raise error
+    return lock
+
+
+def _lock_problems(lock: LockDocument, where: str) -> Iterator[Problem]:
+    """Yield what a rebuild must not follow: unknown keys, and names that no digest stands for."""
+    for rule in lock.vocabulary_rules:
+        try:
+            share_of("union" if rule == GIVEN else rule)
+        except BadUsageError:
+            what = f"{rule!r} is no rule of a vocabulary"
+            subject = "key 'vocabulary_rules'"
+            yield Problem(code="C01", subject=subject, where=where, what=what, fix=_FOREIGN)
+    for grid in lock.grids:
+        place = f"{where}: grid '{grid.slug}'"
+        try:
+            GridConfig.model_validate(GridConfig().model_dump() | grid.config)
+        except ValidationError as error:
+            yield from document_problems(error, GridConfig, grid.config, place, "C01", _FOREIGN)
+        named = [file.name for file in grid.sources]
+        for key in ("path", "positions", "labels_file", "gene_table"):
+            name = getattr(grid.origin, key)
+            if name is not None and not any(_is_or_holds(name, file) for file in named):
+                what = f"{name!r} is none of its sources, nor a folder of them"
+                yield Problem(
+                    code="C01", subject=f"key 'origin.{key}'", where=place, what=what, fix=_FOREIGN
+                )
+        if away := [name for name in (*named, grid.origin.path) if Path(name).is_absolute()]:
+            what = f"{away[0]!r} is absolute; names start from --sources"
+            yield Problem(code="C01", subject="key 'sources'", where=place, what=what, fix=_FOREIGN)
+
+
+def _is_or_holds(name: str, file: str) -> bool:
+    return file == name or file.startswith(f"{name.rstrip('/')}/")
 
 
 def rebuild_corpus(
@@ -124,6 +164,7 @@ def rebuild_corpus(
     return _compare(lock, document)
 
 
+_FOREIGN = "get the lock again from its source: this one is damaged, or no build wrote it"
 _DIFFERS = "build with the versions in the lock (`tools`), and report it: content must not differ"
 
 
@@ -132,8 +173,8 @@ def _source_problems(lock: LockDocument, sources: Path) -> list[Problem]:
     for grid in lock.grids:
         for file in grid.sources:
             path = sources / file.name
-            if not path.is_file():
-                what = "missing"
+            if not (look := look_at(path)).is_file:
+                what = look.fault or "not a file"
             elif path.stat().st_size != file.bytes or sha256_file(path) != file.sha256:
                 what = f"its size or SHA-256 is not {file.bytes:,} bytes, {file.sha256[:16]}..."
             else:

@@ -3,9 +3,10 @@
 No file is opened here.
 """
 
-from typing import Annotated, Any, Literal
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stbuild.corpus import names
 from stbuild.corpus.documents import (
@@ -55,7 +56,7 @@ class LockedGrid(Document):
     platform: str | None
     licence: str | None
     origin: Origin
-    sources: tuple[SourceFile, ...]
+    sources: Annotated[tuple[SourceFile, ...], Field(min_length=1)]
     config: dict[str, Any]
     """Resolved grid configuration."""
     content: Sha256
@@ -87,3 +88,17 @@ class LockDocument(Document):
     """Digest of the shard plan: the keys of every shard, in order."""
     tools: dict[str, str]
     """Versions of what determines bytes."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        sizes, rules = self.vocabulary.sizes, self.vocabulary_rules
+        if len(sizes) != len(rules):
+            msg = f"{len(rules)} vocabulary_rules, but {len(sizes)} sizes of the vocabulary"
+            raise ValueError(msg)
+        if late := [grid.slug for grid in self.grids if grid.generation >= len(rules)]:
+            msg = f"grid '{late[0]}' is of a generation beyond the {len(rules)} of the vocabulary"
+            raise ValueError(msg)
+        if twice := [s for s, times in Counter(g.slug for g in self.grids).items() if times > 1]:
+            msg = f"grid '{twice[0]}' stands twice"
+            raise ValueError(msg)
+        return self

@@ -27,6 +27,9 @@ class ReleaseDocument(Document):
     corpus_id: Sha256
     of_corpus: Sha256
     """Identity of the corpus that it was made from: another one where classes were left out."""
+    of_document: Sha256 | None = None
+    """SHA-256 of the `corpus.json` of that corpus, whose identity leaves metadata out; releases of
+    earlier versions do not say it."""
     left_out: tuple[Slug, ...]
     """Licence classes whose shards and slices were left out."""
     licences: tuple[LicenceEntry, ...]

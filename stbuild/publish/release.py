@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from stbuild.assemble import require_files
+from stbuild.assemble import require_files, require_whole
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import CorpusDocument, FileEntry, read_document
@@ -72,7 +72,7 @@ def publish_release(
     GateError
         Slices that may not be redistributed, by name.
     IntegrityError
-        The corpus is damaged.
+        The corpus is damaged, or the release is finished but files of it are missing.
     ConflictError
         The folder holds something else.
     PlatformError
@@ -123,6 +123,7 @@ def _write(
     release = ReleaseDocument(
         corpus_id=document.corpus_id,
         of_corpus=corpus.document.corpus_id,
+        of_document=sha256_bytes(corpus.document.to_bytes()),
         left_out=out_classes,
         licences=licences,
         options=options.digest(),
@@ -163,11 +164,20 @@ def _finished(out: Path, corpus: Corpus, options: PublishOptions) -> PublishSumm
     if not path.is_file() or not (out / names.CORPUS_JSON).is_file():
         return None
     release = read_document(ReleaseDocument, path.read_bytes(), str(path))
-    same = release.of_corpus == corpus.document.corpus_id and release.options == options.digest()
-    if not same:
-        what = "it holds a release of another corpus, or with other options"
+    document = open_corpus(out).document
+    if release.options != options.digest() or not _is_of(release, document, corpus.document):
+        what = "it holds a release of another corpus, of other metadata, or with other options"
         raise _conflict(out, what, "give another -o folder")
-    return _summary(release, open_corpus(out).document, out, already_done=True)
+    fix = f"remove {out} and publish again, or get the files from where it is published"
+    require_whole(out, document, release.files, fix=fix)
+    return _summary(release, document, out, already_done=True)
+
+
+def _is_of(release: ReleaseDocument, document: CorpusDocument, source: CorpusDocument) -> bool:
+    """Tell whether a release is of a corpus as it is now: its content and what it says of it."""
+    if release.of_document is None:  # of an earlier version: whole, it holds the same document
+        return document == source
+    return release.of_document == sha256_bytes(source.to_bytes())
 
 
 def _is_work(path: Path) -> bool:

@@ -51,6 +51,17 @@ def test_the_same_inputs_give_the_same_bytes(train_corpus, slice_files, tmp_path
     assert tree_digests(tmp_path / "elsewhere" / "corpus") == tree_digests(train_corpus.root)
 
 
+def test_a_finished_corpus_that_lost_a_file_is_not_called_finished(train_corpus, grids, tmp_path):
+    out = tmp_path / "c"
+    shutil.copytree(train_corpus.root, out)
+    shard, table = next((out / "data").rglob("*.tar")), out / "genes.parquet"
+    shard.unlink()
+    table.write_bytes(table.read_bytes()[:-1])
+    with pytest.raises(IntegrityError, match=rf"2 of its .*{shard.name}.*stbuild repair") as caught:
+        build(grids, out)
+    assert caught.value.exit_code == 6
+
+
 def test_a_rerun_of_a_finished_corpus_writes_nothing(train_corpus, grids):
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in train_corpus.root.rglob("*")}
     assert build(grids, train_corpus.root).already_done

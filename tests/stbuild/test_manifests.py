@@ -56,6 +56,15 @@ def test_a_path_alone_names_its_slice(tmp_path, monkeypatch, path, name):
     assert (record.name, record.path) == (name, path)
 
 
+def test_results_of_space_ranger_are_published_with_their_sample(tmp_path):
+    samples = [tmp_path / name / "outs" for name in "AB"]
+    given = read_inputs([str(path) for path in samples]).records
+    assert [record.source_name for record in given] == ["A/outs", "B/outs"]
+    rows = "".join(f"{path.parent.name},{path}\n" for path in samples)
+    listed = read_inputs(write(tmp_path, f"slice,path\n{rows}")).records
+    assert [record.source_name for record in listed] == ["A/outs", "B/outs"]
+
+
 def test_every_problem_of_a_sheet_is_listed_at_once(tmp_path):
     sheet = "slice,path,split,pitch_um\na,x.h5ad,Train!,100\nb,y.h5ad,train\nc,,train,-3\n"
     with pytest.raises(BadInputError) as caught:

@@ -1,9 +1,17 @@
 """Names of source files: relative, never absolute; changed ones are found again."""
 
+from dataclasses import replace
+
 import pytest
 
+from stbuild.compact import compact
+from stbuild.config import GridConfig
+from stbuild.corpus.errors import BadInputError
+from stbuild.manifests import Manifest, read_inputs
+from stbuild.pipeline import run_loop
 from stbuild.provenance import changed_files, describe_files
 from stbuild.slices import SliceRecord
+from tests.slices import Spec, write_slice
 
 
 def record(path, base="", source_name=None):
@@ -47,3 +55,19 @@ def test_without_a_manifest_only_bare_names_are_published(folder):
     found = describe_files(record(counts), [counts, labels])
     assert [entry.name for entry in found] == ["counts.tsv", "labels.csv"]
     assert changed_files(record(counts), found, [labels]) == []
+
+
+def test_files_that_documents_cannot_tell_apart_are_refused(tmp_path):
+    paths = [tmp_path / f"{name}.h5ad" for name in ("a", "b", "z")]
+    for seed, path in enumerate(paths):
+        write_slice(path, Spec(seed=seed, rows=10, cols=10))
+    records = read_inputs([str(path) for path in paths]).records
+    one, two, three = (replace(r, source_name="outs/m.h5") for r in records)
+    manifest = Manifest(name="x", records=(one, two, replace(three, source_name="z.h5ad")))
+    config = GridConfig(pitch_um=100.0)
+    with pytest.raises(BadInputError, match=r"B092.*slice 'b'.*'outs/m.h5'.*of slice 'a'"):
+        compact(manifest, config, tmp_path / "g", run_loop)
+    assert not (tmp_path / "g" / "grids.json").exists()
+    summary = compact(manifest, config, tmp_path / "g", run_loop, skip_bad=True)
+    assert [report.slug for report in summary.reports] == ["a", "z"]
+    assert sorted(p.name for p in (tmp_path / "g").glob("*.zarr")) == ["a.zarr", "z.zarr"]

@@ -319,6 +319,38 @@ def test_a_rerun_writes_nothing_and_other_options_are_refused(corpus, release):
         publish(corpus, release, leave_out=("unknown",))
 
 
+def test_a_corpus_whose_metadata_were_corrected_is_another_one(corpus, tmp_path):
+    out, mended = tmp_path / "r", tmp_path / "mended"
+    publish(corpus, out, leave_out=("unknown",))
+    shutil.copytree(corpus, mended)
+    text = (mended / "corpus.json").read_text()
+    (mended / "corpus.json").write_text(text.replace('"donor": "d0"', '"donor": "dX"'))
+    assert open_corpus(mended).document.corpus_id == open_corpus(corpus).document.corpus_id
+    with pytest.raises(ConflictError, match="of other metadata"):
+        publish(mended, out, leave_out=("unknown",))
+
+
+def test_a_finished_release_that_lost_a_file_is_not_called_finished(corpus, tmp_path):
+    out = tmp_path / "r"
+    publish(corpus, out, leave_out=("unknown",))
+    for gone in (next((out / "data").rglob("*.tar")), out / "README.md"):
+        raw = gone.read_bytes()
+        gone.unlink()
+        with pytest.raises(IntegrityError, match=rf"1 of its .*{gone.name}"):
+            publish(corpus, out, leave_out=("unknown",))
+        gone.write_bytes(raw)
+    assert publish(corpus, out, leave_out=("unknown",)).already_done
+
+
+def test_a_release_of_an_earlier_version_is_compared_by_its_corpus(corpus, tmp_path):
+    out = tmp_path / "r"
+    publish(corpus, out, stated=("unknown",))
+    told = json.loads((out / "release.json").read_text())
+    del told["of_document"]
+    (out / "release.json").write_text(json.dumps(told))
+    assert publish(corpus, out, stated=("unknown",)).already_done
+
+
 def test_a_run_that_was_stopped_looks_unfinished_and_goes_on(corpus, tmp_path, monkeypatch):
     out = tmp_path / "r"
 

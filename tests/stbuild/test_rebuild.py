@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 from stbuild.build import build_corpus
+from stbuild.cli import cli
 from stbuild.compact import compact
 from stbuild.comparison import compare_corpora
 from stbuild.config import GridConfig
@@ -117,8 +119,74 @@ def test_differences_are_said_in_words(corpus, sources, tmp_path):
     codec = compare_corpora(corpus, other)
     assert codec.same_identity
     assert not codec.same_bytes
+    assert not codec.differs
     assert codec.lines()[0] == "the same content, other bytes"
     assert all("the same content in other bytes" in line for line in codec.shards)
+    assert CliRunner().invoke(cli, ["diff", str(corpus), str(tmp_path / "b/corpus")]).exit_code == 0
     genes = Vocabulary(tuple(f"GENE{i:04d}" for i in range(10)))
     short = compare_corpora(corpus, build(sources, tmp_path / "c", TRAIN, genes))
     assert any("only in the first" in line for line in short.genes)
+
+
+def test_corrected_metadata_are_a_difference(corpus, tmp_path):
+    mended = tmp_path / "mended"
+    shutil.copytree(corpus, mended)
+    text = (mended / "corpus.json").read_text()
+    (mended / "corpus.json").write_text(text.replace('"donor": "d1"', '"donor": "dX"'))
+    done = CliRunner().invoke(cli, ["diff", str(corpus), str(mended)])
+    assert done.exit_code == 1
+    head, *lines = done.stdout.splitlines()
+    assert head == "the same samples, described otherwise"
+    assert lines == ["slices: one: donor: d1 -> dX"]
+
+
+def _lock_with(corpus, path, keys, value):
+    lock = json.loads((corpus / "corpus.lock.json").read_text())
+    *above, last = keys
+    place = lock
+    for key in above:
+        place = place[key]
+    place[last] = value
+    path.write_text(json.dumps(lock))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["vocabulary_rules"], ["union", "union"], r"2 vocabulary_rules, but 1 sizes"),
+        (["vocabulary", "sizes"], [1, 40], r"1 vocabulary_rules, but 2 sizes"),
+        (["vocabulary_rules"], ["foo"], r"'foo' is no rule"),
+        (["vocabulary_rules"], ["share:7"], r"'share:7' is no rule"),
+        (["grids", 0, "generation"], 5, r"beyond the 1 of the vocabulary"),
+        (["grids", 0, "slug"], "two", r"grid 'two' stands twice"),
+        (["grids", 0, "sources"], [], r"grids\.0\.sources"),
+        (["grids", 0, "config", "zzz"], 1, r"grid 'one'.*unknown key"),
+        (["grids", 0, "origin", "path"], "/etc/hostname", r"'/etc/hostname' is none of"),
+        (["grids", 0, "origin", "path"], "../../../etc/hostname", r"is none of its sources"),
+        (["grids", 0, "origin", "path"], "a\0b", r"is none of its sources"),
+        (["grids", 0, "origin", "gene_table"], "/etc/hostname", r"origin\.gene_table"),
+        (["grids", 0, "sources", 0, "name"], "/etc/hostname", r"absolute"),
+    ],
+)
+def test_a_damaged_lock_is_refused_by_name_before_any_work(
+    corpus, sources, tmp_path, keys, value, message
+):
+    lock = _lock_with(corpus, tmp_path / "odd.lock.json", keys, value)
+    with pytest.raises(IntegrityError, match=message) as caught:
+        rebuild_corpus(lock, sources / "m", tmp_path / "out", tmp_path / "g", run_loop)
+    assert caught.value.exit_code == 6
+    assert all("odd.lock.json" in str(problem.where) for problem in caught.value.problems)
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.lock.json"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_a_source_that_no_file_system_can_hold_is_missing(corpus, sources, tmp_path, name):
+    lock = json.loads((corpus / "corpus.lock.json").read_text())
+    lock["grids"][0]["origin"]["path"] = lock["grids"][0]["sources"][0]["name"] = name
+    (tmp_path / "lock.json").write_text(json.dumps(lock))
+    with pytest.raises(IntegrityError, match=r"P20.*no such file") as caught:
+        rebuild_corpus(
+            tmp_path / "lock.json", sources / "m", tmp_path / "o", tmp_path / "g", run_loop
+        )
+    assert len(caught.value.problems) == 1
