@@ -12,7 +12,7 @@ from sttrain.judge.reconstruct import ModelFile, parse_models, reconstruct_corpu
 from sttrain.judge.reconstruction import LEAST_RATE, score_region
 from sttrain.judge.regions import TooSmallError
 from tests.corpora import write_corpus
-from tests.sttrain.judged import write_run
+from tests.sttrain.judged import TINY, write_run
 
 CONFIG = ReconstructConfig(windows=(8,), sizes=(3, 4), genes=6, repeats=3)
 
@@ -118,6 +118,23 @@ def test_another_model_under_a_stored_name_is_refused(corpus, tmp_path):
     run(corpus, tmp_path / "r", ModelFile(name="ours", path=root))
     with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
         run(corpus, tmp_path / "r", ModelFile(name="ours", path=root, initial=True))
+
+
+def test_models_of_the_same_weights_and_other_recipes_are_not_taken_for_each_other(
+    corpus, tmp_path
+):
+    configs = {"corpus": TINY, "slice": TINY.model_copy(update={"centre_by": "slice"})}
+    first, second = (
+        ModelFile(name="ours", path=write_run(tmp_path / by, corpus, config=config), initial=True)
+        for by, config in configs.items()
+    )
+    rows = run(corpus, tmp_path / "r", first).rows
+    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
+        run(corpus, tmp_path / "r", second)
+    others = run(corpus, tmp_path / "s", second).rows
+    found = [{r.checkpoint: r.mse for r in some if r.method == "ours"} for some in (rows, others)]
+    assert found[0].keys() == found[1].keys()
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(
