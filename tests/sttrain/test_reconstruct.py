@@ -195,3 +195,21 @@ def test_command_compares_a_run_its_first_weights_and_the_controls(corpus, tmp_p
         "gene-mean", "inverse-distance", "nearest16", "ours", "untrained"
     ]  # fmt: skip
     assert all(entry["mse"] > 0 and entry["rows"] == 2 for entry in table)
+
+
+def test_means_are_of_what_was_asked_for_whatever_stands_in_the_folder(corpus, tmp_path):
+    root = write_run(tmp_path / "run", corpus)
+
+    def means(out, seed):
+        result = CliRunner().invoke(
+            cli,
+            ["reconstruct", str(root), str(corpus.root), "--window", "8", "--size", "4",
+             "--repeats", "1", "--genes", "6", "--slice", "toy0", "--seed", str(seed),
+             "-o", str(out), "--json"],
+            catch_exceptions=False,
+        )  # fmt: skip
+        return json.loads(result.stdout)["table"]
+
+    alone = means(tmp_path / "alone", 1)
+    assert means(tmp_path / "r", 0) != alone
+    assert means(tmp_path / "r", 1) == alone
