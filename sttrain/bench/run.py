@@ -4,7 +4,6 @@ Each data set has a folder of results of its own below the output, in which any 
 ``NAME.parquet`` and ``NAME.csv`` hold the rows of the suite NAME and nothing else.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +24,10 @@ from sttrain.errors import BadUsageError, Problem
 from sttrain.judge.baselines import refusals
 from sttrain.judge.candidates import EmbeddingFile, GivenVectors
 from sttrain.judge.cluster import ClusterRow, require_installed
-from sttrain.judge.fillers import FILLING, INTERPOLATIONS
+from sttrain.judge.fillers import FILLING
 from sttrain.judge.fit_costs import read_costs
 from sttrain.judge.methods import Method, find_methods
-from sttrain.judge.probe_config import HeadName, ProbeConfig
+from sttrain.judge.probe_config import HeadName
 from sttrain.judge.reconstruct import RegionRow
 from sttrain.judge.results import MARK, ResultRow
 from sttrain.judge.rows import RowTable
@@ -187,8 +186,7 @@ class _Run:
                 progress=self.progress,
             )
             self._count(outcome.n_computed, outcome.n_reused)
-            names = self._names(some, files, config.reduce)
-            rows += [row for row in outcome.rows if row.method in names and _is_asked(row, chosen)]
+            rows += outcome.asked
         return rows
 
     def _by_heads(
@@ -223,15 +221,7 @@ class _Run:
             progress=self.progress,
         )
         self._count(outcome.n_computed, outcome.n_reused)
-        names = self._names(chosen, plan.embeddings, ())
-        return [
-            row
-            for row in outcome.rows
-            if row.method in names
-            and row.algorithm in config.algorithms
-            and row.number in config.numbers
-            and row.seed < config.seeds
-        ]
+        return outcome.asked
 
     def _reconstruct(self, plan: DataPlan, folder: Path) -> list[RegionRow]:
         from sttrain.judge.reconstruct import ModelFile, reconstruct_corpus
@@ -260,16 +250,7 @@ class _Run:
         )
         self.skipped += [f"data set '{plan.name}', {line}" for line in outcome.left_out]
         self._count(outcome.n_computed, outcome.n_reused)
-        names = {model.name for model in models} | set(INTERPOLATIONS)
-        settings = config.model_dump(include={"genes", "repeats", "seed"})
-        return [
-            row
-            for row in outcome.rows
-            if row.method in names
-            and row.window in config.windows
-            and row.size in config.sizes
-            and _holds(row.settings, settings)
-        ]
+        return outcome.asked
 
     def _fills(self, name: str, run: Path) -> bool:
         """Return whether a checkpoint can fill squares; of others it is told that they cannot."""
@@ -280,15 +261,6 @@ class _Run:
             line = f"checkpoint '{name}': '{objective}' cannot fill a site that is hidden"
             self.skipped += [line] if line not in self.skipped else []
         return objective in FILLING
-
-    @staticmethod
-    def _names(
-        methods: Sequence[str | Method], files: Sequence[EmbeddingFile], reduce: Sequence[int]
-    ) -> set[str]:
-        given = [m.name for m in methods if not isinstance(m, str)]
-        given += [file.name for file in files]
-        reduced = {f"{name}-pca{d}" for name in given for d in reduce}
-        return {m for m in methods if isinstance(m, str)} | set(given) | reduced
 
     def _count(self, computed: int, reused: int) -> None:
         self.n_computed += computed
@@ -393,20 +365,3 @@ def _missing_splits(suite: Suite, plans: Iterable[DataPlan]) -> Iterable[Problem
                     what="the corpus has no such split",
                     fix=f"it has {', '.join(known) or 'none'}; or leave it out: --skip-missing",
                 )
-
-
-def _is_asked(row: ResultRow, config: ProbeConfig) -> bool:
-    """Return whether a stored row is one that this configuration makes."""
-    if row.head not in {head.name for head in config.make_heads()}:
-        return False
-    if row.split not in config.splits:
-        return False
-    if row.held_out is not None:
-        return row.repeat < config.held_out_seeds
-    return config.seeds is None or row.seed < config.seeds
-
-
-def _holds(settings: str, wanted: dict[str, object]) -> bool:
-    """Return whether settings, JSON, hold some values."""
-    found = json.loads(settings)
-    return all(found[name] == value for name, value in wanted.items())

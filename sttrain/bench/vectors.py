@@ -1,8 +1,8 @@
 """Vectors of checkpoints and published models, made once for all that decides them.
 
-A file in ``vectors/`` is named by the digest of weights, corpus and settings, so that suites share
-it, a rerun reads it, and other weights under the same name never take its place. A file that was
-damaged is named and refused, never made again in silence: who removes it has it made by a rerun.
+A file in ``vectors/`` is named by the digest of weights, model, corpus and settings, so that suites
+share it, a rerun reads it, and another model under the same name never takes its place. A file that
+was damaged is named and refused, never made again in silence; removed, it is made by a rerun.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ class VectorCache:
         changes = {} if inference is None else inference.model_dump()
         made_of = {
             "checkpoint": info.digest,
-            "objective": info.pretext.objective,
+            "model": info.identity,
             "seed": info.seed,
             "inference": choose_inference(info, changes).model_dump(mode="json"),
             "corpus": open_corpus(corpus).document.corpus_id,

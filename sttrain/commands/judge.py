@@ -162,7 +162,8 @@ def cluster(
 ) -> None:
     """Find the domains of every labelled slice of CORPUS without labels, and compare with them.
 
-    ARI and NMI with the labels, CHAOS and PAS of the domains alone (lower is smoother).
+    ARI and NMI with the labels, CHAOS and PAS of the domains alone (lower is smoother). Shown
+    are the means of what this command asks for, whatever else stands in the folder.
 
     Example: sttrain cluster eval/ --method nbmean6-pca50 --embedding ours=ours.h5ad
     --algorithm kmeans --algorithm gmm -o results/
@@ -185,7 +186,9 @@ def cluster(
     if outcome.left_out:
         made["not judged, without labels of two classes"] = list(outcome.left_out)
     means = mean_rows(
-        outcome.rows, ("method", "algorithm", "number"), ("ari", "nmi", "chaos", "pas", "n_domains")
+        outcome.asked,
+        ("method", "algorithm", "number"),
+        ("ari", "nmi", "chaos", "pas", "n_domains"),
     )
     _print_means(means, flags, made)
 
@@ -217,7 +220,8 @@ def reconstruct(
 ) -> None:
     """Hide squares of the slices of CORPUS and compare what CHECKPOINT fills them with.
 
-    Gene means, the mean of the 16 nearest spots and inverse distances are always judged beside it.
+    Gene means, the mean of the 16 nearest spots and inverse distances are always judged beside it;
+    shown are the means of what this command asks for, whatever else stands in the folder.
     CORPUS is any corpus with whole slices; labels are not needed.
 
     Example: sttrain reconstruct run/ eval/ --window 24 --size 4 --size 8 -o results/
@@ -239,7 +243,9 @@ def reconstruct(
             say=lambda line: click.echo(line, err=True),
         )
     made = {"computed": outcome.n_computed, "reused": outcome.n_reused, "output": str(output)}
-    _print_means(mean_rows(outcome.rows, ("method", "window", "size"), REGION_METRICS), flags, made)
+    _print_means(
+        mean_rows(outcome.asked, ("method", "window", "size"), REGION_METRICS), flags, made
+    )
 
 
 def _print_means(

@@ -28,7 +28,7 @@ from sttrain.judge.fit_costs import CostKeeper, measured
 from sttrain.judge.methods import Method
 from sttrain.judge.probe_config import ClusterConfig, Number
 from sttrain.judge.results import ResultStore, create_store, write_spots
-from sttrain.judge.rows import RowTable, require_same_sources, write_parquet
+from sttrain.judge.rows import RowTable, of_jobs, require_same_sources, write_parquet
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -75,6 +75,8 @@ class ClusterOutcome:
 
     rows: list[ClusterRow]
     """All rows of the folder."""
+    asked: list[ClusterRow]
+    """Those of the jobs of this run."""
     n_computed: int
     n_reused: int
     left_out: tuple[str, ...]
@@ -183,7 +185,11 @@ def cluster_corpus(
         ),
     )
     return ClusterOutcome(
-        rows=rows, n_computed=len(missing), n_reused=len(jobs) - len(missing), left_out=left_out
+        rows=rows,
+        asked=of_jobs(rows, (job.digest for job in jobs)),
+        n_computed=len(missing),
+        n_reused=len(jobs) - len(missing),
+        left_out=left_out,
     )
 
 

@@ -125,15 +125,12 @@ class ModelFiller:
     model: "MaskedAutoencoder"
     digest: str
     """Of the weights."""
+    identity: str
+    """Of the weights and of all that decides what the model makes of them."""
     rows: NDArray[np.int32]
     """Row in the model's gene table of each gene of the corpus's vocabulary."""
     rates: bool = False
     """Whether it predicts the log of the rate per 10,000 molecules instead of log1p(CP10K)."""
-
-    @property
-    def identity(self) -> str:
-        """Digest of the weights."""
-        return self.digest
 
     @property
     def checkpoint(self) -> str | None:
@@ -215,6 +212,7 @@ def load_filler(
         name=name,
         model=model,
         digest=info.digest,
+        identity=info.identity,
         rows=gene_rows(corpus, info.genes),
         rates=bool(getattr(pretext, "counts", False)),
     )

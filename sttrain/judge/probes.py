@@ -27,7 +27,7 @@ from sttrain.judge.methods import Method
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import ProbeConfig
 from sttrain.judge.results import Predictions, ResultRow, ResultStore, create_store, write_spots
-from sttrain.judge.rows import of_other_sources, require_same_sources
+from sttrain.judge.rows import of_jobs, of_other_sources, require_same_sources
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -41,6 +41,8 @@ class ProbeOutcome:
 
     rows: list[ResultRow]
     """All rows of the folder."""
+    asked: list[ResultRow]
+    """Those of the jobs of this run."""
     n_computed: int
     """Fits of this run."""
     n_reused: int
@@ -161,8 +163,10 @@ def probe_corpus(
     costs = CostKeeper.of(out, data.corpus_id, keep=keep_costs)
     _run_jobs(missing, data, store, costs, workers, progress)
     store.jobs.require_stored((job.digest for job in jobs), store.finished())
+    rows = store.summarise()
     return ProbeOutcome(
-        rows=store.summarise(),
+        rows=rows,
+        asked=of_jobs(rows, (job.digest for job in jobs)),
         n_computed=len(missing),
         n_reused=len(jobs) - len(missing),
         needless=tuple(needless),

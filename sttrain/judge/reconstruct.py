@@ -25,7 +25,7 @@ from sttrain.judge.probe_config import ReconstructConfig
 from sttrain.judge.reconstruction import score_region
 from sttrain.judge.regions import RegionSource, TooSmallError
 from sttrain.judge.results import ResultStore, open_or_create
-from sttrain.judge.rows import RowTable, require_same_sources
+from sttrain.judge.rows import RowTable, of_jobs, require_same_sources
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -70,6 +70,8 @@ class ReconstructOutcome:
 
     rows: list[RegionRow]
     """All rows of the folder."""
+    asked: list[RegionRow]
+    """Those of the jobs of this run."""
     n_computed: int
     """Regions that were filled in this run."""
     n_reused: int
@@ -209,6 +211,7 @@ def reconstruct_corpus(
     )
     return ReconstructOutcome(
         rows=rows,
+        asked=of_jobs(rows, (job.digest for job in jobs)),
         n_computed=n_computed,
         n_reused=(len(jobs) - len(missing)) * config.repeats,
         left_out=tuple(dict.fromkeys(left_out)),

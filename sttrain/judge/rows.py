@@ -173,6 +173,12 @@ class MethodRow(Protocol):
 Judged = TypeVar("Judged", bound=MethodRow)
 
 
+def of_jobs(rows: Iterable[Row], jobs: Iterable[str]) -> list[Row]:
+    """Return the rows of some jobs, in their order: a folder holds those of other settings too."""
+    asked = set(jobs)
+    return [row for row in rows if row.job in asked]
+
+
 def of_other_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> list[Judged]:
     """Return the rows whose name now stands for something else."""
     return [r for r in rows if digests.get(r.method, r.source_digest) != r.source_digest]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from stbuild.corpus.digests import lines_digest, sha256_json
 from sttrain.model.config import ModelConfig
 from sttrain.model.pretext import Pretext
 
@@ -26,3 +27,15 @@ class EncoderInfo:
     """SHA-256 of the weights file."""
     name: str
     """Name of the checkpoint, such as ``initial`` or ``step-00000400``."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides the answers: the same weights may be asked in other ways."""
+        return sha256_json(
+            {
+                "weights": self.digest,
+                "model": self.model.model_dump(mode="json"),
+                "pretext": self.pretext.model_dump(mode="json"),
+                "genes": lines_digest(self.genes),
+            }
+        )

@@ -90,12 +90,12 @@ def make_split(data: EvaluationSet, document=None, n_seeds=None) -> EvaluationSp
 TINY = ModelConfig(width=16, layers=2, heads=2, ffn=16, decoder_width=8, decoder_heads=2)
 
 
-def write_run(root, corpus, genes=None, order=None, pretext=None):
+def write_run(root, corpus, genes=None, order=None, pretext=None, config=TINY):
     """A run with an untrained and a later checkpoint; `order` permutes the rows of its genes."""
     genes = list(corpus.genes) if genes is None else genes
     for name, seed, steps in (("initial", 1, 0), ("step-00000004", 2, 4)):
         generator = torch.Generator().manual_seed(seed)
-        model = MaskedAutoencoder(TINY, len(genes), generator, pretext)
+        model = MaskedAutoencoder(config, len(genes), generator, pretext)
         if order is not None:
             with torch.no_grad():
                 model.table.copy_(model.table[order])

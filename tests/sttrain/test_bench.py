@@ -12,12 +12,14 @@ from stbuild.corpus.errors import PlatformError
 from sttrain.bench.inputs import make_plan, parse_given
 from sttrain.bench.run import run_suite
 from sttrain.bench.suite import FOLDER, Suite, known_suites, read_suite
+from sttrain.bench.vectors import VectorCache
 from sttrain.cli import cli
 from sttrain.commands.bench import bench as command
+from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
 from sttrain.settings import parse_settings
 from tests.corpora import write_corpus
-from tests.sttrain.judged import write_run
+from tests.sttrain.judged import TINY, write_run
 
 SUITE = """
 name = "toy"
@@ -175,6 +177,16 @@ def test_results_of_another_corpus_are_refused(suite_file, checkpoint, continued
 def test_other_weights_under_the_same_name_are_refused(suite_file, corpus, checkpoint, continued):
     with pytest.raises(ConflictError, match="other vectors"):
         bench(suite_file, continued, corpus, checkpoint / "checkpoints" / "initial.json")
+
+
+def test_the_same_weights_of_another_recipe_have_vectors_of_their_own(corpus, checkpoint, tmp_path):
+    cache = VectorCache(root=tmp_path, data=read_evaluation_set(corpus))
+    placed = write_run(tmp_path / "run", corpus, config=TINY.model_copy(update={"position": True}))
+    first, second = (
+        cache.of_checkpoint("ours", run, corpus.root, initial=True) for run in (checkpoint, placed)
+    )
+    assert first.checkpoint == second.checkpoint
+    assert first.identity(cache.data) != second.identity(cache.data)
 
 
 def test_a_view_is_embedded_on_its_own_corpus_and_judged_on_the_common_spots(

@@ -118,3 +118,18 @@ def test_command_prints_means_and_reuses_what_is_there(corpus, tmp_path):
     assert (facts["computed"], facts["reused"]) == (0, 4)
     assert {entry["number"] for entry in facts["table"]} == {"true", "estimated"}
     assert all(0 <= entry["pas"] <= 1 for entry in facts["table"])
+
+
+def test_means_are_of_what_was_asked_for_whatever_stands_in_the_folder(corpus, tmp_path):
+    def means(out, dims):
+        result = CliRunner().invoke(
+            cli,
+            ["cluster", str(corpus.root), "--method", "pca6", "--algorithm", "kmeans",
+             "--number", "true", "--seeds", "1", "--dims", str(dims), "-o", str(out), "--json"],
+            catch_exceptions=False,
+        )  # fmt: skip
+        return json.loads(result.stdout)["table"]
+
+    alone = means(tmp_path / "alone", 6)
+    assert means(tmp_path / "r", 2) != alone
+    assert means(tmp_path / "r", 6) == alone

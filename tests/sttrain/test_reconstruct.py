@@ -12,7 +12,7 @@ from sttrain.judge.reconstruct import ModelFile, parse_models, reconstruct_corpu
 from sttrain.judge.reconstruction import LEAST_RATE, score_region
 from sttrain.judge.regions import TooSmallError
 from tests.corpora import write_corpus
-from tests.sttrain.judged import write_run
+from tests.sttrain.judged import TINY, write_run
 
 CONFIG = ReconstructConfig(windows=(8,), sizes=(3, 4), genes=6, repeats=3)
 
@@ -120,6 +120,23 @@ def test_another_model_under_a_stored_name_is_refused(corpus, tmp_path):
         run(corpus, tmp_path / "r", ModelFile(name="ours", path=root, initial=True))
 
 
+def test_models_of_the_same_weights_and_other_recipes_are_not_taken_for_each_other(
+    corpus, tmp_path
+):
+    configs = {"corpus": TINY, "slice": TINY.model_copy(update={"centre_by": "slice"})}
+    first, second = (
+        ModelFile(name="ours", path=write_run(tmp_path / by, corpus, config=config), initial=True)
+        for by, config in configs.items()
+    )
+    rows = run(corpus, tmp_path / "r", first).rows
+    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
+        run(corpus, tmp_path / "r", second)
+    others = run(corpus, tmp_path / "s", second).rows
+    found = [{r.checkpoint: r.mse for r in some if r.method == "ours"} for some in (rows, others)]
+    assert found[0].keys() == found[1].keys()
+    assert found[0] != found[1]
+
+
 @pytest.mark.parametrize(
     ("change", "options", "error", "words"),
     [
@@ -178,3 +195,21 @@ def test_command_compares_a_run_its_first_weights_and_the_controls(corpus, tmp_p
         "gene-mean", "inverse-distance", "nearest16", "ours", "untrained"
     ]  # fmt: skip
     assert all(entry["mse"] > 0 and entry["rows"] == 2 for entry in table)
+
+
+def test_means_are_of_what_was_asked_for_whatever_stands_in_the_folder(corpus, tmp_path):
+    root = write_run(tmp_path / "run", corpus)
+
+    def means(out, seed):
+        result = CliRunner().invoke(
+            cli,
+            ["reconstruct", str(root), str(corpus.root), "--window", "8", "--size", "4",
+             "--repeats", "1", "--genes", "6", "--slice", "toy0", "--seed", str(seed),
+             "-o", str(out), "--json"],
+            catch_exceptions=False,
+        )  # fmt: skip
+        return json.loads(result.stdout)["table"]
+
+    alone = means(tmp_path / "alone", 1)
+    assert means(tmp_path / "r", 0) != alone
+    assert means(tmp_path / "r", 1) == alone

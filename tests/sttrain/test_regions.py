@@ -124,7 +124,9 @@ def test_nothing_of_the_hidden_spots_reaches_genes_or_fillers(number):
     assert not np.array_equal(region.values_of(region.hidden), again.values_of(region.hidden))
     np.testing.assert_array_equal(region.genes, again.genes)
     model = MaskedAutoencoder(TINY, 8, torch.Generator().manual_seed(0)).eval()
-    patch = ModelFiller(name="p", model=model, digest="d", rows=np.arange(8, dtype=np.int32))
+    patch = ModelFiller(
+        name="p", model=model, digest="d", identity="i", rows=np.arange(8, dtype=np.int32)
+    )
     fillers: list[Filler] = [*INTERPOLATIONS.values(), patch]
     for filler in fillers:
         np.testing.assert_allclose(
@@ -160,7 +162,7 @@ def test_a_model_is_asked_as_in_training(window):
     region = draw(source, window=window)
     model = MaskedAutoencoder(TINY, 11, torch.Generator().manual_seed(0)).eval()
     rows = np.arange(3, 11, dtype=np.int32)
-    filler = ModelFiller(name="p", model=model, digest="d", rows=rows)
+    filler = ModelFiller(name="p", model=model, digest="d", identity="i", rows=rows)
     P, M = window, region.genes.size
     counts, totals = np.zeros((M, P, P), np.int64), np.zeros((P, P), np.int64)
     hidden = np.zeros((P, P), bool)
@@ -202,7 +204,12 @@ def test_models_may_answer_for_all_sites_and_in_rates(rates):
     source = make_source()
     region = draw(source)
     filler = ModelFiller(
-        name="p", model=AllSites(), digest="d", rows=np.arange(8, dtype=np.int32), rates=rates
+        name="p",
+        model=AllSites(),
+        digest="d",
+        identity="i",
+        rows=np.arange(8, dtype=np.int32),
+        rates=rates,
     )
     rows = source.whole.rows[region.hidden] - region.corner[0]
     cols = source.whole.cols[region.hidden] - region.corner[1]
@@ -230,9 +237,9 @@ def test_a_model_that_centres_by_slice_gets_the_means_of_what_is_not_hidden():
             seen.append(sites.means.numpy())
             return super().forward(sites, hidden, domains)
 
-    ModelFiller(name="p", model=Centred(), digest="d", rows=np.arange(8, dtype=np.int32)).fill(
-        region
-    )
+    ModelFiller(
+        name="p", model=Centred(), digest="d", identity="i", rows=np.arange(8, dtype=np.int32)
+    ).fill(region)
     expected = region.values_of(~region.hidden).mean(0)
     assert not np.allclose(expected, region.values_of(np.ones_like(region.hidden)).mean(0))
     np.testing.assert_allclose(seen[0][0], expected, rtol=1e-6)
@@ -242,7 +249,10 @@ def test_a_model_that_centres_by_slice_gets_the_means_of_what_is_not_hidden():
 def test_only_objectives_that_know_of_hidden_sites_fill_regions(objective, tmp_path, monkeypatch):
     corpus = write_corpus(tmp_path / "c", kind="cover", n_slices=1, rows=10, cols=10)
     info = SimpleNamespace(
-        genes=corpus.genes, digest="d", pretext=SimpleNamespace(objective=objective, counts=True)
+        genes=corpus.genes,
+        digest="d",
+        identity="i",
+        pretext=SimpleNamespace(objective=objective, counts=True),
     )
     monkeypatch.setattr("sttrain.release.encoder.load_encoder", lambda *_, **__: (AllSites(), info))
     load = partial(load_filler, tmp_path, corpus, "x", initial=False, say=print)
