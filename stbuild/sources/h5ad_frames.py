@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.hdf5 import child, decode, has, read_strings
+from stbuild.sources.values import to_id
 
 _FIX: Final = "mend the column and write the file again with anndata"
 
@@ -38,7 +39,7 @@ class H5Frame:
             raise SourceFaultError("B006", self.where, what, "write the file with anndata")
         node = child(self.group, name)
         if not isinstance(node, h5py.Dataset):
-            return [str(value) for value in read_element(self.group, name)]
+            return [to_id(value) for value in read_element(self.group, name)]
         return read_strings(node)
 
     def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
