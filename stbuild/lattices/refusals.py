@@ -1,0 +1,79 @@
+"""Why coordinates are refused, and what to do: advice that holds for the slice at hand."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stbuild.corpus.errors import GateError, Problem, StError
+from stbuild.lattices.arrays import read_array
+from stbuild.lattices.bins import bin_positions, suggest_side
+from stbuild.lattices.gate import MOST_CELLS, measure_filling
+from stbuild.lattices.lattice import Sites
+from stbuild.slices import Slice, SliceRecord
+
+LAYOUT_OF: Final = {"hex": "hex-offset", "quincunx": "quincunx-offset", "square": "square"}
+"""Layout of each kind of lattice."""
+
+
+def refused(record: SliceRecord, code: str, what: str, fix: str, kind: type[StError]) -> StError:
+    """Return the error of a slice whose coordinates are refused."""
+    return kind(
+        Problem(code=code, subject=f"slice '{record.name}'", where=record.path, what=what, fix=fix)
+    )
+
+
+def no_lattice(
+    record: SliceRecord, st_slice: Slice, points: NDArray[np.float64], sites: Sites | None
+) -> StError:
+    """Return the error of positions on no lattice that can be told.
+
+    Parameters
+    ----------
+    record, st_slice
+        The slice.
+    points
+        (N, 2) its finite positions, at least one.
+    sites
+        What was found and is doubtful, or None: then no layout of a lattice can be asked for.
+    """
+    what = "the positions are on no lattice that can be told"
+    if sites is not None:
+        what += f" (confidence {sites.measures['confidence']:.2f}; {sites.evidence})"
+    if twins := len(points) - np.unique(points, axis=0).shape[0]:
+        what += f"; {twins:,} spots lie exactly on another one, as after rounding to float32"
+    side = suggest_side(points)
+    row, col = bin_positions(points, side)
+    shape = (int(row.max()) + 1, int(col.max()) + 1)
+    filled = measure_filling(row, col, shape)[0] if shape[0] * shape[1] <= MOST_CELLS else 0
+    scale = st_slice.um_per_unit or 1.0
+    unit = "um" if st_slice.unit == "um" or st_slice.um_per_unit else "of its own unit"
+    fix = (
+        f"--layout bin --bin-size {side * scale:.4g} ({unit}) would fill {filled:.0f} of 256 "
+        "sites of a window; --layout square, hex-offset or quincunx-offset takes the lattice "
+        "in doubt; or give obs['array_row'] and obs['array_col']"
+    )
+    return refused(record, "B053", what, fix, GateError)
+
+
+def too_empty(
+    record: SliceRecord,
+    st_slice: Slice,
+    layout: str,
+    shape: tuple[int, int],
+    n_spots: int,
+    median: float | None,
+) -> StError:
+    """Return the error of a grid whose patches would hold next to nothing."""
+    filled = "" if median is None else f"; the median window holds {median:.0f} of 256 sites"
+    what = (
+        f"occupancy {n_spots / (shape[0] * shape[1]):.2%} on a {shape[0]} x {shape[1]} grid in "
+        f"layout {layout}{filled}: patches of it would hold next to nothing"
+    )
+    better = "--layout auto recognises a lattice, --layout bin --bin-size N makes one"
+    if st_slice.array_row is not None and st_slice.array_col is not None and median is not None:
+        kind = read_array(st_slice.array_row, st_slice.array_col, st_slice.xy).kind
+        if LAYOUT_OF[kind] != layout:
+            better = f"--layout {LAYOUT_OF[kind]} with --coords array"
+    fix = f"{better}; --force builds it all the same"
+    return refused(record, "B050", what, fix, GateError)
