@@ -23,7 +23,7 @@ from stbuild.lattices.gate import (
 )
 from stbuild.lattices.lattice import Lattice, Sites, step_along_rows
 from stbuild.lattices.ranks import rank_axis, scale_axis
-from stbuild.lattices.refusals import LAYOUT_OF, no_lattice, refused, too_empty
+from stbuild.lattices.refusals import LAYOUT_OF, no_lattice, refuse_doubtful, refused, too_empty
 from stbuild.lattices.snap import LEAST_CONFIDENCE, finite_rows, snap_positions
 from stbuild.slices import Slice, SliceRecord
 
@@ -67,7 +67,8 @@ def assign_cells(record: SliceRecord, st_slice: Slice, config: GridConfig) -> La
         refused. B049: spots that share a cell, where they are refused. B052: a layout that the
         coordinates cannot have.
     GateError
-        B050: a grid too empty for patches. B053: nothing in the positions tells a lattice.
+        B050: a grid too empty for patches. B051: array coordinates whose rows and columns are
+        swapped, or of no known array. B053: nothing in the positions tells a lattice.
     """
     if config.layout in ("px100", "bin"):
         points, placed = _finite(record, st_slice, config)
@@ -104,18 +105,20 @@ def _say_kind(st_slice: Slice) -> str:
 
 def _find_sites(record: SliceRecord, st_slice: Slice, config: GridConfig) -> Sites:
     if _use_array(st_slice, config):
-        return read_array(*_array(st_slice), st_slice.xy)
+        sites = read_array(*_array(st_slice), st_slice.xy)
+        refuse_doubtful(record, sites, config)
+        return sites
     if config.coords == "array" or st_slice.xy is None:
         what = "no whole array coordinates" if config.coords == "array" else "no positions"
         fix = "give them, or leave --coords auto"
         raise refused(record, "B046", what, fix, BadInputError)
     _, placed = _finite(record, st_slice, config)
-    sites = snap_positions(st_slice.xy, config.pitch)
-    if sites is not None and sites.measures["confidence"] >= LEAST_CONFIDENCE:
-        return _near_whole(st_slice, sites)
-    if sites is not None and config.layout != "auto":
-        return replace(sites, evidence=f"{sites.evidence}, though that is doubtful")
-    raise no_lattice(record, st_slice, st_slice.xy[placed], sites)
+    found = snap_positions(st_slice.xy, config.pitch)
+    if found is not None and found.measures["confidence"] >= LEAST_CONFIDENCE:
+        return _near_whole(st_slice, found)
+    if found is not None and config.layout != "auto":
+        return replace(found, evidence=f"{found.evidence}, though that is doubtful")
+    raise no_lattice(record, st_slice, st_slice.xy[placed], found)
 
 
 def _near_whole(st_slice: Slice, sites: Sites) -> Sites:

@@ -5,11 +5,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.config import GridConfig
 from stbuild.corpus.errors import GateError, Problem, StError
-from stbuild.lattices.arrays import read_array
+from stbuild.lattices.arrays import is_swapped, read_array
 from stbuild.lattices.bins import bin_positions, suggest_side
 from stbuild.lattices.gate import MOST_CELLS, measure_filling
 from stbuild.lattices.lattice import Sites
+from stbuild.lattices.snap import LEAST_CONFIDENCE
 from stbuild.slices import Slice, SliceRecord
 
 LAYOUT_OF: Final = {"hex": "hex-offset", "quincunx": "quincunx-offset", "square": "square"}
@@ -21,6 +23,27 @@ def refused(record: SliceRecord, code: str, what: str, fix: str, kind: type[StEr
     return kind(
         Problem(code=code, subject=f"slice '{record.name}'", where=record.path, what=what, fix=fix)
     )
+
+
+def refuse_doubtful(record: SliceRecord, sites: Sites, config: GridConfig) -> None:
+    """Refuse array coordinates that fit the positions as no known array does.
+
+    Raises
+    ------
+    GateError
+        B051: rows and columns swapped, so that neighbours would not be neighbours; or another
+        ratio of pitches, where no layout is asked for.
+    """
+    if sites.measures["confidence"] >= LEAST_CONFIDENCE or config.layout == "square":
+        return
+    if is_swapped(sites):
+        what = f"rows and columns of a hexagonal array are swapped: {sites.evidence}"
+        fix = "swap array_row and array_col; or --coords positions takes the lattice from those"
+        raise refused(record, "B051", what, fix, GateError)
+    if config.layout == "auto":
+        what = f"the positions are those of no known array: {sites.evidence}, quincunx about 1"
+        fix = f"mend them, or say --layout {LAYOUT_OF[sites.kind]} or square, whichever it is"
+        raise refused(record, "B051", what, fix, GateError)
 
 
 def no_lattice(
@@ -72,8 +95,9 @@ def too_empty(
     )
     better = "--layout auto recognises a lattice, --layout bin --bin-size N makes one"
     if st_slice.array_row is not None and st_slice.array_col is not None and median is not None:
-        kind = read_array(st_slice.array_row, st_slice.array_col, st_slice.xy).kind
-        if LAYOUT_OF[kind] != layout:
-            better = f"--layout {LAYOUT_OF[kind]} with --coords array"
+        sites = read_array(st_slice.array_row, st_slice.array_col, st_slice.xy)
+        sure = sites.measures["confidence"] >= LEAST_CONFIDENCE
+        if sure and LAYOUT_OF[sites.kind] != layout:
+            better = f"--layout {LAYOUT_OF[sites.kind]} with --coords array"
     fix = f"{better}; --force builds it all the same"
     return refused(record, "B050", what, fix, GateError)

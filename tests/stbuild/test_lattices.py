@@ -288,3 +288,27 @@ def test_one_spot_is_a_grid_of_one_cell():
 def test_few_positions_tell_nothing():
     with pytest.raises(GateError, match="B053"):
         assign_cells(RECORD, slice_at(xy=[[0, 0], [0, 1], [1, 0], [1, 1]]), AUTO)
+
+
+def test_a_hexagon_with_rows_and_columns_swapped_is_refused_with_the_way_out():
+    row, col, xy = sites("hex", 20, 18)
+    swapped = slice_at(col, row, xy=xy * 100)
+    for layout in ("auto", "hex-offset"):
+        with pytest.raises(GateError, match=r"B051.*swapped.*0\.58.*--coords positions"):
+            assign_cells(RECORD, swapped, GridConfig(layout=layout))
+    lattice = assign_cells(RECORD, swapped, GridConfig(coords="positions"))
+    mended = assign_cells(RECORD, slice_at(row, col, xy=xy * 100), AUTO)
+    assert lattice.layout == mended.layout == "hex-offset"
+    assert lattice.shape == mended.shape
+    assert share_kept_near(lattice, row, col) == 1
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 1.3, 3.0])
+def test_pitches_of_no_known_array_are_refused_unless_a_layout_is_asked_for(ratio):
+    row, col, _ = sites("hex", 20, 18)
+    strange = slice_at(row, col, xy=np.stack([col * 50.0, row * 50.0 * ratio], axis=1))
+    with pytest.raises(GateError, match=r"B051.*no known array.*--layout"):
+        assign_cells(RECORD, strange, AUTO)
+    lattice = assign_cells(RECORD, strange, GridConfig(layout="hex-offset"))
+    assert lattice.shape == (20, 18)
+    assert lattice.measures["confidence"] == 0
