@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
 from stbuild.lattices.arrays import read_array
-from stbuild.lattices.bins import bin_positions, mean_spacing
+from stbuild.lattices.bins import bin_positions, count_bins, mean_spacing
 from stbuild.lattices.gate import (
     LEAST_NEIGHBOURS,
     LEAST_SITES,
@@ -73,7 +73,7 @@ def assign_cells(record: SliceRecord, st_slice: Slice, config: GridConfig) -> La
     if config.layout in ("px100", "bin"):
         points, placed = _finite(record, st_slice, config)
         scaled = config.layout == "px100"
-        cells = _scale(points, config) if scaled else _bin(points, st_slice, config)
+        cells = _scale(points, config) if scaled else _bin(record, points, st_slice, config)
         return _finish(record, st_slice, config, _say_kind(st_slice), replace(cells, placed=placed))
     if config.layout == "rank":
         return _finish(
@@ -118,7 +118,7 @@ def _find_sites(record: SliceRecord, st_slice: Slice, config: GridConfig) -> Sit
         return _near_whole(st_slice, found)
     if found is not None and config.layout != "auto":
         return replace(found, evidence=f"{found.evidence}, though that is doubtful")
-    raise no_lattice(record, st_slice, st_slice.xy[placed], found)
+    raise no_lattice(record, st_slice, st_slice.xy[placed], found, config.pitch)
 
 
 def _near_whole(st_slice: Slice, sites: Sites) -> Sites:
@@ -238,13 +238,18 @@ def _rank_both(
     )
 
 
-def _bin(xy: NDArray[np.float64], st_slice: Slice, config: GridConfig) -> _Cells:
+def _bin(
+    record: SliceRecord, xy: NDArray[np.float64], st_slice: Slice, config: GridConfig
+) -> _Cells:
     placed = finite_rows(xy)
     scale = 1.0 if st_slice.unit == "um" else st_slice.um_per_unit
     if config.bin_size is None:
         side = mean_spacing(xy[placed])
     else:
         side = config.bin_size if scale is None else config.bin_size / scale
+    shape = count_bins(xy[placed], side)
+    if shape[0] * shape[1] > MOST_CELLS:  # told before positions are cast to numbers of bins
+        raise too_empty(record, st_slice, "bin", shape, int(placed.sum()), None)
     whole = np.zeros((2, len(xy)), np.int64)
     whole[:, placed] = bin_positions(xy[placed], side)
     told = f"{side * scale:.4g} um" if scale is not None else f"{side:.4g} of the source's unit"
