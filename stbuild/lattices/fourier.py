@@ -41,7 +41,7 @@ _ROUNDS: Final = 12
 FEWEST: Final = 9
 """Fewer positions tell nothing."""
 _MOST_STEPS: Final = 2.0**40
-"""Steps across all points beyond which a pitch is none of theirs: cells are counted in 64 bits."""
+"""Factor between a pitch and the extent of all points beyond which it is none of theirs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Iterator[
         None where no two independent ones stand out.
     """
     spacing, band = (nearest_distance(xy), _ANY) if pitch is None else (pitch, _OF_PITCH)
-    if spacing is None or float(np.ptp(xy, axis=0).max()) > _MOST_STEPS * spacing:
+    extent = float(np.ptp(xy, axis=0).max())
+    if spacing is None or not spacing / _MOST_STEPS <= extent <= spacing * _MOST_STEPS:
         return
     centre, half = _densest(xy, spacing)
     near = xy[np.abs(xy - centre).max(axis=1) <= half]

@@ -316,7 +316,7 @@ def test_pitches_of_no_known_array_are_refused_unless_a_layout_is_asked_for(rati
     assert lattice.measures["confidence"] == 0
 
 
-@pytest.mark.parametrize("pitch", [0.1, 0.01, 1e-6, 1e-300])
+@pytest.mark.parametrize("pitch", [0.1, 0.01, 1e-6, 1e-300, 1e308])
 def test_a_pitch_in_another_unit_is_refused_with_the_distance_that_is_there(pitch):
     _, _, xy = sites("square", 20, 20)
     with pytest.raises(GateError, match=r"B053.*lie 100 apart, --pitch says.*leave it out"):
