@@ -35,7 +35,7 @@ class GridConfig(Document):
     """Spots that share a grid cell: refuse, sum their counts, or keep the first by id."""
     off_grid: Literal["error", "drop"] = "error"
     """Spots without a finite position, or too far from any lattice site: refuse or drop."""
-    max_gap: int = Field(3, ge=1)
+    max_gap: int = Field(3, ge=1, lt=2**63)
     """Widest gap, in pitches, that a rank layout closes without a word."""
     gaps: Literal["insert", "cut"] = "insert"
     """Wider gaps: insert as many empty rows or columns as are missing, or set the parts so far

@@ -206,7 +206,7 @@ def _finish(
     if not genes:
         lost = Counter(why for why in names.reason if why is not None)
         listed = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in sorted(lost.items()))
-        fix = "--gene-id-column may hold other ids; or --duplicate-genes sum, --controls keep"
+        fix = "; ".join(_MENDED[why] for why in sorted(lost)) or "give a source with genes"
         raise SourceFaultError("B070", "genes", f"no gene is left ({listed or 'none given'})", fix)
     position = {gene: i for i, gene in enumerate(genes)}
     column = np.asarray([-1 if name is None else position[name] for name in names.ids], np.int64)
@@ -233,6 +233,13 @@ def _finish(
     return GeneMapping(genes=genes, column=column, report=report, notices=tuple(notices))
 
 
+_MENDED: Final = {
+    "dropped_duplicates": "--gene-id-column may hold unique ids, or --duplicate-genes sum",
+    "dropped_controls": "give the counts of genes: control probes are never kept",
+    "dropped_ambiguous": "--gene-ids source keeps the ids as they are",
+    "dropped_unmapped": "give --gene-table FILE, or leave --gene-ids source",
+}
+"""What may be done about genes that were left out, where none is left."""
 _SAID: Final = {
     "dropped_duplicates": (
         "B067", "share an id with another", "left out; --gene-id-column may hold unique ids"

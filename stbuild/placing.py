@@ -20,6 +20,7 @@ from stbuild.corpus.names import MAX_LABELS
 from stbuild.counts import gather
 from stbuild.grids import Grid, GridMeta, Members
 from stbuild.lattices import Lattice
+from stbuild.lattices.arrays import DISAGREE
 from stbuild.provenance import describe_origin
 from stbuild.slices import Notice, Slice, SliceRecord
 
@@ -28,8 +29,6 @@ _LARGEST_TOTAL: Final = 2**32 - 1
 
 _FEW_SITES: Final = 128
 """Sites of the median window below which a recognised lattice may be a finer one than the true."""
-_DISAGREE: Final = 0.2
-"""Residual, in pitches, from which array coordinates and positions are said to disagree."""
 
 
 @dataclass(frozen=True)
@@ -344,7 +343,7 @@ def placing_notices(meta: GridMeta) -> tuple[Notice, ...]:
         )
         found.append(Notice(code="B053", subject=subject, what=what))
     residual = meta.measures.get("residual", 0.0)
-    if "parity" in meta.measures and residual > _DISAGREE:
+    if "parity" in meta.measures and residual > DISAGREE:
         what = f"positions lie {residual:.2f} pitches off the array coordinates, which are used"
         found.append(Notice(code="B051", subject=subject, what=what))
     return tuple(found)

@@ -10,6 +10,10 @@ from stbuild.lattices.lattice import Sites, round_angle, round_length, round_sha
 
 HEX_RATIO: Final = sqrt(3)
 """Row pitch over half the spot distance of a hexagonal array (Visium)."""
+DISAGREE: Final = 0.2
+"""Residual, in pitches, from which array coordinates and positions are said to disagree."""
+_NEAR: Final = 1.2
+"""Factor within which a ratio of pitches is a known one: the quincunx of ST 2k arrays is 1.11."""
 
 
 def read_array(
@@ -18,7 +22,8 @@ def read_array(
     """Say what array coordinates lie on.
 
     A checkerboard (row + col of one parity for all spots, both parities of rows present) is
-    ``hex`` if its rows are sqrt(3) column steps apart, and ``quincunx`` if about one.
+    ``hex`` if its rows are sqrt(3) column steps apart, and ``quincunx`` if about one. Any other
+    ratio has confidence 0, that of a ``hex`` whose rows and columns are swapped too.
 
     Parameters
     ----------
@@ -29,7 +34,7 @@ def read_array(
     """
     even = int(np.count_nonzero((rows + cols) % 2 == 0))
     share = max(even, rows.size - even) / rows.size
-    measures = {"parity": share}
+    measures, confidence = {"parity": share}, 1.0
     fit = _fit(rows, cols, xy)
     if fit is not None:
         measures |= fit
@@ -41,7 +46,11 @@ def read_array(
             evidence += "; no positions to tell hex from quincunx"
         else:
             ratio = fit["row_pitch"] / fit["pitch"]
-            kind = "hex" if abs(ratio - HEX_RATIO) < abs(ratio - 1) else "quincunx"
+            swapped = _is_near(ratio, 1 / HEX_RATIO)
+            kind = "hex" if swapped or abs(ratio - HEX_RATIO) < abs(ratio - 1) else "quincunx"
+            known = _is_near(ratio, HEX_RATIO) or _is_near(ratio, 1)
+            if not known and fit["residual"] < DISAGREE:
+                confidence = 0.0
             evidence += f"; row pitch is {ratio:.2f} of the column pitch (hex {HEX_RATIO:.2f})"
     if kind != "square" and fit is not None:
         measures["pitch"] = 2 * fit["pitch"]  # neighbours along a row are two columns apart
@@ -53,8 +62,19 @@ def read_array(
         col=cols,
         placed=np.ones(rows.size, bool),
         evidence=evidence,
-        measures=measures | {"confidence": 1.0},
+        measures=measures | {"confidence": confidence},
     )
+
+
+def is_swapped(sites: Sites) -> bool:
+    """Tell whether rows and columns of a hexagonal array stand in each other's place."""
+    measures = sites.measures
+    doubtful = sites.kind == "hex" and measures["confidence"] == 0
+    return doubtful and _is_near(2 * measures["row_pitch"] / measures["pitch"], 1 / HEX_RATIO)
+
+
+def _is_near(ratio: float, known: float) -> bool:
+    return 1 / _NEAR <= ratio / known <= _NEAR
 
 
 def _fit(

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.config import GridConfig
-from stbuild.corpus.errors import BadInputError, GateError, Problem, StError
+from stbuild.corpus.errors import BadInputError
 from stbuild.lattices.arrays import read_array
-from stbuild.lattices.bins import bin_positions, mean_spacing, suggest_side
+from stbuild.lattices.bins import bin_positions, count_bins, mean_spacing
 from stbuild.lattices.gate import (
     LEAST_NEIGHBOURS,
     LEAST_SITES,
@@ -23,10 +23,10 @@ from stbuild.lattices.gate import (
 )
 from stbuild.lattices.lattice import Lattice, Sites, step_along_rows
 from stbuild.lattices.ranks import rank_axis, scale_axis
+from stbuild.lattices.refusals import LAYOUT_OF, no_lattice, refuse_doubtful, refused, too_empty
 from stbuild.lattices.snap import LEAST_CONFIDENCE, finite_rows, snap_positions
 from stbuild.slices import Slice, SliceRecord
 
-_LAYOUT_OF: Final = {"hex": "hex-offset", "quincunx": "quincunx-offset", "square": "square"}
 _NEAR_WHOLE: Final = 0.15
 """Array coordinates whose pitch is 1 to within this, unturned, are rounded to whole numbers."""
 
@@ -67,12 +67,13 @@ def assign_cells(record: SliceRecord, st_slice: Slice, config: GridConfig) -> La
         refused. B049: spots that share a cell, where they are refused. B052: a layout that the
         coordinates cannot have.
     GateError
-        B050: a grid too empty for patches. B053: nothing in the positions tells a lattice.
+        B050: a grid too empty for patches. B051: array coordinates whose rows and columns are
+        swapped, or of no known array. B053: nothing in the positions tells a lattice.
     """
     if config.layout in ("px100", "bin"):
         points, placed = _finite(record, st_slice, config)
         scaled = config.layout == "px100"
-        cells = _scale(points, config) if scaled else _bin(points, st_slice, config)
+        cells = _scale(points, config) if scaled else _bin(record, points, st_slice, config)
         return _finish(record, st_slice, config, _say_kind(st_slice), replace(cells, placed=placed))
     if config.layout == "rank":
         return _finish(
@@ -104,18 +105,20 @@ def _say_kind(st_slice: Slice) -> str:
 
 def _find_sites(record: SliceRecord, st_slice: Slice, config: GridConfig) -> Sites:
     if _use_array(st_slice, config):
-        return read_array(*_array(st_slice), st_slice.xy)
+        sites = read_array(*_array(st_slice), st_slice.xy)
+        refuse_doubtful(record, sites, config)
+        return sites
     if config.coords == "array" or st_slice.xy is None:
         what = "no whole array coordinates" if config.coords == "array" else "no positions"
         fix = "give them, or leave --coords auto"
-        raise _refused(record, "B046", what, fix, BadInputError)
-    _finite(record, st_slice, config)
-    sites = snap_positions(st_slice.xy, config.pitch)
-    if sites is not None and sites.measures["confidence"] >= LEAST_CONFIDENCE:
-        return _near_whole(st_slice, sites)
-    if sites is not None and config.layout != "auto":
-        return replace(sites, evidence=f"{sites.evidence}, though that is doubtful")
-    raise _no_lattice(record, st_slice, sites)
+        raise refused(record, "B046", what, fix, BadInputError)
+    _, placed = _finite(record, st_slice, config)
+    found = snap_positions(st_slice.xy, config.pitch)
+    if found is not None and found.measures["confidence"] >= LEAST_CONFIDENCE:
+        return _near_whole(st_slice, found)
+    if found is not None and config.layout != "auto":
+        return replace(found, evidence=f"{found.evidence}, though that is doubtful")
+    raise no_lattice(record, st_slice, st_slice.xy[placed], found, config.pitch)
 
 
 def _near_whole(st_slice: Slice, sites: Sites) -> Sites:
@@ -132,40 +135,13 @@ def _near_whole(st_slice: Slice, sites: Sites) -> Sites:
     return replace(sites, row=whole[:, 1], col=whole[:, 0])
 
 
-def _no_lattice(record: SliceRecord, st_slice: Slice, sites: Sites | None) -> StError:
-    points = st_slice.xy[finite_rows(st_slice.xy)] if st_slice.xy is not None else None
-    what = "the positions are on no lattice that can be told"
-    if sites is not None:
-        what += f" (confidence {sites.measures['confidence']:.2f}; {sites.evidence})"
-    fix = "say --layout and --pitch"
-    if points is not None and len(points):
-        if twins := len(points) - np.unique(points, axis=0).shape[0]:
-            what += f"; {twins:,} spots lie exactly on another one, as after rounding to float32"
-        side = suggest_side(points)
-        row, col = bin_positions(points, side)
-        shape = (int(row.max()) + 1, int(col.max()) + 1)
-        filled = measure_filling(row, col, shape)[0] if shape[0] * shape[1] <= MOST_CELLS else 0
-        scale = st_slice.um_per_unit or 1.0
-        unit = "um" if st_slice.unit == "um" or st_slice.um_per_unit else "of its own unit"
-        fix = (
-            f"--layout bin --bin-size {side * scale:.4g} ({unit}) would fill {filled:.0f} of 256 "
-            "sites of a window; --layout square, hex-offset or quincunx-offset takes the lattice "
-            "in doubt; or give obs['array_row'] and obs['array_col']"
-        )
-    return GateError(
-        Problem(
-            code="B053", subject=f"slice '{record.name}'", where=record.path, what=what, fix=fix
-        )
-    )
-
-
 def _choose_layout(record: SliceRecord, sites: Sites, config: GridConfig) -> str:
     if config.layout == "auto":
-        return _LAYOUT_OF[sites.kind]
+        return LAYOUT_OF[sites.kind]
     checkerboard = sites.kind in ("hex", "quincunx")
     if config.layout in ("hex-offset", "quincunx-offset") and not checkerboard:
         what = f"layout {config.layout} needs a checkerboard array, but {sites.evidence}"
-        raise _refused(record, "B052", what, "use --layout square or rank", BadInputError)
+        raise refused(record, "B052", what, "use --layout square or rank", BadInputError)
     return config.layout
 
 
@@ -201,14 +177,14 @@ def _finite(
             xy = np.stack([st_slice.array_col, st_slice.array_row], axis=1).astype(np.float64)
             return xy, np.ones(len(xy), bool)
         fix = "give obsm['spatial'] or a table of positions"
-        raise _refused(record, "B046", "no positions", fix, BadInputError)
+        raise refused(record, "B046", "no positions", fix, BadInputError)
     finite = finite_rows(st_slice.xy)
     n_bad = int(np.count_nonzero(~finite))
     if n_bad and (config.off_grid == "error" or n_bad == finite.size):
         first = st_slice.barcodes[int(np.argmin(finite))]
         what = f"{n_bad:,} of {finite.size:,} rows are not finite (first: spot {first})"
         fix = "--off-grid drop leaves them out; or give array coordinates for all"
-        raise _refused(record, "B048", what, fix, BadInputError)
+        raise refused(record, "B048", what, fix, BadInputError)
     return st_slice.xy, finite
 
 
@@ -262,13 +238,18 @@ def _rank_both(
     )
 
 
-def _bin(xy: NDArray[np.float64], st_slice: Slice, config: GridConfig) -> _Cells:
+def _bin(
+    record: SliceRecord, xy: NDArray[np.float64], st_slice: Slice, config: GridConfig
+) -> _Cells:
     placed = finite_rows(xy)
     scale = 1.0 if st_slice.unit == "um" else st_slice.um_per_unit
     if config.bin_size is None:
         side = mean_spacing(xy[placed])
     else:
         side = config.bin_size if scale is None else config.bin_size / scale
+    shape = count_bins(xy[placed], side)
+    if shape[0] * shape[1] > MOST_CELLS:  # told before positions are cast to numbers of bins
+        raise too_empty(record, st_slice, "bin", shape, int(placed.sum()), None)
     whole = np.zeros((2, len(xy)), np.int64)
     whole[:, placed] = bin_positions(xy[placed], side)
     told = f"{side * scale:.4g} um" if scale is not None else f"{side:.4g} of the source's unit"
@@ -298,15 +279,15 @@ def _finish(
         first = st_slice.barcodes[int(np.argmin(placed))]
         what = f"{n_off:,} of {placed.size:,} spots lie off the lattice (first: {first})"
         fix = "--off-grid drop leaves them out, counted"
-        raise _refused(record, "B055", what, fix, BadInputError)
+        raise refused(record, "B055", what, fix, BadInputError)
     shape = (int(row[placed].max()) + 1, int(col[placed].max()) + 1)
     if shape[0] * shape[1] > MOST_CELLS:
-        raise _too_empty(record, st_slice, layout, shape, int(placed.sum()), None)
+        raise too_empty(record, st_slice, layout, shape, int(placed.sum()), None)
     n_shared = _check_shared(record, st_slice, config, layout, row, col, placed, shape[1])
     median, near = measure_filling(row[placed], col[placed], shape)
     small = shape[0] * shape[1] <= SMALL_GRID
     if median < LEAST_SITES and near < LEAST_NEIGHBOURS and not small and not config.force:
-        raise _too_empty(record, st_slice, layout, shape, int(placed.sum()), median)
+        raise too_empty(record, st_slice, layout, shape, int(placed.sum()), median)
     measures = cells.measures | {
         "median_window": median,
         "n_collisions": float(n_shared),
@@ -352,36 +333,4 @@ def _check_shared(
     if st_slice.xy is not None and all((st_slice.xy[a] == st_slice.xy[b]).all() for a, b in pairs):
         what += "; their positions are equal, as after rounding to float32"
     fix = "--collisions sum adds their counts, --collisions first keeps one; both are counted"
-    raise _refused(record, "B049", what, fix, BadInputError)
-
-
-def _too_empty(
-    record: SliceRecord,
-    st_slice: Slice,
-    layout: str,
-    shape: tuple[int, int],
-    n_spots: int,
-    median: float | None,
-) -> StError:
-    filled = "" if median is None else f"; the median window holds {median:.0f} of 256 sites"
-    what = (
-        f"occupancy {n_spots / (shape[0] * shape[1]):.2%} on a {shape[0]} x {shape[1]} grid in "
-        f"layout {layout}{filled}: patches of it would hold next to nothing"
-    )
-    better = "--layout auto recognises a lattice, --layout bin --bin-size N makes one"
-    if st_slice.array_row is not None and st_slice.array_col is not None and median is not None:
-        kind = read_array(st_slice.array_row, st_slice.array_col, st_slice.xy).kind
-        if _LAYOUT_OF[kind] != layout:
-            better = f"--layout {_LAYOUT_OF[kind]} with --coords array"
-    fix = f"{better}; --force builds it all the same"
-    return GateError(
-        Problem(
-            code="B050", subject=f"slice '{record.name}'", where=record.path, what=what, fix=fix
-        )
-    )
-
-
-def _refused(record: SliceRecord, code: str, what: str, fix: str, kind: type[StError]) -> StError:
-    return kind(
-        Problem(code=code, subject=f"slice '{record.name}'", where=record.path, what=what, fix=fix)
-    )
+    raise refused(record, "B049", what, fix, BadInputError)

@@ -24,6 +24,12 @@ def mean_spacing(xy: NDArray[np.float64]) -> float:
     return extent / max(1, len(xy) - 1) or 1.0
 
 
+def count_bins(xy: NDArray[np.float64], side: float) -> tuple[float, float]:
+    """Return the rows and columns that bins of `side` would make; maybe more than 64 bits hold."""
+    width, height = (float(extent) for extent in np.ptp(xy, axis=0))
+    return height / side // 1 + 1, width / side // 1 + 1
+
+
 def bin_positions(
     xy: NDArray[np.float64], side: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

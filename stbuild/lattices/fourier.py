@@ -38,6 +38,10 @@ _FARTHEST_STEP: Final = 2.5
 _STEP_SPREAD: Final = 0.2
 """Steps that differ by less, in the same distances, are the same step."""
 _ROUNDS: Final = 12
+FEWEST: Final = 9
+"""Fewer positions tell nothing."""
+_MOST_STEPS: Final = 2.0**40
+"""Factor between a pitch and the extent of all points beyond which it is none of theirs."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Iterator[
     Parameters
     ----------
     xy
-        (N, 2) finite positions, at least 9.
+        (N, 2) finite positions, at least `FEWEST`.
     pitch
         Distance of neighbouring sites, where known; else that of neighbouring points, and waves
         of any length about it are looked at.
@@ -72,11 +76,14 @@ def find_waves(xy: NDArray[np.float64], pitch: float | None = None) -> Iterator[
     Waves
         None where no two independent ones stand out.
     """
-    spacing, band = (_nearest(xy), _ANY) if pitch is None else (pitch, _OF_PITCH)
-    if spacing is None:
+    spacing, band = (nearest_distance(xy), _ANY) if pitch is None else (pitch, _OF_PITCH)
+    extent = float(np.ptp(xy, axis=0).max())
+    if spacing is None or not spacing / _MOST_STEPS <= extent <= spacing * _MOST_STEPS:
         return
     centre, half = _densest(xy, spacing)
     near = xy[np.abs(xy - centre).max(axis=1) <= half]
+    if len(near) < FEWEST:  # the pitch is far too small, as one in another unit is
+        return
     K = _two_peaks(near - centre, spacing, half, band)
     if K is not None and (found := _grow(xy, near, K, spacing, half)) is not None:
         yield found
@@ -153,7 +160,7 @@ def noise_level(n_points: int) -> float:
     return float(np.sqrt(np.log(40.0 * max(n_points, 2)) / n_points))
 
 
-def _nearest(xy: NDArray[np.float64]) -> float | None:
+def nearest_distance(xy: NDArray[np.float64]) -> float | None:
     """Return the median distance to the nearest other point."""
     step = max(1, len(xy) // 20_000)
     from scipy.spatial import cKDTree  # late, as above

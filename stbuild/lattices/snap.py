@@ -11,11 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stbuild.lattices.fourier import Waves, find_waves, noise_level
+from stbuild.lattices.fourier import FEWEST, Waves, find_waves, noise_level
 from stbuild.lattices.lattice import Sites, round_angle, round_length, round_share
 
-FEWEST: Final = 9
-"""Fewer positions tell nothing."""
 LEAST_CONFIDENCE: Final = 0.5
 """Below it nothing is decided without the user."""
 _SURE, _UNSURE = 0.4, 0.2

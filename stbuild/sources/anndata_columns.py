@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.config import GridConfig
 from stbuild.slices import Notice, SliceRecord, Unit
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import SECTIONS, find, find_array, find_position
 from stbuild.sources.tables.positions import read_marks
+from stbuild.sources.values import count_words, is_missing, to_text
 
 _NAMES: Final = (
     "feature_name", "gene_name", "gene_names", "gene_symbols", "gene_symbol", "symbol",
@@ -69,23 +71,33 @@ def read_gene_ids(var: Frame, column: str | None) -> tuple[list[str], list[str] 
     Raises
     ------
     SourceFaultError
-        B074: no such column.
+        B074: no such column, or genes that have no id in it.
     """
     index, present = var.index(), set(var.columns())
     if column is None:
         ids, others = index, [name for name in _NAMES if name in present]
     elif column in present:
-        ids, others = [str(value) for value in var.read(column)], []
+        ids, others = _read_ids(var, column), []
     else:
         what = f"no column '{column}' in var; columns: {', '.join(sorted(present))}"
         raise SourceFaultError("B074", var.where, what, "name one of them, or none")
     if column is not None:
         return ids, index
     for name in others:
-        names = ["" if is_missing(value) else str(value) for value in var.read(name)]
+        names = ["" if is_missing(value) else to_text(value) for value in var.read(name)]
         if names != ids:
             return ids, names
     return ids, None
+
+
+def _read_ids(var: Frame, column: str) -> list[str]:
+    """Return the ids of a column; a gene without one is refused, as it would be in the index."""
+    ids = ["" if is_missing(value) else to_text(value) for value in var.read(column)]
+    if n := ids.count(""):
+        what = f"{n:,} of {len(ids):,} genes have no id (first: row {ids.index('')})"
+        fix = "give each gene an id, or leave out --gene-id-column: then the index is taken"
+        raise SourceFaultError("B074", f"{var.where}/{column}", what, fix)
+    return ids
 
 
 def position_key(names: Sequence[str]) -> str | None:
@@ -203,14 +215,26 @@ def _read_plain(obs: Frame, name: str, code: str) -> list[Any]:
     return list(values)
 
 
-def read_labels(obs: Frame, column: str, n_spots: int) -> list[str | None]:
-    """Return one label per spot, None where there is none.
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Labels of all N spots, and what there is to say about them."""
+
+    values: list[str | None] | None = None
+    """One per spot, None where it has none; None altogether where none were asked for."""
+    notices: tuple[Notice, ...] = ()
+
+
+def read_labels(obs: Frame, record: SliceRecord, config: GridConfig, n_spots: int) -> Labels:
+    """Return the labels that obs holds, unless they stand in a table of their own.
 
     Raises
     ------
     SourceFaultError
         B076: no such column. B079: another length. B080: labels of mixed types.
     """
+    column = config.label
+    if column is None or record.labels_file is not None:
+        return Labels()
     present = obs.columns()
     if column not in present:
         what = f"no label column '{column}'; obs has: {', '.join(present)}"
@@ -223,20 +247,12 @@ def read_labels(obs: Frame, column: str, n_spots: int) -> list[str | None]:
     if len(kinds) > 1:
         what = f"labels of mixed types: {', '.join(sorted(kind.__name__ for kind in kinds))}"
         raise SourceFaultError("B080", f"{obs.where}/{column}", what, "store them all as strings")
-    return [None if is_missing(value) else to_text(value) for value in values]
-
-
-def is_missing(value: object) -> bool:
-    """Tell whether a value of a column says that there is none."""
-    is_nan = isinstance(value, float | np.floating) and bool(np.isnan(value))
-    return value is None or is_nan or str(value) in ("", "nan", "<NA>", "NaN")
-
-
-def to_text(value: object) -> str:
-    """Return a label or section as text; 3.0 becomes '3'."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+    words = count_words(values)
+    subject = f"labels '{column}' of slice '{record.name}'"
+    return Labels(
+        values=[None if is_missing(value) else to_text(value) for value in values],
+        notices=() if words is None else (Notice(code="B077", subject=subject, what=words),),
+    )
 
 
 def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, list[str]] | None:

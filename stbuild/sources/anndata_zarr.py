@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 from stbuild.config import GridConfig
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
+    Labels,
     check_positions,
     position_key,
     read_gene_ids,
@@ -31,6 +32,7 @@ from stbuild.sources.h5ad_frames import decode_categories
 from stbuild.sources.ids import require_spots
 from stbuild.sources.matrices import read_dense, read_sparse
 from stbuild.sources.raw import RawSlice
+from stbuild.sources.values import to_id
 from stbuild.sources.zarr_store import (
     FIX,
     StoredArray,
@@ -63,7 +65,7 @@ class ZarrFrame:
         node = find(self.group, self._index)
         if isinstance(node, zarr.Array):
             StoredArray(node, f"{self.where}/{self._index}").require_chunks()
-        return [str(value) for value in self.read(self._index)]
+        return [to_id(value) for value in self.read(self._index)]
 
     def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
         """Return one column as anndata reads it, or as anndata 0.7 wrote its categories."""
@@ -176,9 +178,7 @@ def read_table_group(
             obsm=list_names(root, "obsm"),
         )
     )
-    labels = None
-    if (label := config.label) is not None and record.labels_file is None:
-        labels = faults.attempt(lambda: read_labels(obs, label, n))
+    labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
     found = None
     if ids is not None:
@@ -197,10 +197,11 @@ def read_table_group(
         xy=places.xy,
         unit=places.unit,
         in_tissue=places.in_tissue,
-        labels=labels,
+        labels=labels.values,
         files=list_files([place_of(root)]),
-        notices=tuple(
-            Notice(code="B004", subject=f"slice '{record.name}'", what=what) for what in said
+        notices=(
+            *(Notice(code="B004", subject=f"slice '{record.name}'", what=what) for what in said),
+            *labels.notices,
         ),
         sections=sections,
     )

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from stbuild.config import GridConfig
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
+    Labels,
     check_positions,
     position_key,
     read_gene_ids,
@@ -70,9 +71,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         places = faults.attempt(
             lambda: read_places(obs, _positions(file, n), n, needed=needed, obsm=_list_obsm(file))
         )
-        labels = None
-        if (label := config.label) is not None and record.labels_file is None:
-            labels = faults.attempt(lambda: read_labels(obs, label, n))
+        labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
         sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
         counts = None
         if ids is not None:
@@ -94,9 +93,9 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         unit=places.unit,
         pitch_um=_VISIUM_PITCH_UM if is_visium else None,
         in_tissue=places.in_tissue,
-        labels=labels,
+        labels=labels.values,
         files=(Path(record.path),),
-        notices=notices,
+        notices=(*notices, *labels.notices),
         sections=sections,
     )
     return require_part(raw, record, scratch)

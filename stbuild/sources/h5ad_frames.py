@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.hdf5 import child, decode, has, read_strings
+from stbuild.sources.hdf5 import attribute, child, decode, has, read_strings
+from stbuild.sources.values import to_id
 
 _FIX: Final = "mend the column and write the file again with anndata"
 
@@ -38,7 +39,7 @@ class H5Frame:
             raise SourceFaultError("B006", self.where, what, "write the file with anndata")
         node = child(self.group, name)
         if not isinstance(node, h5py.Dataset):
-            return [str(value) for value in read_element(self.group, name)]
+            return [to_id(value) for value in read_element(self.group, name)]
         return read_strings(node)
 
     def read(self, column: str) -> Any:  # noqa: ANN401 - an array or a pandas column
@@ -57,8 +58,7 @@ class H5Frame:
         return decode_categories(node[:], read_element(self.group, path), node.name)
 
     def _index_name(self) -> str:
-        name = self.group.attrs.get("_index", "_index")
-        return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        return attribute(self.group, "_index") or "_index"
 
 
 class CompoundFrame:
@@ -131,7 +131,7 @@ def read_element(parent: h5py.Group, path: str) -> Any:  # noqa: ANN401 - any ki
 
 def _encoding(node: Any) -> str:  # noqa: ANN401 - h5py is untyped
     """Return the encoding of an element with its version, as anndata writes it today."""
-    return f"{node.attrs.get('encoding-type')} {node.attrs.get('encoding-version')}"
+    return f"{attribute(node, 'encoding-type')} {attribute(node, 'encoding-version')}"
 
 
 def _read_plain(node: Any) -> Any:  # noqa: ANN401 - h5py is untyped

@@ -152,6 +152,15 @@ def has(parent: h5py.Group, path: str) -> bool:
     return True
 
 
+def attribute(node: Any, name: str) -> str:  # noqa: ANN401 - h5py is untyped
+    """Return an attribute as text, empty where there is none.
+
+    Python writes text of any length; Julia, R and Fortran may write bytes of a fixed one.
+    """
+    value = node.attrs.get(name, "")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def read_strings(dataset: h5py.Dataset) -> list[str]:
     """Read a 1-D dataset of strings.
 

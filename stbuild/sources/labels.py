@@ -17,7 +17,7 @@ from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import Pair, find_array, find_position, fold
 from stbuild.sources.tables.ids import match_ids, match_points, parse_coordinates
 from stbuild.sources.tables.labels import LabelTable, read_label_table, row_ids, rows_of_section
-from stbuild.sources.tables.preview import is_missing
+from stbuild.sources.values import is_missing
 
 
 @dataclass(frozen=True, kw_only=True)

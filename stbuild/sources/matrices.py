@@ -15,7 +15,7 @@ from scipy.sparse import csc_array, csr_array
 
 from stbuild.counts import allocate, as_csr, bands
 from stbuild.sources.faults import SourceFaultError
-from stbuild.sources.hdf5 import child, has
+from stbuild.sources.hdf5 import attribute, child, has
 
 _AT_ONCE: Final = 8 * 2**20
 """Stored values that are read at a time."""
@@ -78,9 +78,9 @@ def read_counts(
     """
     if isinstance(node, h5py.Dataset):
         return read_dense(node, shape, node.name)
-    encoding = str(node.attrs.get("encoding-type", ""))
-    if "h5sparse_format" in node.attrs:  # before anndata 0.7
-        encoding = f"{node.attrs['h5sparse_format']}_matrix"
+    encoding = attribute(node, "encoding-type")
+    if old := attribute(node, "h5sparse_format"):  # before anndata 0.7
+        encoding = f"{old}_matrix"
     if encoding not in ("csr_matrix", "csc_matrix"):
         what = f"expected a matrix (csr_matrix, csc_matrix or dense), got {encoding or 'a group'}"
         raise SourceFaultError("B023", node.name, what, "write it with anndata")

@@ -185,3 +185,11 @@ def test_a_bug_exits_with_1_and_saves_its_traceback(monkeypatch, capsys, grids, 
     trace = Path(saved[1])
     assert "boom" in trace.read_text()
     trace.unlink()
+
+
+def test_a_number_beyond_64_bits_is_refused_before_any_work(slice_files, tmp_path):
+    """JSON keeps it, but its reader does not: the grid could never be read again."""
+    command = ("compact", slice_files[0], "-o", tmp_path / "g", "--max-gap", "1" + "0" * 25)
+    _, said = run(*command, code=2)
+    assert "max_gap" in said
+    assert not (tmp_path / "g").exists()

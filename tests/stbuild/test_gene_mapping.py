@@ -101,6 +101,16 @@ def test_duplicates_may_be_summed_or_refused():
         mapped(["b", "dup", "dup"], duplicate_genes="error")
 
 
+def test_where_no_gene_is_left_only_what_works_is_advised():
+    with pytest.raises(SourceFaultError, match="2 dropped duplicates") as caught:
+        mapped(["dup", "dup"])
+    assert "--duplicate-genes sum" in caught.value.fix
+    assert mapped(["dup", "dup"], duplicate_genes="sum").genes == ("dup",)
+    with pytest.raises(SourceFaultError, match="2 dropped controls") as caught:
+        mapped(["Blank-1", "Blank-2"])
+    assert caught.value.fix == "give the counts of genes: control probes are never kept"
+
+
 def test_stripping_versions_makes_duplicates_like_others():
     ids = ["ENSG00000000003.1", "ENSG00000000003.2", "ENSG00000000005.1"]
     assert mapped(ids, strip_version=True).genes == ("ENSG00000000005",)

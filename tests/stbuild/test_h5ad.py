@@ -166,3 +166,40 @@ def test_real_slices_conserve_their_counts(name, shared_data):
     assert int(grid.totals.sum()) == int(kept.X.sum())
     assert grid.meta.ledger["molecules_read"] == int(source.X.sum())
     assert grid.occupied().sum() == grid.meta.n_spots
+
+
+def shorten_attributes(path):
+    """Store every attribute as bytes of a fixed length, as other languages write them."""
+    import h5py
+
+    def change(_, node):
+        for name, value in list(node.attrs.items()):
+            if isinstance(value, str):
+                node.attrs[name] = np.bytes_(value.encode())
+
+    with h5py.File(path, "a") as file:
+        file.visititems(change)
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
+def test_attributes_of_other_languages_are_read(dense, data, plain, tmp_path):
+    copy, path = data.copy(), tmp_path / "s.h5ad"
+    if dense:
+        copy.X = copy.X.toarray()
+    copy.write_h5ad(path)
+    shorten_attributes(path)
+    assert grid_of(path, CONFIG).meta.content == plain.meta.content
+
+
+def test_the_format_of_an_old_matrix_may_be_bytes(data, plain, tmp_path):
+    import h5py
+
+    path = tmp_path / "s.h5ad"
+    data.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        attributes = file["X"].attrs
+        shape = attributes["shape"]
+        for name in ("encoding-type", "encoding-version", "shape"):
+            del attributes[name]
+        attributes["h5sparse_format"], attributes["h5sparse_shape"] = np.bytes_(b"csr"), shape
+    assert grid_of(path, CONFIG).meta.content == plain.meta.content

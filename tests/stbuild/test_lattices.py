@@ -1,5 +1,7 @@
 """Layouts: adjacency, detection with evidence, collisions, gaps, the gate."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -288,3 +290,64 @@ def test_one_spot_is_a_grid_of_one_cell():
 def test_few_positions_tell_nothing():
     with pytest.raises(GateError, match="B053"):
         assign_cells(RECORD, slice_at(xy=[[0, 0], [0, 1], [1, 0], [1, 1]]), AUTO)
+
+
+def test_a_hexagon_with_rows_and_columns_swapped_is_refused_with_the_way_out():
+    row, col, xy = sites("hex", 20, 18)
+    swapped = slice_at(col, row, xy=xy * 100)
+    for layout in ("auto", "hex-offset"):
+        with pytest.raises(GateError, match=r"B051.*swapped.*0\.58.*--coords positions"):
+            assign_cells(RECORD, swapped, GridConfig(layout=layout))
+    lattice = assign_cells(RECORD, swapped, GridConfig(coords="positions"))
+    mended = assign_cells(RECORD, slice_at(row, col, xy=xy * 100), AUTO)
+    assert lattice.layout == mended.layout == "hex-offset"
+    assert lattice.shape == mended.shape
+    assert share_kept_near(lattice, row, col) == 1
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 1.3, 3.0])
+def test_pitches_of_no_known_array_are_refused_unless_a_layout_is_asked_for(ratio):
+    row, col, _ = sites("hex", 20, 18)
+    strange = slice_at(row, col, xy=np.stack([col * 50.0, row * 50.0 * ratio], axis=1))
+    with pytest.raises(GateError, match=r"B051.*no known array.*--layout"):
+        assign_cells(RECORD, strange, AUTO)
+    lattice = assign_cells(RECORD, strange, GridConfig(layout="hex-offset"))
+    assert lattice.shape == (20, 18)
+    assert lattice.measures["confidence"] == 0
+
+
+@pytest.mark.parametrize("pitch", [0.1, 0.01, 1e-6, 1e-300, 1e308])
+def test_a_pitch_in_another_unit_is_refused_with_the_distance_that_is_there(pitch):
+    _, _, xy = sites("square", 20, 20)
+    with pytest.raises(GateError, match=r"B053.*lie 100 apart, --pitch says.*leave it out"):
+        assign_cells(RECORD, slice_at(xy=xy * 100), GridConfig(pitch=pitch))
+
+
+@pytest.mark.parametrize("side", [1e-6, 1e-17, 1e-300])
+def test_bins_beyond_all_reason_are_refused_before_they_are_numbered(side):
+    xy = np.random.default_rng(0).random((50, 2)) * 1e6
+    with pytest.raises(GateError, match=r"B050.*occupancy 0\.00%"):
+        assign_cells(RECORD, slice_at(xy=xy), GridConfig(layout="bin", bin_size=side))
+
+
+ADVICE = {
+    "a_row": np.stack([np.arange(40) * 100.0, np.full(40, 7.0)], axis=1),
+    "a_slope": np.stack([np.arange(40) * 100.0, np.arange(40) * 50.0], axis=1),
+    "few": np.asarray([[0.0, 0], [0, 100], [100, 0], [100, 100]]),
+    "no_order": np.random.default_rng(3).random((900, 2)) * 1000,
+}
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_whatever_layout_is_advised_builds_a_grid(name):
+    st_slice = slice_at(xy=ADVICE[name])
+    with pytest.raises(GateError, match="B053") as caught:
+        assign_cells(RECORD, st_slice, AUTO)
+    advised = re.findall(r"--layout ([\w-]+)(?: --bin-size (\S+))?", str(caught.value))
+    assert advised[0][0] == "bin"
+    for layout, side in advised:
+        # A grid that is mostly empty is another matter, and says so by itself.
+        config = GridConfig(layout=layout, bin_size=side or None, off_grid="drop", force=True)
+        if layout != "bin":
+            config = config.model_copy(update={"collisions": "sum"})
+        assert assign_cells(RECORD, st_slice, config).layout == layout

@@ -20,8 +20,9 @@ from scipy.sparse import csr_array
 from stbuild.counts import allocate, as_csr
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.matrices import to_counts
-from stbuild.sources.tables.preview import Preview, is_missing, is_number, split_fields
+from stbuild.sources.tables.preview import Preview, is_number, split_fields
 from stbuild.sources.tables.text import decode, read_lines
+from stbuild.sources.values import is_missing
 
 _BLOCK: Final = 4 * 2**20
 """Bytes of text that are parsed at a time."""

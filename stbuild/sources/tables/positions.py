@@ -26,8 +26,9 @@ from stbuild.sources.tables.columns import (
     find_position,
     known_columns,
 )
-from stbuild.sources.tables.preview import Preview, is_missing, split_fields
+from stbuild.sources.tables.preview import Preview, split_fields
 from stbuild.sources.tables.text import decode, read_lines
+from stbuild.sources.values import is_missing
 
 _TRUTH: Final = {"true": "1", "false": "0", "t": "1", "f": "0"}
 _SPACERANGER: Final = 6

@@ -14,11 +14,11 @@ from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.tables.columns import GENE_IDS, IDS, find_array, find_position, fold
 from stbuild.sources.tables.ids import is_spot
 from stbuild.sources.tables.text import decode, read_lines
+from stbuild.sources.values import is_missing
 
 _DELIMITERS: Final = ("\t", ";", ",", " ")
 _BYTES: Final = 2**20
 _LINES: Final = 50
-_MISSING: Final = frozenset({"", "na", "nan", "n/a", "<na>", "null", "none"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,6 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_missing(text: str) -> bool:
-    """Tell whether a field says that there is no value."""
-    return text.strip().lower() in _MISSING
 
 
 def split_fields(line: str, delimiter: str) -> list[str]:

@@ -28,7 +28,7 @@ from stbuild.sources.tables.positions import (
     positions_of_rows,
     read_positions,
 )
-from stbuild.sources.tables.preview import Preview, is_missing, read_preview
+from stbuild.sources.tables.preview import Preview, read_preview
 from stbuild.sources.tables.roles import (
     Tables,
     choose_tables,
@@ -37,6 +37,7 @@ from stbuild.sources.tables.roles import (
     is_table_name,
     role_of,
 )
+from stbuild.sources.values import count_words, is_missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,13 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     matrix = _orient(tables.counts, axes, table)
     places = _place(tables.counts, axes, table, matrix, positions)
     genes, names = _choose_names(matrix, config, tables.counts)
-    labels = None if record.labels_file else _read_labels(config.label, tables.counts, axes, table)
+    texts = None if record.labels_file else _read_labels(config.label, tables.counts, axes, table)
     files = {tables.counts.path} if positions is None else {tables.counts.path, positions.path}
     subject = f"slice '{record.name}'"
     notes = [*places.notes, *_left_out(axes, matrix), *_passed_over(tables)]
+    if words := count_words(texts or ()):
+        notes.append(("B077", words))
+    labels = None if texts is None else [None if is_missing(v) else v for v in texts]
     return RawSlice(
         counts=matrix.counts,
         barcodes=matrix.spots,
@@ -194,14 +198,13 @@ def _choose_names(
 
 def _read_labels(
     column: str | None, preview: Preview, axes: Axes, table: CountTable
-) -> list[str | None] | None:
+) -> list[str] | None:
     """Return the labels, where the count table has them in a column before the counts."""
     if column is None:
         return None
     names = (preview.names or ())[: axes.n_leading]
     if axes.by_spot and column in names:
-        values = table.leads[names.index(column)]
-        return [None if is_missing(value) else value for value in values]
+        return table.leads[names.index(column)]
     what = f"no label column {column!r:.60} before the counts in {preview.path.name}"
     fix = "give the table of labels: column `labels_file` of the manifest, or --labels-file FILE"
     raise SourceFaultError("B076", "", what, fix)

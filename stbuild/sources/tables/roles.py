@@ -20,7 +20,8 @@ from stbuild.sources.tables.columns import (
     no_genes,
 )
 from stbuild.sources.tables.ids import is_coordinates, is_spot, share
-from stbuild.sources.tables.preview import Preview, is_missing, is_number, read_preview
+from stbuild.sources.tables.preview import Preview, is_number, read_preview
+from stbuild.sources.values import is_missing
 
 Role = Literal["counts", "positions", "labels", "other"]
 
