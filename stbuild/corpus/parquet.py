@@ -129,7 +129,7 @@ def read_table(
         # Texts stay dictionaries until their lengths are known: a tiny file can repeat a long one.
         texts = [name for name, kind in needed.items() if kind == "string"]
         file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False, read_dictionary=texts)
-        # Without threads: pyarrow's pool can abort an interpreter that ends while it still runs.
+        # Without threads: see `read_all`.
         table = file.read(columns=list(needed), use_threads=False)
         table = _spell_out(table, texts, where)
         table.validate(full=True)  # text that is not UTF-8 fails here and not at some reader
@@ -138,6 +138,25 @@ def read_table(
     if not nulls:
         _refuse_nulls(table, where)
     return table
+
+
+def read_all(raw: bytes) -> "pa.Table":
+    """Read all columns of a table, whatever they are, with the checksums of its pages.
+
+    Nothing is left behind in a thread: a worker of pyarrow's pool that still holds the bytes when
+    the interpreter ends aborts it, and `pyarrow.parquet.read_table` leaves one even when told
+    to use no threads.
+
+    Raises
+    ------
+    pyarrow.ArrowException, OSError, ValueError
+        Not Parquet, or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
+    file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False, page_checksum_verification=True)
+    return file.read(use_threads=False)
 
 
 def read_parts(

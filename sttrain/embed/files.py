@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from stbuild.corpus.footers import read_footer
+from stbuild.corpus.parquet import read_all
 from sttrain.embed.embeddings import (
     OBSM_KEY,
     Embeddings,
@@ -196,11 +197,9 @@ def encode_parquet(embeddings: Embeddings) -> bytes:
 def decode_parquet(path: Path) -> Embeddings:
     """Read a Parquet table; see :func:`sttrain.embed.embeddings.read_embeddings`."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     with _parquet_errors(path):
-        raw = _read_parquet(path)
-        table = pq.read_table(io.BytesIO(raw), page_checksum_verification=True)
+        table = read_all(_read_parquet(path))
     values = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
     values.sort(key=lambda name: int(name[1:]))
     if values != [f"e{d}" for d in range(len(values))]:
@@ -224,14 +223,15 @@ def _told_by_schema(path: Path) -> Mapping[str, Any]:
     import pyarrow.parquet as pq
 
     with _parquet_errors(path):
-        return _told_by(pq.read_schema(io.BytesIO(_read_parquet(path))))
+        raw = _read_parquet(path)
+        read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
+        return _told_by(pq.read_schema(io.BytesIO(raw)))
 
 
 def _read_parquet(path: Path) -> bytes:
-    """Return the bytes of a table that its seal and its footer do not contradict."""
+    """Return the bytes of a table that its seal does not contradict."""
     raw = path.read_bytes()
     _refuse_damage(path, find_fault(raw))
-    read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
     return raw
 
 

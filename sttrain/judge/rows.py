@@ -25,7 +25,7 @@ from typing import (
 )
 
 from stbuild.corpus.durable import write_durable
-from stbuild.corpus.footers import read_footer
+from stbuild.corpus.parquet import read_all
 from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem, ResourceError
 from sttrain.seals import find_fault, seal_parquet
 
@@ -252,14 +252,12 @@ def read_table(path: Path, columns: set[str]) -> Any:  # noqa: ANN401 - pyarrow 
         It is missing, damaged, lacks a column, or was sealed under another name.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         raw = path.read_bytes()
         if fault := find_fault(raw, path.name):
             raise IntegrityError(_problem("V20", path, fault, DAMAGED))
-        read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
-        table = pq.read_table(io.BytesIO(raw), page_checksum_verification=True)
+        table = read_all(raw)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         what = f"unreadable: {str(error)[:120]}"

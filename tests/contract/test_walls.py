@@ -142,6 +142,12 @@ def torch_load_is_guarded(tree: ast.Module, path: str) -> Iterator[str]:
             yield f"{path}:{node.lineno}: torch.load outside {LOADER}, or not safe"
 
 
+def no_thread_holds_a_table(tree: ast.Module, path: str) -> Iterator[str]:
+    for node, name in calls(tree):
+        if path.startswith("sttrain") and name.endswith((".read_table", ".ParquetFile")):
+            yield f"{path}:{node.lineno}: a thread may outlive {name}; use read_all"
+
+
 def no_webdataset_decode(tree: ast.Module, path: str) -> Iterator[str]:
     if not any(is_in(name, ("webdataset",)) for _, name in imports(tree)):
         return
@@ -276,6 +282,12 @@ RULES: list[tuple[Rule, str, list[str], list[str]]] = [
         "sttrain/embed/spots.py",
         ["torch.load(f, weights_only=True)"],
         ["load_weights(f)"],
+    ),
+    (
+        no_thread_holds_a_table,
+        "sttrain/x.py",
+        ["pq.read_table(io.BytesIO(raw), use_threads=False)", "pyarrow.parquet.ParquetFile(f)"],
+        ["read_all(raw)", "read_table(path, columns)"],
     ),
     (
         no_webdataset_decode,
