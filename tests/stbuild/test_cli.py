@@ -159,6 +159,23 @@ def test_a_conflict_exits_with_5_and_damage_with_6(train_corpus, grids, tmp_path
     assert str(file) in err
 
 
+def test_damage_is_told_whatever_else_cannot_be_opened(train_corpus, tmp_path):
+    shutil.copytree(train_corpus.root, tmp_path / "c")
+    file = tmp_path / "c" / train_corpus.document.shards[0].path
+    file.write_bytes(file.read_bytes()[:-512])
+    roots = (tmp_path / "none", tmp_path / "c", train_corpus.root)
+    _, alone = run("verify", tmp_path / "c", code=6)
+    out, err = run("verify", *roots, code=6)
+    assert [line.split(": ")[1].split(",")[0] for line in out.splitlines()] == ["BAD", "good"]
+    *damage, last = err.splitlines()
+    assert damage == alone.splitlines()
+    assert "error[L23]" in last
+    assert str(tmp_path / "none") in last
+    out, err = run("verify", *roots, "--json", code=6)
+    assert [row["corpus"] for row in json.loads(out)["corpora"]] == [str(r) for r in roots[1:]]
+    assert len(err.splitlines()) == len(damage) + 1
+
+
 def test_an_unwritable_output_exits_with_7(slice_files):
     _, err = run("compact", slice_files[0], "-o", "/proc/nowhere/grids", code=7)
     assert MESSAGE.fullmatch(err.strip())
