@@ -16,6 +16,7 @@ import stbuild.cli
 from stbuild.cli import cli
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.reader import open_corpus
 from tests.trees import tree_digests
 
 MESSAGE = re.compile(r"error\[[A-Z]\d{2,3}[a-z]?\] [^\n]+?( \([^\n]+\))?: [^\n]+\. fix: [^\n]+")
@@ -147,6 +148,15 @@ def test_unknown_config_keys_come_with_the_nearest_name(grids, tmp_path):
 def test_bad_values_exit_with_2(grids, tmp_path, flags, code):
     run("shard", grids, "-o", tmp_path / "c", *flags, code=code)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_list_in_the_manifest_reaches_the_corpus(slice_files, tmp_path):
+    (tmp_path / "s.csv").write_text(f"slice,path\na,{slice_files[0]}\n")
+    table = '[shard]\nwindow = 8\ngenes = 16\nn_per_slice = 3\nallow = ["one:two", "a:b"]\n'
+    (tmp_path / "m.toml").write_text(f'name = "m"\nsamples = "s.csv"\n{table}')
+    run("compact", tmp_path / "m.toml", "-o", tmp_path / "g")
+    run("shard", tmp_path / "g", "-o", tmp_path / "c")
+    assert open_corpus(tmp_path / "c").document.config.allow == ("one:two", "a:b")
 
 
 def test_a_conflict_exits_with_5_and_damage_with_6(train_corpus, grids, tmp_path):
