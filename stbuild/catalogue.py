@@ -33,7 +33,7 @@ class Catalogue(Document):
     version: Literal[1] = names.VERSION
     name: str
     """Name of the manifest that they were made from."""
-    shard: dict[str, bool | int | float | str | None]
+    shard: dict[str, bool | int | float | str | tuple[str, ...] | None]
     """Shard configuration that came with the manifest."""
     grids: tuple[CatalogueEntry, ...]
 

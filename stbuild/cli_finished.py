@@ -2,12 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 
 from stbuild.corpus.documents import ShardConfig
-from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
+from stbuild.corpus.errors import BadInputError, IntegrityError, Problem, StError, merge_errors
 from stbuild.options import (
     cluster_config_option,
     model_options,
@@ -20,6 +20,9 @@ from stbuild.options import (
 from stbuild.publish.push.command import refuse_url_output
 from stbuild.screen import Screen, format_size
 
+if TYPE_CHECKING:
+    from stbuild.verify import VerifyReport
+
 
 @click.command()
 @click.argument("corpora", nargs=-1, required=True, type=click.Path())
@@ -30,24 +33,41 @@ def verify(corpora: tuple[str, ...], *, quick: bool, **flags: Any) -> None:
 
     Example: stbuild verify train/ eval/
     """
-    from stbuild.corpus.reader import open_corpus
-    from stbuild.verify import verify_corpus
-
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
-    reports = []
-    with screen.progress() as start:
-        for root in corpora:
-            total = len(open_corpus(Path(root)).document.shards)
-            reports.append(verify_corpus(Path(root), quick=quick, done=start("shards", total)))
+    reports, errors = _verify_each(corpora, screen, quick=quick)
     lines = [
         f"{root}: {'BAD' if r.problems else 'good'}, {r.n_files} files, {r.n_samples:,} samples, "
         f"{format_size(r.n_bytes)}, {len(r.problems)} problems"
-        for root, r in zip(corpora, reports, strict=True)
+        for root, r in reports
     ]
-    rows = [{**vars(r), "problems": [p.as_dict() for p in r.problems]} for r in reports]
+    rows = [
+        {"corpus": root, **vars(r), "problems": [p.as_dict() for p in r.problems]}
+        for root, r in reports
+    ]
     screen.result({"corpora": rows, "seconds": round(screen.seconds(), 1)}, lines)
-    if problems := [problem for r in reports for problem in r.problems]:
-        raise IntegrityError(*problems)
+    errors += [IntegrityError(*r.problems) for _, r in reports if r.problems]
+    if errors:
+        # Damage decides the exit code, whatever else could not be opened.
+        raise merge_errors(sorted(errors, key=lambda error: not isinstance(error, IntegrityError)))
+
+
+def _verify_each(
+    corpora: tuple[str, ...], screen: Screen, *, quick: bool
+) -> "tuple[list[tuple[str, VerifyReport]], list[StError]]":
+    """Return the reports of the corpora, and the errors of those that cannot be opened."""
+    from stbuild.corpus.reader import open_corpus
+    from stbuild.verify import verify_corpus
+
+    reports: list[tuple[str, VerifyReport]] = []
+    errors: list[StError] = []
+    with screen.progress() as start:
+        for root in corpora:
+            try:
+                done = start("shards", len(open_corpus(Path(root)).document.shards))
+                reports.append((root, verify_corpus(Path(root), quick=quick, done=done)))
+            except StError as error:
+                errors.append(error)
+    return reports, errors
 
 
 @click.command()

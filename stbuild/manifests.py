@@ -16,7 +16,14 @@ from typing import Any, cast
 from pydantic import Field
 
 from stbuild.config import GridConfig
-from stbuild.corpus.documents import Document, SplitName, as_error, read_config
+from stbuild.corpus.documents import (
+    Document,
+    ShardConfig,
+    SplitName,
+    as_error,
+    key_problems,
+    read_config,
+)
 from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
 from stbuild.corpus.names import slugify
 from stbuild.fetch.rows import SourceRow
@@ -150,7 +157,8 @@ def read_manifest(path: Path) -> Manifest:
     BadInputError
         A missing or unreadable file, or any bad row of the sheet; all of them at once.
     BadUsageError
-        Unknown keys of the TOML file, each with the nearest known one.
+        Unknown keys and values of the TOML file and its tables, all of them at once; an unknown
+        key comes with the nearest known one.
     """
     raw = _read_text(path, "manifest")
     try:
@@ -159,12 +167,22 @@ def read_manifest(path: Path) -> Manifest:
         raise _bad(
             "B111", "manifest", path, f"not valid TOML: {error}", "correct the line"
         ) from None
+    if refusal := as_error(_toml_problems(value, path), BadUsageError):
+        raise refusal
     document = read_config(ManifestDocument, value, str(path))
     sheet = path.parent / document.samples
     records, problems = _read_sheet(sheet)
     if refusal := as_error(problems, BadInputError):
         raise refusal
     return Manifest(name=document.name, records=records, grid=document.grid, shard=document.shard)
+
+
+def _toml_problems(value: dict[str, Any], path: Path) -> Iterable[Problem]:
+    """Yield what is wrong with the keys of a manifest and of its tables, before any work."""
+    yield from key_problems(ManifestDocument, value, str(path))
+    for name, model in (("grid", GridConfig), ("shard", ShardConfig)):
+        if isinstance(table := value.get(name, {}), dict):
+            yield from key_problems(model, table, f"{path}: [{name}]")
 
 
 def _read_sheet(sheet: Path) -> tuple[tuple[SliceRecord, ...], list[Problem]]:

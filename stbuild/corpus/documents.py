@@ -6,7 +6,7 @@ with its path. No file is opened here.
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -332,6 +332,8 @@ def compute_corpus_id(
 
 
 Model = TypeVar("Model", bound=BaseModel)
+_WHOLE: Final = "key '(document)'"
+"""Subject of what several keys of a document say together."""
 
 
 def read_document(model: type[Model], raw: bytes, where: str) -> Model:
@@ -367,6 +369,18 @@ def read_config(model: type[Model], value: dict[str, Any], where: str) -> Model:
         raise BadUsageError(*document_problems(error, model, value, where, "B111", fix)) from None
 
 
+def key_problems(model: type[BaseModel], value: dict[str, Any], where: str) -> list[Problem]:
+    """Return what is wrong with the keys of a part of a configuration, each by itself.
+
+    What several keys say together is passed over: other parts, such as flags, may still change it.
+    """
+    try:
+        read_config(model, value, where)
+    except BadUsageError as error:
+        return [problem for problem in error.problems if problem.subject != _WHOLE]
+    return []
+
+
 def document_problems(
     error: ValidationError,
     model: type[BaseModel],
@@ -377,7 +391,7 @@ def document_problems(
 ) -> Iterable[Problem]:
     """Turn pydantic's list into ours: one problem each, with path, value and nearest name."""
     for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"]) or "(document)"
+        path = ".".join(str(part) for part in item["loc"])
         what, advice = item["msg"], fix
         if item["type"] == "extra_forbidden":
             what = "unknown key"
@@ -386,7 +400,8 @@ def document_problems(
             advice = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
         elif not isinstance(item["input"], dict | list):
             what = f"{what}, got {str(item['input'])[:80]!r}"
-        yield Problem(code=code, subject=f"key '{path}'", where=where, what=what, fix=advice)
+        subject = f"key '{path}'" if path else _WHOLE
+        yield Problem(code=code, subject=subject, where=where, what=what, fix=advice)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -16,6 +16,7 @@ import stbuild.cli
 from stbuild.cli import cli
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.reader import open_corpus
 from tests.trees import tree_digests
 
 MESSAGE = re.compile(r"error\[[A-Z]\d{2,3}[a-z]?\] [^\n]+?( \([^\n]+\))?: [^\n]+\. fix: [^\n]+")
@@ -149,6 +150,15 @@ def test_bad_values_exit_with_2(grids, tmp_path, flags, code):
     assert not (tmp_path / "c").exists()
 
 
+def test_a_list_in_the_manifest_reaches_the_corpus(slice_files, tmp_path):
+    (tmp_path / "s.csv").write_text(f"slice,path\na,{slice_files[0]}\n")
+    table = '[shard]\nwindow = 8\ngenes = 16\nn_per_slice = 3\nallow = ["one:two", "a:b"]\n'
+    (tmp_path / "m.toml").write_text(f'name = "m"\nsamples = "s.csv"\n{table}')
+    run("compact", tmp_path / "m.toml", "-o", tmp_path / "g")
+    run("shard", tmp_path / "g", "-o", tmp_path / "c")
+    assert open_corpus(tmp_path / "c").document.config.allow == ("one:two", "a:b")
+
+
 def test_a_conflict_exits_with_5_and_damage_with_6(train_corpus, grids, tmp_path):
     shutil.copytree(train_corpus.root, tmp_path / "c")
     _, err = run("shard", grids, "-o", tmp_path / "c", "--seed", 9, code=5)
@@ -157,6 +167,23 @@ def test_a_conflict_exits_with_5_and_damage_with_6(train_corpus, grids, tmp_path
     file.write_bytes(file.read_bytes()[:-512])
     _, err = run("verify", tmp_path / "c", code=6)
     assert str(file) in err
+
+
+def test_damage_is_told_whatever_else_cannot_be_opened(train_corpus, tmp_path):
+    shutil.copytree(train_corpus.root, tmp_path / "c")
+    file = tmp_path / "c" / train_corpus.document.shards[0].path
+    file.write_bytes(file.read_bytes()[:-512])
+    roots = (tmp_path / "none", tmp_path / "c", train_corpus.root)
+    _, alone = run("verify", tmp_path / "c", code=6)
+    out, err = run("verify", *roots, code=6)
+    assert [line.split(": ")[1].split(",")[0] for line in out.splitlines()] == ["BAD", "good"]
+    *damage, last = err.splitlines()
+    assert damage == alone.splitlines()
+    assert "error[L23]" in last
+    assert str(tmp_path / "none") in last
+    out, err = run("verify", *roots, "--json", code=6)
+    assert [row["corpus"] for row in json.loads(out)["corpora"]] == [str(r) for r in roots[1:]]
+    assert len(err.splitlines()) == len(damage) + 1
 
 
 def test_an_unwritable_output_exits_with_7(slice_files):

@@ -92,6 +92,35 @@ def test_unknown_keys_of_the_manifest_come_with_the_nearest_name(tmp_path):
         read_inputs(write(tmp_path, "slice,path\n", toml))
 
 
+def test_all_tables_of_a_manifest_are_checked_at_once_and_before_any_work(tmp_path):
+    toml = (
+        'name = "x"\nsamples = "s.csv"\nlicense = "MIT"\n[grid]\nmax_gap = -1\n'
+        "[shard]\nwindw = 3\nwindow = 65\nallow = [1]\n"
+    )
+    with pytest.raises(BadUsageError) as caught:
+        read_inputs(write(tmp_path, "slice,path\na,a.h5ad\n", toml))
+    told = [(problem.subject, problem.where) for problem in caught.value.problems]
+    path = tmp_path / "m.toml"
+    assert told == [
+        ("key 'license'", str(path)),
+        ("key 'max_gap'", f"{path}: [grid]"),
+        ("key 'window'", f"{path}: [shard]"),
+        ("key 'allow.0'", f"{path}: [shard]"),
+        ("key 'windw'", f"{path}: [shard]"),
+    ]
+    assert caught.value.problems[-1].fix == "did you mean 'window'?"
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["cover = 8", "cover = 32", 'assign = "donor"\ntest_share = 0', "allow = []"],
+    ids=["evaluation", "stride_for_a_larger_window", "shares_for_a_flag", "no_leaks"],
+)
+def test_what_flags_may_complete_is_no_fault_of_a_manifest(tmp_path, table):
+    toml = f'name = "x"\nsamples = "s.csv"\n[shard]\n{table}\n'
+    assert read_inputs(write(tmp_path, "slice,path\na,a.h5ad\n", toml)).shard
+
+
 @pytest.mark.parametrize("sheet", ["", "slice,path\n"], ids=["empty", "header_only"])
 def test_an_empty_sheet_is_refused(tmp_path, sheet):
     with pytest.raises(BadInputError):
