@@ -135,6 +135,18 @@ def test_fractional_array_coordinates_are_positions_in_lattice_steps(tmp_path):
     assert np.allclose(read.xy[:, 0], data.obs["array_col"])
 
 
+@pytest.mark.parametrize(("value", "used"), [(np.nan, "positions"), (2.5, "positions"), (2, "")])
+def test_array_coordinates_that_are_not_whole_for_all_are_left_with_a_word(tmp_path, value, used):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    data.obs["array_row"] = data.obs["array_row"].astype(float)
+    data.obs.iloc[20, data.obs.columns.get_loc("array_row")] = value
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert (read.array_row is None) == bool(used)
+    said = [notice.what for notice in read.notices if notice.code == "B048"]
+    whole = f"1 of {data.n_obs} spots have no whole array coordinates; {used} are used"
+    assert [text.startswith(whole) for text in said] == [True] * bool(used)
+
+
 @pytest.mark.parametrize(
     ("pair", "unit"),
     [
