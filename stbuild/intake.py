@@ -174,7 +174,7 @@ def _locate(
 
 
 def _whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.isfinite(values) & (values == np.floor(values))
+    return np.asarray(np.isfinite(values) & (values == np.floor(values)), np.bool_)
 
 
 def _used_for_all(record: SliceRecord, what: str) -> Notice:
