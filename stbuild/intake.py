@@ -79,10 +79,8 @@ def take_in(
     if faults.found:
         raise faults.error(record.name, record.path)
     totals = row_sums(raw.counts)
-    off = np.zeros(totals.size, bool)
-    if raw.in_tissue is not None and config.off_tissue == "drop":
-        off = ~raw.in_tissue
-    kept = np.flatnonzero(~off & (totals > 0))
+    off, lost = _off_tissue(raw, config)
+    kept = np.flatnonzero(~off & ~lost & (totals > 0))
     places = faults.attempt(lambda: _locate(record, raw, config, kept))
     mask = np.zeros(totals.size, bool)
     mask[kept] = True
@@ -103,9 +101,10 @@ def take_in(
     ledger = {
         "spots_read": totals.size,
         "spots_off_tissue": int(off.sum()),
-        "spots_without_counts": int(np.count_nonzero(~off & (totals == 0))),
+        "spots_without_counts": int(np.count_nonzero(~off & ~lost & (totals == 0))),
         "molecules_read": int(totals.sum()),
         "molecules_off_tissue": int(totals[off].sum()),
+        **({"molecules_without_position": int(totals[lost].sum())} if lost.any() else {}),
         **mapping.report.as_ledger(),
         "molecules_kept": int(row_sums(counts).sum()),
         **raw.ledger,
@@ -131,7 +130,7 @@ def take_in(
         notices=(
             *raw.notices,
             *places.notices,
-            *_spot_notices(record, ledger),
+            *_spot_notices(record, ledger, int(lost.sum())),
             *mapping.notices,
         ),
     )
@@ -144,18 +143,23 @@ def _locate(
     if not kept.size:
         raise _no_spots(raw, config)
     xy, unit = None if raw.xy is None else raw.xy[kept], raw.unit
-    array = None
+    array: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    said: tuple[Notice, ...] = ()
     if raw.array is not None:
         pair = np.stack([column[kept] for column in raw.array])
         known = pair[np.isfinite(pair)]
         if bool(np.any(np.abs(known) > _LARGEST_INDEX)):
             what = f"array coordinates beyond 2^40 (largest: {np.abs(known).max():g})"
             raise SourceFaultError("B048", "", what, "mend the columns of array coordinates")
-        if known.size == pair.size and bool(np.all(pair == np.floor(pair))):
+        n_odd = int(np.count_nonzero(~_whole(pair).all(axis=0)))
+        if not n_odd:
             array = pair[0].astype(np.int64), pair[1].astype(np.int64)
         elif xy is None:
             # Fractional array coordinates are positions in lattice steps.
             xy, unit = pair[::-1].T.copy(), "array"
+        else:
+            what = f"{n_odd:,} of {kept.size:,} spots have no whole array coordinates; positions"
+            said = (_used_for_all(record, what),)
     if array is None and xy is None:
         fix = "give obs['array_row'] and obs['array_col'], obsm['spatial'], or --positions FILE"
         raise SourceFaultError("B046", "", "no coordinates", fix)
@@ -164,31 +168,51 @@ def _locate(
         raise SourceFaultError("B048", "", what, "mend the positions; any unit will do")
     n_bad = 0 if xy is None else int(np.count_nonzero(~np.isfinite(xy).all(axis=1)))
     if array is None or not n_bad:
-        return _Places(array=array, xy=xy, unit=unit, notices=())
-    notice = Notice(
-        code="B048",
-        subject=f"slice '{record.name}'",
-        what=f"{n_bad:,} of {kept.size:,} spots have no finite position; array coordinates "
-        "are used for the whole slice",
-    )
-    return _Places(array=array, xy=None, unit=unit, notices=(notice,))
+        return _Places(array=array, xy=xy, unit=unit, notices=said)
+    what = f"{n_bad:,} of {kept.size:,} spots have no finite position; array coordinates"
+    return _Places(array=array, xy=None, unit=unit, notices=(_used_for_all(record, what),))
+
+
+def _whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(values) & (values == np.floor(values)), np.bool_)
+
+
+def _used_for_all(record: SliceRecord, what: str) -> Notice:
+    """Say which coordinates are taken, where the others are not known of every spot."""
+    what += " are used for the whole slice"
+    return Notice(code="B048", subject=f"slice '{record.name}'", what=what)
+
+
+def _off_tissue(raw: RawSlice, config: GridConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which spots are left out as off the tissue, and which as without a position."""
+    if raw.in_tissue is None or config.off_tissue == "keep":
+        none = np.zeros(len(raw.barcodes), bool)
+        return none, none
+    placed = np.ones(len(raw.barcodes), bool) if raw.placed is None else raw.placed
+    return ~raw.in_tissue & placed, ~placed
 
 
 def _no_spots(raw: RawSlice, config: GridConfig) -> SourceFaultError:
     n, fix = len(raw.barcodes), "drop this slice from the list"
     what = f"no counts: all {n:,} spots are empty or off the tissue"
-    n_off = 0
-    if raw.in_tissue is not None and config.off_tissue == "drop":
-        n_off = int(np.count_nonzero(~raw.in_tissue))
-    if n_off:
-        what += f" ({n_off:,} have in_tissue 0 or none)"
+    off, lost = _off_tissue(raw, config)
+    said = []
+    if n_off := int(off.sum()):
+        said.append(f"{n_off:,} have in_tissue 0 or none")
         fix += "; or --off-tissue keep, if the marks are wrong"
+    if n_lost := int(lost.sum()):
+        said.append(f"{n_lost:,} have no position")
+        fix += "; or give the positions of all spots"
+    what += f" ({', '.join(said)})" if said else ""
     return SourceFaultError("B044", "", what, fix)
 
 
-def _spot_notices(record: SliceRecord, ledger: dict[str, int]) -> list[Notice]:
+def _spot_notices(record: SliceRecord, ledger: dict[str, int], n_lost: int) -> list[Notice]:
     subject = f"slice '{record.name}'"
     found = []
+    if n_lost:
+        what = f"{n_lost:,} of {ledger['spots_read']:,} spots have no position: dropped"
+        found.append(Notice(code="B048", subject=subject, what=what))
     if n := ledger["spots_without_counts"]:
         what = f"{n:,} spots have no counts: dropped as unobserved"
         found.append(Notice(code="B045", subject=subject, what=what))

@@ -15,7 +15,7 @@ from stbuild.config import GridConfig
 from stbuild.slices import Notice, SliceRecord, Unit
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
-from stbuild.sources.tables.columns import SECTIONS, find, find_array, find_position
+from stbuild.sources.tables.columns import SECTIONS, find, find_array, find_position, fold
 from stbuild.sources.tables.positions import read_marks
 from stbuild.sources.values import count_words, is_missing, to_text
 
@@ -171,14 +171,14 @@ def _read_marks(obs: Frame, n_spots: int) -> NDArray[np.bool_]:
 
 
 def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64]:  # noqa: ANN401
-    """Return positions as (N, 2) float64.
+    """Return positions as (N, 2) float64; a data frame's columns are taken by their names.
 
     Raises
     ------
     SourceFaultError
-        B047: not numbers, or another shape.
+        B047: not numbers, another shape, or columns whose names do not say which is x.
     """
-    found = _as_floats(values)
+    found = _as_floats(_in_order(values, where))
     if found.shape == (n_spots, 3) and np.unique(found[:, 2]).size == 1:
         found = found[:, :2]  # one plane: z says nothing
     if found.shape != (n_spots, 2):
@@ -187,6 +187,24 @@ def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64
         fix = "store x and y per spot; of several planes each is a slice of its own"
         raise SourceFaultError("B047", where, what, fix)
     return found
+
+
+def _in_order(values: Any, where: str) -> Any:  # noqa: ANN401 - an array or a data frame
+    """Return the columns x, y and, where there is one, z of a data frame; else what was given.
+
+    Columns called 0, 1, ... have no names but their order.
+    """
+    if not hasattr(values, "columns"):
+        return values
+    names = [str(name) for name in values.columns]
+    if names == [str(i) for i in range(len(names))]:
+        return values
+    pair = find_position(names) or find_array(names)
+    if pair is None:
+        what = f"a data frame whose columns do not say which is x: {', '.join(names[:8])!s:.200}"
+        raise SourceFaultError("B047", where, what, "call them x and y, or store a plain array")
+    z = [i for i, name in enumerate(fold(names)) if name == "z"]
+    return values.iloc[:, [pair.x, pair.y, *z]]
 
 
 def _numbers(obs: Frame, name: str, n_spots: int) -> NDArray[np.float64]:

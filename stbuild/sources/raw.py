@@ -43,6 +43,9 @@ class RawSlice:
     """Distance of neighbouring spots in micrometres, where the platform fixes it."""
     in_tissue: NDArray[np.bool_] | None = None
     """(N,) whether a spot lies on the tissue."""
+    placed: NDArray[np.bool_] | None = None
+    """(N,) whether the source says where a spot is; those that it does not place count as off the
+    tissue, by a reason of their own. None where all are placed."""
     labels: Sequence[str | None] | None = None
     """(N,) label per spot, None = none; None altogether where none were asked for."""
     files: tuple[Path, ...]
@@ -65,6 +68,7 @@ class RawSlice:
             array=None if array is None else (array[0][rows], array[1][rows]),
             xy=None if self.xy is None else self.xy[rows],
             in_tissue=None if self.in_tissue is None else self.in_tissue[rows],
+            placed=None if self.placed is None else self.placed[rows],
             labels=None if labels is None else [labels[i] for i in numbers],
             sections=None if sections is None else (sections[0], [sections[1][i] for i in numbers]),
         )

@@ -131,6 +131,7 @@ def _place(
         um_per_unit=scale.get("microns_per_pixel"),
         pitch_um=scale.get("bin_size_um", _VISIUM_PITCH_UM if _is_hex(positions) else None),
         in_tissue=(rows >= 0) & positions.in_tissue[np.maximum(rows, 0)],
+        placed=None if (rows >= 0).all() else rows >= 0,
         ledger={**_count_unmatched(rows, positions), **raw.ledger},
     )
 

@@ -135,6 +135,56 @@ def test_fractional_array_coordinates_are_positions_in_lattice_steps(tmp_path):
     assert np.allclose(read.xy[:, 0], data.obs["array_col"])
 
 
+FRAMES = {
+    "swapped": ["y", "x"],
+    "rows_first": ["imagerow", "imagecol"],
+    "plane": ["Z", "Y", "X"],
+    "others_beside": ["area", "y", "x"],
+    "array": ["row", "col"],
+}
+
+
+@pytest.mark.parametrize("how", ["h5ad", "zarr"])
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_columns_of_a_data_frame_of_positions_are_taken_by_name(tmp_path, name, how):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    xy = data.obsm["spatial"]
+    columns = [np.full(len(xy), 4.5), *xy.T[::-1]][-len(FRAMES[name]) :]
+    data.obsm["spatial"] = pd.DataFrame(
+        dict(zip(FRAMES[name], columns, strict=True)), index=data.obs_names
+    )
+    path = tmp_path / f"s.{how}"
+    data.write_h5ad(path) if how == "h5ad" else data.write_zarr(path)
+    read = read_here(record_of(path), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+
+
+def test_a_data_frame_without_names_has_an_order_and_one_of_other_names_is_refused(tmp_path):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    xy = data.obsm["spatial"]
+    data.obsm["spatial"] = pd.DataFrame(xy, index=data.obs_names, columns=["0", "1"])
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+    data.obsm["spatial"] = pd.DataFrame(xy, index=data.obs_names, columns=["a", "b"])
+    with pytest.raises(BadInputError, match=r"B047.*obsm/spatial.*which is x: a, b.*call them"):
+        read_here(record_of(write(data, tmp_path)), PLAIN)
+
+
+@pytest.mark.parametrize(("value", "used"), [(np.nan, "positions"), (2.5, "positions"), (2, "")])
+def test_array_coordinates_that_are_not_whole_for_all_are_left_with_a_word(tmp_path, value, used):
+    data = make_anndata(Spec(seed=3, rows=8, cols=8))
+    data.obs["array_row"] = data.obs["array_row"].astype(float)
+    data.obs.iloc[20, data.obs.columns.get_loc("array_row")] = value
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)
+    assert (read.array_row is None) == bool(used)
+    said = [notice.what for notice in read.notices if notice.code == "B048"]
+    whole = f"1 of {data.n_obs} spots have no whole array coordinates; {used} are used"
+    assert [text.startswith(whole) for text in said] == [True] * bool(used)
+
+
 @pytest.mark.parametrize(
     ("pair", "unit"),
     [

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from stbuild.sources.anndata_columns import is_missing
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.h5ad_frames import _read_any, _read_plain, read_element
+from stbuild.sources.values import is_missing
 
 N = 4
 

@@ -74,6 +74,7 @@ def test_every_real_slice_is_built_or_refused_for_its_reason(shared_data, tmp_pa
         # Molecules read are on the grid, or dropped by a named reason (P17).
         dropped = sum(n for key, n in ledger.items() if key.startswith("molecules_dropped"))
         dropped += ledger["molecules_off_tissue"] + ledger["molecules_off_grid"]
+        dropped += ledger.get("molecules_without_position", 0)
         dropped -= ledger.get("molecules_dropped_duplicates", 0)
         dropped -= ledger.get("molecules_dropped_controls", 0)
         assert ledger["molecules_read"] == ledger["molecules_on_grid"] + dropped, record.name

@@ -111,6 +111,15 @@ def test_what_does_not_match_is_counted_on_both_sides(tmp_path):
     assert not raw.in_tissue[:5].any()
     assert raw.xy is not None
     assert np.isnan(raw.xy[:5]).all()
+    read = read_here(record_of(tmp_path / "S"), PLAIN)
+    said = [str(notice) for notice in read.notices]
+    assert any("5 of 40 spots have no position: dropped" in text for text in said)
+    assert any("17 spots are off the tissue: dropped" in text for text in said)
+    assert read.ledger["spots_off_tissue"] == 17
+    lost = counts_of(40)[:5].sum()
+    assert read.ledger["molecules_without_position"] == lost
+    names = ("molecules_off_tissue", "molecules_without_position", "molecules_kept")
+    assert read.ledger["molecules_read"] == sum(read.ledger[name] for name in names)
 
 
 def test_features_that_are_no_genes_are_left_out_and_counted(tmp_path):
