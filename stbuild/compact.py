@@ -26,6 +26,7 @@ from stbuild.corpus.errors import (
     merge_errors,
 )
 from stbuild.corpus.outputs import refuse_foreign
+from stbuild.corpus.paths import look_at
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
@@ -143,7 +144,7 @@ def reuse_grid(task: CompactTask) -> GridReport | None:
         The grid there was made from another source or with another configuration.
     """
     inventory = read_inventory(task.path)
-    if inventory is None or not Path(task.record.path).exists():
+    if inventory is None or look_at(Path(task.record.path)).fault:
         return None
     meta = read_meta(task.path)
     changed = _changed(task, meta)
@@ -306,10 +307,17 @@ def _refuse_inside(out: Path, records: Sequence[SliceRecord]) -> None:
             fix="choose a folder of its own with -o",
         )
         for record in records
-        if realpath(record.path) in map(str, (place, *place.parents))
+        if _real_path(record.path) in map(str, (place, *place.parents))
     ]
     if error := as_error(problems, BadUsageError):
         raise error
+
+
+def _real_path(path: str) -> str:
+    try:
+        return realpath(path)
+    except ValueError:  # no file has such a name: whoever reads the slice says so
+        return path
 
 
 def _is_of_the_slice(error: StError) -> bool:

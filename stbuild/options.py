@@ -3,7 +3,6 @@
 A default stands in one place only, the model's field; so does the text of ``--help``.
 """
 
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 
 from stbuild.corpus.documents import read_config
 from stbuild.corpus.errors import BadUsageError, Problem
+from stbuild.corpus.toml import parse_toml
 
 if TYPE_CHECKING:
     from stbuild.pipeline import Runner
@@ -156,7 +156,7 @@ def _read_toml(path: str | None) -> dict[str, Any]:
 
 def _load_toml(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return parse_toml(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         problem = Problem(
             code="B111", subject="config", where=path, what=f"unreadable: {error}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.documents import SourceFile
 from stbuild.corpus.lock import Origin
+from stbuild.corpus.paths import look_at
 from stbuild.slices import SliceRecord
 
 
@@ -80,11 +81,13 @@ def file_states(record: SliceRecord) -> dict[Path, FileState]:
     """
     named = (record.path, record.positions, record.labels_file)
     places = [Path(name) for name in named if name is not None]
-    inside = (file for place in places if place.is_dir() for file in sorted(place.rglob("*")))
+    inside = (
+        file for place in places if look_at(place).is_folder for file in sorted(place.rglob("*"))
+    )
     found = {}
     for path in (*places, *inside):
         with suppress(OSError):
-            if path.is_file():
+            if look_at(path).is_file:
                 state = path.stat()
                 digest = sha256_file(path) if path in places else ""
                 found[path] = (state.st_ino, state.st_size, digest)

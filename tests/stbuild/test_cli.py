@@ -185,3 +185,27 @@ def test_a_bug_exits_with_1_and_saves_its_traceback(monkeypatch, capsys, grids, 
     trace = Path(saved[1])
     assert "boom" in trace.read_text()
     trace.unlink()
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".h5ad", "a\0b.h5ad"], ids=["long", "nul"])
+@pytest.mark.parametrize("column", ["path", "positions", "labels_file"])
+def test_names_that_no_file_has_are_refused_as_that_slice_alone(
+    slice_files, tmp_path, name, column
+):
+    rows = {"path": str(slice_files[0]), "positions": "", "labels_file": "", column: name}
+    sheet = f"slice,path,positions,labels_file\ngood,{slice_files[1]},,\n"
+    (tmp_path / "m.csv").write_text(f"{sheet}odd,{','.join(rows.values())}\n")
+    (tmp_path / "m.toml").write_text('name = "x"\nsamples = "m.csv"\n')
+    for more, code in (([], 3), (["--on-bad", "skip"], 4)):
+        _, err = run(
+            "compact",
+            tmp_path / "m.toml",
+            "-o",
+            tmp_path / "g",
+            "--label",
+            "label",
+            *more,
+            code=code,
+        )
+        assert "error[B001] slice 'odd'" in err
+    assert [path.name for path in sorted((tmp_path / "g").glob("*.zarr"))] == ["good.zarr"]
