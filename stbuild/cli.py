@@ -78,8 +78,9 @@ def _gather(
     records = tuple(replace(record, **own) for record in manifest.records)
     manifest = replace(manifest, records=records)
     config = resolve_config(
-        GridConfig, preset, manifest.grid, flags.get("config"), pick_fields(GridConfig, flags)
-    )
+        GridConfig, preset, manifest.grid, flags.get("config"), pick_fields(GridConfig, flags),
+        place=f"{inputs[0]}: [grid]",
+    )  # fmt: skip
     limits = Limits(seconds=flags["probe_timeout"], gib=flags["probe_memory"])
     return expand_sections(manifest, config, limits), config, limits
 
@@ -108,7 +109,8 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
     presets = (PAPER_GRID, PAPER_SHARDS) if flags["preset"] else ({}, {})
     manifest, grid, limits = _gather(inputs, presets[0], flags)
     wanted = {name: flags[name] for name in ("n_per_slice", "window", "genes", "cover")}
-    shard = resolve_config(ShardConfig, presets[1], manifest.shard, None, wanted)
+    place = f"{inputs[0]}: [shard]"
+    shard = resolve_config(ShardConfig, presets[1], manifest.shard, None, wanted, place=place)
     table = None if flags["gene_table"] is None else Path(flags["gene_table"])
     tasks = plan_tasks(
         manifest, grid, shard, table=table, limits=limits, pictures=flags["report"] is not None
@@ -238,7 +240,7 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     More slices: stbuild shard grids/ -o train-v2/ --extend train/
     """
     from stbuild.build import build_corpus
-    from stbuild.catalogue import read_catalogue
+    from stbuild.catalogue import GRIDS_JSON, read_catalogue
     from stbuild.corpus.reader import open_corpus
     from stbuild.extension import extend_config, gather_extension
     from stbuild.inputs import gather_inputs
@@ -253,8 +255,9 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     genes, earlier = _read_genes(flags["vocabulary"]), None
     if flags["extend"] is None:
         config = resolve_config(
-            ShardConfig, preset, manifest, flags["config"], pick_fields(ShardConfig, flags)
-        )
+            ShardConfig, preset, manifest, flags["config"], pick_fields(ShardConfig, flags),
+            place=f"{Path(grids) / GRIDS_JSON}: shard",
+        )  # fmt: skip
         inputs = gather_inputs(Path(grids), config, genes, **mixed)
     else:
         base = open_corpus(Path(flags["extend"]))

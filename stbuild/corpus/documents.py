@@ -6,7 +6,7 @@ with its path. No file is opened here.
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -331,6 +331,8 @@ def compute_corpus_id(
     )
 
 
+CONFIG_FIX: Final = "correct the value; `--help` lists what is allowed"
+"""What to do about a value of a configuration that is not allowed."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -363,8 +365,8 @@ def read_config(model: type[Model], value: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        fix = "correct the value; `--help` lists what is allowed"
-        raise BadUsageError(*document_problems(error, model, value, where, "B111", fix)) from None
+        problems = document_problems(error, model, value, where, "B111", CONFIG_FIX)
+        raise BadUsageError(*problems) from None
 
 
 def document_problems(

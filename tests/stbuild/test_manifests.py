@@ -2,10 +2,11 @@
 
 import pytest
 
+from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.corpus.names import slugify
 from stbuild.manifests import read_inputs
-from stbuild.options import resolve_given
+from stbuild.options import resolve_config, resolve_given
 
 
 def write(tmp_path, sheet, toml='name = "x"\nsamples = "s.csv"\n'):
@@ -162,3 +163,17 @@ def test_ids_without_ascii_or_too_long_stay_apart():
     long = [slugify("x" * 90 + end) for end in "ab"]
     assert long[0] != long[1]
     assert max(map(len, long)) <= 64
+
+
+def test_bad_keys_are_told_where_they_were_given(tmp_path):
+    (tmp_path / "c.toml").write_text("max_gap = 0\nbin_um = -1\n")
+    said = {"layot": "rank", "max_gap": 3}
+    with pytest.raises(BadUsageError) as caught:
+        resolve_config(
+            GridConfig, {}, said, str(tmp_path / "c.toml"), {"bin_um": -2.0}, place="m.toml: [grid]"
+        )
+    assert {problem.subject: problem.where for problem in caught.value.problems} == {
+        "key 'layot'": "m.toml: [grid]",
+        "key 'max_gap'": str(tmp_path / "c.toml"),
+        "key 'bin_um'": "command line",
+    }
