@@ -103,7 +103,7 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
 
     Example: stbuild plan my/*.h5ad spaceranger/sample1 --label layer --report qc.html
     """
-    from stbuild.preview import plan_slice, plan_tasks, shared_genes
+    from stbuild.preview import plan_slice, plan_tasks, refuse_clashes, shared_genes
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     presets = (PAPER_GRID, PAPER_SHARDS) if flags["preset"] else ({}, {})
@@ -117,6 +117,7 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
     )
     with open_workers(flags, screen.say) as runner, screen.progress() as start:
         outcomes = runner(plan_slice, tasks, start("slices", len(tasks)))
+    outcomes = refuse_clashes(tasks, outcomes)
     plans = [outcome.result for outcome in outcomes if outcome.result is not None]
     screen.notices(notice for item in plans for notice in item.notices)
     union, common = shared_genes(plans)

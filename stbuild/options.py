@@ -201,10 +201,10 @@ def resolve_config(
         layers = ((manifest, place), (_read_toml(file), str(file)), (_given(flags), _COMMAND_LINE))
         said = {key: where for layer, where in layers for key in layer}
         problems = document_problems(error, model, value, file or _COMMAND_LINE, "B111", CONFIG_FIX)
-        keys = [item["loc"][0] if item["loc"] else None for item in error.errors()]
+        keys = [str(item["loc"][0]) if item["loc"] else "" for item in error.errors()]
         raise BadUsageError(
             *(
-                replace(problem, where=said.get(key, problem.where))
+                replace(problem, where=said.get(key) or problem.where)
                 for key, problem in zip(keys, problems, strict=True)
             )
         ) from None

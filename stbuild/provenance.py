@@ -1,7 +1,7 @@
 """Which files a slice was read from, as the documents name them: never by an absolute path."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,29 +45,6 @@ def _publish(record: SliceRecord, file: Path) -> str:
     if record.base and not Path(record.source_name).is_absolute():
         return Path(os.path.relpath(path, record.base)).as_posix()
     return path.name
-
-
-def find_namesakes(sources: Mapping[str, Sequence[SourceFile]]) -> dict[str, tuple[str, str]]:
-    """Return slices of which a file has the name, but not the content, of an earlier slice's.
-
-    Parameters
-    ----------
-    sources
-        Files of each slice, by slug.
-
-    Returns
-    -------
-    dict
-        For each such slug the name, and the slug of the first slice with a file of that name.
-    """
-    first: dict[str, tuple[str, str]] = {}
-    found: dict[str, tuple[str, str]] = {}
-    for slug, files in sources.items():
-        for file in files:
-            digest, other = first.setdefault(file.name, (file.sha256, slug))
-            if digest != file.sha256:
-                found.setdefault(slug, (file.name, other))
-    return found
 
 
 FileState = tuple[int, int, str]

@@ -209,3 +209,10 @@ def test_names_that_no_file_has_are_refused_as_that_slice_alone(
         )
         assert "error[B001] slice 'odd'" in err
     assert [path.name for path in sorted((tmp_path / "g").glob("*.zarr"))] == ["good.zarr"]
+
+
+def test_a_plan_refuses_a_slice_that_is_listed_twice(slice_files, tmp_path):
+    (tmp_path / "link.h5ad").symlink_to(slice_files[0])
+    out, err = run("plan", slice_files[0], tmp_path / "link.h5ad", "--json", code=3)
+    assert [row["slug"] for row in json.loads(out)["slices"]] == ["alpha"]
+    assert "error[B010] slice 'link'" in err or '"code": "B010"' in err
