@@ -110,9 +110,7 @@ def require_files(out: Path, *listed: Iterable[ShardEntry | FileEntry]) -> None:
         )
 
 
-def require_whole(
-    out: Path, document: CorpusDocument, *others: Iterable[FileEntry], fix: str
-) -> None:
+def require_whole(out: Path, *listed: Iterable[ShardEntry | FileEntry], fix: str) -> None:
     """Refuse to take a finished folder for whole that has lost files; no byte of them is read.
 
     Raises
@@ -120,8 +118,7 @@ def require_whole(
     IntegrityError
         Files are missing or have another size; the first few by name.
     """
-    listed = chain(document.shards, document.files, *others)
-    sizes = {entry.path: entry.bytes for entry in listed}
+    sizes = {entry.path: entry.bytes for entry in chain(*listed)}
     if gone := _gone(out, sizes):
         raise IntegrityError(
             Problem(

@@ -150,7 +150,7 @@ def _finished(inputs: BuildInputs, out: Path) -> BuildSummary | None:
     if (out / names.WORK_DIR).is_dir():
         clear_scratch(out)
     fix = f"write them again with `stbuild repair {out} --grids GRIDS`"
-    require_whole(out, document, fix=fix)
+    require_whole(out, document.shards, document.files, fix=fix)
     return BuildSummary(document=document, already_done=True)
 
 

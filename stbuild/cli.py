@@ -78,8 +78,9 @@ def _gather(
     records = tuple(replace(record, **own) for record in manifest.records)
     manifest = replace(manifest, records=records)
     config = resolve_config(
-        GridConfig, preset, manifest.grid, flags.get("config"), pick_fields(GridConfig, flags)
-    )
+        GridConfig, preset, manifest.grid, flags.get("config"), pick_fields(GridConfig, flags),
+        place=f"{inputs[0]}: [grid]",
+    )  # fmt: skip
     limits = Limits(seconds=flags["probe_timeout"], gib=flags["probe_memory"])
     return expand_sections(manifest, config, limits), config, limits
 
@@ -102,19 +103,21 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
 
     Example: stbuild plan my/*.h5ad spaceranger/sample1 --label layer --report qc.html
     """
-    from stbuild.preview import plan_slice, plan_tasks, shared_genes
+    from stbuild.preview import plan_slice, plan_tasks, refuse_clashes, shared_genes
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     presets = (PAPER_GRID, PAPER_SHARDS) if flags["preset"] else ({}, {})
     manifest, grid, limits = _gather(inputs, presets[0], flags)
     wanted = {name: flags[name] for name in ("n_per_slice", "window", "genes", "cover")}
-    shard = resolve_config(ShardConfig, presets[1], manifest.shard, None, wanted)
+    place = f"{inputs[0]}: [shard]"
+    shard = resolve_config(ShardConfig, presets[1], manifest.shard, None, wanted, place=place)
     table = None if flags["gene_table"] is None else Path(flags["gene_table"])
     tasks = plan_tasks(
         manifest, grid, shard, table=table, limits=limits, pictures=flags["report"] is not None
     )
     with open_workers(flags, screen.say) as runner, screen.progress() as start:
         outcomes = runner(plan_slice, tasks, start("slices", len(tasks)))
+    outcomes = refuse_clashes(tasks, outcomes)
     plans = [outcome.result for outcome in outcomes if outcome.result is not None]
     screen.notices(notice for item in plans for notice in item.notices)
     union, common = shared_genes(plans)
@@ -239,7 +242,7 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     More slices: stbuild shard grids/ -o train-v2/ --extend train/
     """
     from stbuild.build import build_corpus
-    from stbuild.catalogue import read_catalogue
+    from stbuild.catalogue import GRIDS_JSON, read_catalogue
     from stbuild.corpus.reader import open_corpus
     from stbuild.extension import extend_config, gather_extension
     from stbuild.inputs import gather_inputs
@@ -254,8 +257,9 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     genes, earlier = _read_genes(flags["vocabulary"]), None
     if flags["extend"] is None:
         config = resolve_config(
-            ShardConfig, preset, manifest, flags["config"], pick_fields(ShardConfig, flags)
-        )
+            ShardConfig, preset, manifest, flags["config"], pick_fields(ShardConfig, flags),
+            place=f"{Path(grids) / GRIDS_JSON}: shard",
+        )  # fmt: skip
         inputs = gather_inputs(Path(grids), config, genes, **mixed)
     else:
         base = open_corpus(Path(flags["extend"]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stbuild.catalogue import GRIDS_JSON, Catalogue, CatalogueEntry, read_catalogue, write_catalogue
+from stbuild.clashes import Candidate, find_clashes
 from stbuild.config import GridConfig
 from stbuild.corpus import names
 from stbuild.corpus.documents import SourceFile, as_error, read_config
@@ -26,13 +27,14 @@ from stbuild.corpus.errors import (
     merge_errors,
 )
 from stbuild.corpus.outputs import refuse_foreign
+from stbuild.corpus.paths import look_at
 from stbuild.grids import GridMeta
 from stbuild.jail import Limits
 from stbuild.lattices import assign_cells
 from stbuild.manifests import Manifest
 from stbuild.pipeline import Outcome, Runner
 from stbuild.placing import build_grid, placing_notices
-from stbuild.provenance import changed_files, find_namesakes
+from stbuild.provenance import changed_files
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice, SliceRecord
 from stbuild.store import (
@@ -143,7 +145,7 @@ def reuse_grid(task: CompactTask) -> GridReport | None:
         The grid there was made from another source or with another configuration.
     """
     inventory = read_inventory(task.path)
-    if inventory is None or not Path(task.record.path).exists():
+    if inventory is None or look_at(Path(task.record.path)).fault:
         return None
     meta = read_meta(task.path)
     changed = _changed(task, meta)
@@ -271,16 +273,14 @@ def compact(
         outcomes: list[Outcome[GridReport]] = runner(compact_slice, tasks, done)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         reports = tuple(outcome.result for outcome in outcomes if outcome.result is not None)
-        reports, twins = _part_twins(reports)
-        if error := _refuse_twins(twins, tasks):
-            errors.append(error)
-        reports, namesakes = _part_namesakes(out, reports)
-        if error := _refuse_namesakes(namesakes, tasks):
+        clashes = _find_clashes(out, reports, tasks)
+        reports = tuple(report for report in reports if report.slug not in clashes)
+        if error := as_error(clashes.values(), BadInputError):
             errors.append(error)
         lasting = [error for error in errors if not (skip_bad and _is_of_the_slice(error))]
         if lasting or (errors and not reports):
             raise merge_errors(lasting or errors)
-        for left_out in (*twins, *namesakes):
+        for left_out in clashes:
             shutil.rmtree(out / f"{left_out}.zarr")
         entries = tuple(
             CatalogueEntry(slug=r.slug, fingerprint=r.fingerprint, content=r.content)
@@ -306,10 +306,17 @@ def _refuse_inside(out: Path, records: Sequence[SliceRecord]) -> None:
             fix="choose a folder of its own with -o",
         )
         for record in records
-        if realpath(record.path) in map(str, (place, *place.parents))
+        if _real_path(record.path) in map(str, (place, *place.parents))
     ]
     if error := as_error(problems, BadUsageError):
         raise error
+
+
+def _real_path(path: str) -> str:
+    try:
+        return realpath(path)
+    except ValueError:  # no file has such a name: whoever reads the slice says so
+        return path
 
 
 def _is_of_the_slice(error: StError) -> bool:
@@ -355,52 +362,18 @@ def _finished(out: Path, tasks: list[CompactTask]) -> tuple[GridReport, ...] | N
     return whole if len(whole) == len(tasks) else None
 
 
-def _part_twins(reports: tuple[GridReport, ...]) -> tuple[tuple[GridReport, ...], dict[str, str]]:
-    """Return the reports of distinct content, and the first slug of each that repeats another."""
-    first: dict[str, str] = {}
-    kept = tuple(r for r in reports if first.setdefault(r.content, r.slug) == r.slug)
-    return kept, {r.slug: first[r.content] for r in reports if first[r.content] != r.slug}
-
-
-def _refuse_twins(twins: dict[str, str], tasks: list[CompactTask]) -> StError | None:
-    """Refuse slices that repeat the content of another: they would leak between splits."""
+def _find_clashes(
+    out: Path, reports: Iterable[GridReport], tasks: Iterable[CompactTask]
+) -> dict[str, Problem]:
     paths = {task.record.slug: task.record.path for task in tasks}
-    problems = [
-        Problem(
-            code="B010",
-            subject=f"slice '{slug}'",
-            where=paths[slug],
-            what=f"same content as slice '{other}' ({paths[other]})",
-            fix="list it once; a duplicate would leak between splits",
-        )
-        for slug, other in twins.items()
-    ]
-    return as_error(problems, BadInputError)
-
-
-def _part_namesakes(
-    out: Path,
-    reports: tuple[GridReport, ...],
-) -> tuple[tuple[GridReport, ...], dict[str, tuple[str, str]]]:
-    """Return the reports whose files documents can tell apart, and what the others clash with."""
-    found = find_namesakes({r.slug: read_meta(out / f"{r.slug}.zarr").sources for r in reports})
-    return tuple(report for report in reports if report.slug not in found), found
-
-
-def _refuse_namesakes(
-    namesakes: dict[str, tuple[str, str]], tasks: list[CompactTask]
-) -> StError | None:
-    """Refuse slices whose files a lock could not tell apart: nobody could rebuild the corpus."""
-    paths = {task.record.slug: task.record.path for task in tasks}
-    problems = [
-        Problem(
-            code="B092",
-            subject=f"slice '{slug}'",
-            where=paths[slug],
-            what=f"its source file would be named '{name}' like another one, of slice '{other}' "
-            f"({paths[other]})",
-            fix="list the slices in a manifest above their folders: names are relative to it",
-        )
-        for slug, (name, other) in namesakes.items()
-    ]
-    return as_error(problems, BadInputError)
+    return find_clashes(
+        [
+            Candidate(
+                slug=report.slug,
+                path=paths[report.slug],
+                content=report.content,
+                sources=read_meta(out / f"{report.slug}.zarr").sources,
+            )
+            for report in reports
+        ]
+    )

@@ -18,6 +18,7 @@ from typing import Final, TextIO
 
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.paths import look_at
 from stbuild.gene_ids import ENSEMBL, strip_version
 
 _COLUMNS: Final = ("ensembl", "symbol", "species")
@@ -123,8 +124,8 @@ def write_gene_table(table: GeneTable, sources: Sequence[Path]) -> bytes:
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[TextIO]:
-    if not path.is_file():
-        raise _bad(path, "no such file")
+    if not (look := look_at(path)).is_file:
+        raise _bad(path, look.fault or "not a regular file")
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"

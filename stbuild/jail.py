@@ -24,6 +24,7 @@ from typing import IO, Final, NoReturn, cast
 from stbuild.config import GridConfig
 from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.paths import look_at
 from stbuild.handover import load_error, load_reply, load_slice
 from stbuild.jail_child import BUG, DISK
 from stbuild.slices import Slice, SliceRecord
@@ -57,8 +58,9 @@ class Limits:
 
 
 def _source_bytes(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
+    look = look_at(path)
+    if not look.is_folder:  # what is not there is refused by its reader
+        return path.stat().st_size if look.is_file else 0
     # Whoever names a home folder by mistake does not wait until all of it is counted.
     return sum(
         file.stat().st_size for file in islice(path.rglob("*"), _MOST_FILES) if file.is_file()

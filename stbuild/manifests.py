@@ -1,15 +1,10 @@
 """Input manifests: a TOML file with a CSV sample sheet, or a plain list of files.
 
-Every problem of a manifest is reported at once, with row and column. No slice is opened here.
+Every problem of a manifest is reported at once, with line and column. No slice is opened here.
 """
 
-import csv
-import io
-import tomllib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +21,11 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
 from stbuild.corpus.names import slugify
+from stbuild.corpus.paths import look_at
 from stbuild.fetch.rows import SourceRow
+from stbuild.sheets import read_rows, read_toml, row_place
 from stbuild.slices import SliceRecord
 
-_MAX_SHEET_BYTES = 64 * 1024 * 1024
 _RESULTS = "outs"
 """Space Ranger's results stand in <sample>/outs: the folder alone tells no samples apart."""
 
@@ -143,7 +139,7 @@ def _slice_name(path: str) -> str:
     given = Path(path).absolute()
     if given.name == _RESULTS:
         given = given.parent
-    if given.is_dir() and given.suffix not in (".zarr", ".h5ad"):
+    if look_at(given).is_folder and given.suffix not in (".zarr", ".h5ad"):
         return given.name
     name = given.name.removesuffix(".gz")
     return name.rsplit(".", 1)[0] if "." in name.lstrip(".") else name
@@ -160,13 +156,7 @@ def read_manifest(path: Path) -> Manifest:
         Unknown keys and values of the TOML file and its tables, all of them at once; an unknown
         key comes with the nearest known one.
     """
-    raw = _read_text(path, "manifest")
-    try:
-        value = tomllib.loads(raw)
-    except tomllib.TOMLDecodeError as error:
-        raise _bad(
-            "B111", "manifest", path, f"not valid TOML: {error}", "correct the line"
-        ) from None
+    value = read_toml(path)
     if refusal := as_error(_toml_problems(value, path), BadUsageError):
         raise refusal
     document = read_config(ManifestDocument, value, str(path))
@@ -186,41 +176,20 @@ def _toml_problems(value: dict[str, Any], path: Path) -> Iterable[Problem]:
 
 
 def _read_sheet(sheet: Path) -> tuple[tuple[SliceRecord, ...], list[Problem]]:
-    reader = csv.reader(io.StringIO(_read_text(sheet, "sample sheet")), strict=True)
-    try:
-        header, *rows = [row for row in reader if any(cell.strip() for cell in row)] or [[]]
-    except csv.Error as error:
-        return (), [_problem("B022", "sample sheet", sheet, f"not CSV: {error}", "correct it")]
-    header = [cell.strip() for cell in header]
-    if problems := list(_header_problems(header, sheet)):
-        return (), problems
     records: list[SliceRecord] = []
-    for number, row in enumerate(rows, start=2):
-        where = f"{sheet}:row {number}"
-        if len(row) != len(header):
-            what = f"{len(row)} cells, the header has {len(header)}"
-            problems.append(_problem("B022", f"row {number}", where, what, "mend the row"))
-            continue
-        cells = {k: v.strip() for k, v in zip(header, row, strict=True) if v.strip()}
+    problems: list[Problem] = []
+    for row in read_rows(sheet, known_columns(), problems):
         try:
-            records.append(_read_row(cells, where, sheet.parent))
+            records.append(_read_row(row.cells, row_place(sheet, row.line), sheet.parent))
         except BadUsageError as error:
             problems += error.problems
     return tuple(records), problems
 
 
-def _header_problems(header: list[str], sheet: Path) -> Iterable[Problem]:
-    known = [*SampleRow.model_fields, *GridConfig.model_fields, *SourceRow.model_fields]
-    for name, times in Counter(header).items():
-        if times > 1:
-            yield _problem("B022", f"column '{name}'", sheet, f"stands {times} times", "keep one")
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            fix = f"did you mean '{near[0]}'?" if near else f"known columns: {', '.join(known)}"
-            yield _problem("B022", f"column '{name}'", sheet, "unknown column", fix)
-    for name in ("slice", "path"):
-        if name not in header:
-            yield _problem("B022", f"column '{name}'", sheet, "missing", "add it; it is required")
+def known_columns() -> list[str]:
+    """Return the names that columns of a sample sheet may have."""
+    models = (SampleRow, GridConfig, SourceRow)
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
 def _read_row(cells: dict[str, str], where: str, base: Path) -> SliceRecord:
@@ -274,23 +243,3 @@ def _clashes(records: Sequence[SliceRecord]) -> Iterable[Problem]:
                 what=f"{same} as slice '{other.name}' ({other.path})",
                 fix="give each slice an id of its own in the sample sheet",
             )
-
-
-def _read_text(path: Path, kind: str) -> str:
-    if not path.is_file():
-        raise _bad("B001", kind, path, "no such file", "check the path")
-    raw = path.read_bytes()
-    if len(raw) > _MAX_SHEET_BYTES:
-        raise _bad("B022", kind, path, f"{len(raw):,} bytes, at most 64 MiB are read", "split it")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _bad("B022", kind, path, f"not UTF-8: {error.reason}", "save it as UTF-8") from None
-
-
-def _problem(code: str, subject: str, where: object, what: str, fix: str) -> Problem:
-    return Problem(code=code, subject=subject, where=str(where), what=what, fix=fix)
-
-
-def _bad(code: str, kind: str, path: Path, what: str, fix: str) -> BadInputError:
-    return BadInputError(_problem(code, f"{kind} '{path.name}'", path, what, fix))

@@ -3,23 +3,25 @@
 A default stands in one place only, the model's field; so does the text of ``--help``.
 """
 
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import rich_click as click
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from stbuild.corpus.documents import read_config
+from stbuild.corpus.documents import CONFIG_FIX, document_problems, read_config
 from stbuild.corpus.errors import BadUsageError, Problem
+from stbuild.corpus.toml import parse_toml
 
 if TYPE_CHECKING:
     from stbuild.pipeline import Runner
     from stbuild.slurm_config import SlurmConfig
 
+_COMMAND_LINE: Final = "command line"
 _SLURM: Final = "slurm"
 """Table of a configuration file that says where tasks run."""
 
@@ -156,7 +158,7 @@ def _read_toml(path: str | None) -> dict[str, Any]:
 
 def _load_toml(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return parse_toml(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         problem = Problem(
             code="B111", subject="config", where=path, what=f"unreadable: {error}",
@@ -171,20 +173,52 @@ def resolve_config(
     manifest: dict[str, Any],
     file: str | None,
     flags: dict[str, Any],
+    *,
+    place: str = "manifest",
 ) -> Any:  # noqa: ANN401 - an instance of `model`
-    """Merge defaults, preset, manifest, config file and flags; later ones win."""
+    """Merge defaults, preset, manifest, config file and flags; later ones win.
+
+    Parameters
+    ----------
+    model
+        What the result is.
+    preset, manifest, file, flags
+        What each of them says.
+    place
+        Where `manifest` stands, for messages.
+
+    Raises
+    ------
+    BadUsageError
+        Every key that is unknown or has a bad value, each where it was given last.
+    """
     value = resolve_given(preset, manifest, file, flags)
     if value.get("cover") is not None and "n_per_slice" not in {k for k, v in flags.items() if v}:
         value["n_per_slice"] = None
-    return read_config(model, value, file or "command line")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        layers = ((manifest, place), (_read_toml(file), str(file)), (_given(flags), _COMMAND_LINE))
+        said = {key: where for layer, where in layers for key in layer}
+        problems = document_problems(error, model, value, file or _COMMAND_LINE, "B111", CONFIG_FIX)
+        keys = [str(item["loc"][0]) if item["loc"] else "" for item in error.errors()]
+        raise BadUsageError(
+            *(
+                replace(problem, where=said.get(key) or problem.where)
+                for key, problem in zip(keys, problems, strict=True)
+            )
+        ) from None
 
 
 def resolve_given(
     preset: dict[str, Any], manifest: dict[str, Any], file: str | None, flags: dict[str, Any]
 ) -> dict[str, Any]:
     """Merge what was asked for, without defaults; later ones win."""
-    given = {key: item for key, item in flags.items() if item is not None and item != ()}
-    return preset | manifest | _read_toml(file) | given
+    return preset | manifest | _read_toml(file) | _given(flags)
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in flags.items() if item is not None and item != ()}
 
 
 def pick_fields(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from stbuild.clashes import Candidate, find_clashes
 from stbuild.compact import slice_config
 from stbuild.config import GridConfig
-from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.documents import ShardConfig, SourceFile
+from stbuild.corpus.errors import BadInputError
 from stbuild.corpus.samples import encode_patch, encode_whole
 from stbuild.corpus.tar import pack_sample
 from stbuild.cutting import PART_BYTES, cut_slice, plan_windows
@@ -26,6 +28,7 @@ from stbuild.lattices import assign_cells
 from stbuild.manifests import Manifest
 from stbuild.patches import whole_sample
 from stbuild.pictures import SlicePicture, picture_of
+from stbuild.pipeline import Outcome
 from stbuild.placing import build_grid, placing_notices
 from stbuild.reading import ReadTask, open_slice
 from stbuild.slices import Notice
@@ -70,6 +73,9 @@ class SlicePlan:
     n_patches: int
     shard_bytes: int
     """Expected bytes in shards."""
+    content: str
+    """Digest of what its grid would hold."""
+    sources: tuple[SourceFile, ...]
     genes: bytes
     """All its ids, packed: 36,000 of them are 650 kB, more than should pass a scheduler."""
     notices: tuple[Notice, ...]
@@ -78,7 +84,7 @@ class SlicePlan:
 
     def as_row(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        left_out = ("genes", "notices", "picture")
+        left_out = ("content", "sources", "genes", "notices", "picture")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 
@@ -157,10 +163,35 @@ def plan_slice(task: PlanTask) -> SlicePlan:
         seconds=round(read_seconds + dense / _GRID_BYTES_PER_SECOND + cut_seconds, 2),
         n_patches=n_patches,
         shard_bytes=shard_bytes,
+        content=grid.meta.content,
+        sources=grid.meta.sources,
         genes=pack_genes(grid.genes),
         notices=(*st_slice.notices, *placing_notices(grid.meta)),
         picture=picture_of(grid) if task.pictures else None,
     )
+
+
+def refuse_clashes(
+    tasks: Sequence[PlanTask], outcomes: Sequence[Outcome[SlicePlan]]
+) -> list[Outcome[SlicePlan]]:
+    """Return the outcomes, refusing the slices that cannot stand beside those before them."""
+    candidates = [
+        Candidate(
+            slug=outcome.result.slug,
+            path=task.read.record.path,
+            content=outcome.result.content,
+            sources=outcome.result.sources,
+        )
+        for task, outcome in zip(tasks, outcomes, strict=True)
+        if outcome.result is not None
+    ]
+    clashes = find_clashes(candidates)
+    return [
+        outcome
+        if outcome.result is None or outcome.result.slug not in clashes
+        else Outcome(result=None, error=BadInputError(clashes[outcome.result.slug]))
+        for outcome in outcomes
+    ]
 
 
 def _measure(grid: Grid, config: ShardConfig) -> tuple[int, int, float]:

@@ -1,13 +1,14 @@
 """Which files a slice was read from, as the documents name them: never by an absolute path."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.documents import SourceFile
 from stbuild.corpus.lock import Origin
+from stbuild.corpus.paths import look_at
 from stbuild.slices import SliceRecord
 
 
@@ -46,29 +47,6 @@ def _publish(record: SliceRecord, file: Path) -> str:
     return path.name
 
 
-def find_namesakes(sources: Mapping[str, Sequence[SourceFile]]) -> dict[str, tuple[str, str]]:
-    """Return slices of which a file has the name, but not the content, of an earlier slice's.
-
-    Parameters
-    ----------
-    sources
-        Files of each slice, by slug.
-
-    Returns
-    -------
-    dict
-        For each such slug the name, and the slug of the first slice with a file of that name.
-    """
-    first: dict[str, tuple[str, str]] = {}
-    found: dict[str, tuple[str, str]] = {}
-    for slug, files in sources.items():
-        for file in files:
-            digest, other = first.setdefault(file.name, (file.sha256, slug))
-            if digest != file.sha256:
-                found.setdefault(slug, (file.name, other))
-    return found
-
-
 FileState = tuple[int, int, str]
 """Inode, size, and SHA-256 of a file that was named itself."""
 
@@ -80,11 +58,13 @@ def file_states(record: SliceRecord) -> dict[Path, FileState]:
     """
     named = (record.path, record.positions, record.labels_file)
     places = [Path(name) for name in named if name is not None]
-    inside = (file for place in places if place.is_dir() for file in sorted(place.rglob("*")))
+    inside = (
+        file for place in places if look_at(place).is_folder for file in sorted(place.rglob("*"))
+    )
     found = {}
     for path in (*places, *inside):
         with suppress(OSError):
-            if path.is_file():
+            if look_at(path).is_file:
                 state = path.stat()
                 digest = sha256_file(path) if path in places else ""
                 found[path] = (state.st_ino, state.st_size, digest)

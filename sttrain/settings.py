@@ -1,9 +1,9 @@
 """``--set KEY=VALUE``: single keys of a TOML document, from the command line."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stbuild.corpus.toml import parse_toml
 from sttrain.errors import BadUsageError, Problem
 
 
@@ -22,8 +22,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             fix = "write key=value, such as optimizer.lr=3e-4 or probe.seeds=3"
             raise BadUsageError(config_problem("--set", f"{text!r} sets nothing", fix))
         try:
-            value = tomllib.loads(f"value = {raw}")["value"]
-        except tomllib.TOMLDecodeError:
+            value = parse_toml(f"value = {raw}")["value"]
+        except ValueError:
             value = raw.strip()
         parsed[key.strip()] = value
     return parsed

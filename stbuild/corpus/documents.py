@@ -331,6 +331,8 @@ def compute_corpus_id(
     )
 
 
+CONFIG_FIX: Final = "correct the value; `--help` lists what is allowed"
+"""What to do about a value of a configuration that is not allowed."""
 Model = TypeVar("Model", bound=BaseModel)
 _WHOLE: Final = "key '(document)'"
 """Subject of what several keys of a document say together."""
@@ -365,8 +367,8 @@ def read_config(model: type[Model], value: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        fix = "correct the value; `--help` lists what is allowed"
-        raise BadUsageError(*document_problems(error, model, value, where, "B111", fix)) from None
+        problems = document_problems(error, model, value, where, "B111", CONFIG_FIX)
+        raise BadUsageError(*problems) from None
 
 
 def key_problems(model: type[BaseModel], value: dict[str, Any], where: str) -> list[Problem]:

@@ -1,9 +1,14 @@
-"""What lies at a path that somebody wrote down; asking never fails, whatever the text is."""
+"""What lies at a path that somebody wrote down; no text is too odd to ask about it."""
 
+import errno
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_NOTHING: Final = "no such file or folder"
+_ODD: Final = (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EACCES)
+"""What the path itself is at fault for; all else, such as a disk that fails, is raised."""
 
 
 class Look(NamedTuple):
@@ -16,14 +21,25 @@ class Look(NamedTuple):
 
 
 def look_at(path: Path) -> Look:
-    """Tell what lies at a path, links followed; a name that no file system has is none there."""
+    """Tell what lies at a path, links followed; where no file can have such a name, nothing does.
+
+    Raises
+    ------
+    OSError
+        The disk or the network fails.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return Look(is_file=False, is_folder=False, fault="no such file or folder")
-    except OSError as error:
-        fault = os.strerror(error.errno or 0)
-        return Look(is_file=False, is_folder=False, fault=f"no such file or folder: {fault}")
+        return _fault(_NOTHING)
     except ValueError as error:  # a NUL, or what is no text of the file system
-        return Look(is_file=False, is_folder=False, fault=f"no such file or folder: {error}")
+        return _fault(f"{_NOTHING}: {error}")
+    except OSError as error:
+        if error.errno not in _ODD:
+            raise
+        return _fault(f"{_NOTHING}: {os.strerror(error.errno)}")
     return Look(is_file=stat.S_ISREG(mode), is_folder=stat.S_ISDIR(mode), fault=None)
+
+
+def _fault(text: str) -> Look:
+    return Look(is_file=False, is_folder=False, fault=text)

@@ -169,7 +169,7 @@ def _finished(out: Path, corpus: Corpus, options: PublishOptions) -> PublishSumm
         what = "it holds a release of another corpus, of other metadata, or with other options"
         raise _conflict(out, what, "give another -o folder")
     fix = f"remove {out} and publish again, or get the files from where it is published"
-    require_whole(out, document, release.files, fix=fix)
+    require_whole(out, document.shards, document.files, release.files, fix=fix)
     return _summary(release, document, out, already_done=True)
 
 

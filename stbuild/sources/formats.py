@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from typing import Final
 
 from stbuild.config import Format, GridConfig
+from stbuild.corpus.paths import Look, look_at
 from stbuild.slices import SliceRecord
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
@@ -45,6 +46,7 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     """
     path = Path(record.path)
     require_text(record.path)
+    require_there(path)
     kind = config.format if config.format != "auto" else detect_format(path)
     raw = _reader(kind, path)(record, config, scratch)
     own = kind == "spaceranger" or (kind == "imaging" and not _is_xenium(path)) or kind == "table"
@@ -75,6 +77,21 @@ def require_text(path: str) -> None:
         raise SourceFaultError("B091", "", "its path is not UTF-8", fix) from None
 
 
+def require_there(path: Path) -> Look:
+    """Return what lies at a path.
+
+    Raises
+    ------
+    SourceFaultError
+        B001: nothing there.
+    """
+    look = look_at(path)
+    if look.fault is not None:
+        fix = "check the path in the list or manifest"
+        raise SourceFaultError("B001", "", look.fault, fix)
+    return look
+
+
 def detect_format(path: Path) -> Format:
     """Return the format of a file or folder, from names and first bytes alone.
 
@@ -83,12 +100,10 @@ def detect_format(path: Path) -> Format:
     SourceFaultError
         B001: nothing there. B008: neither file nor folder. B007: nothing that a reader knows.
     """
-    if not path.exists():
-        fix = "check the path in the list or manifest"
-        raise SourceFaultError("B001", "", "no such file or folder", fix)
-    if path.is_dir():
+    look = require_there(path)
+    if look.is_folder:
         return _detect_folder(path)
-    if not path.is_file():
+    if not look.is_file:
         raise SourceFaultError("B008", "", "not a regular file", "give the file itself")
     if path.suffix == ".h5ad":
         return "h5ad"

@@ -7,6 +7,7 @@ a table that the user names is joined to an AnnData, a cell matrix, or any other
 from dataclasses import replace
 from pathlib import Path
 
+from stbuild.corpus.paths import look_at
 from stbuild.slices import Notice
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
@@ -33,8 +34,9 @@ def place_by_table(raw: RawSlice, path: Path, *, subject: str) -> RawSlice:
     SourceFaultError
         B001: no such file. B046, B047, B082: no coordinates in it, or they fit no spot.
     """
-    if not path.is_file():
-        raise SourceFaultError("B001", path.name, "no such file", "check --positions")
+    if not (look := look_at(path)).is_file:
+        what = look.fault or "not a regular file"
+        raise SourceFaultError("B001", path.name, what, "check --positions")
     places = place_spots(list(raw.barcodes), _read(path))
     tissue = places.in_tissue
     if tissue is not None and raw.in_tissue is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stbuild.corpus.paths import look_at
 from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.faults import Faults, SourceFaultError
 from stbuild.sources.file_names import choose_named, find_named, plain_name, sample_of
@@ -196,8 +197,9 @@ def _choice_notice(record: SliceRecord, root: Path, taken: Path) -> tuple[Notice
 def _find_positions(record: SliceRecord, root: Path, places: list[Path], sample: str) -> Path:
     if record.positions is not None:
         given = Path(record.positions)
-        if not given.is_file():
-            raise SourceFaultError("B001", given.name, "no such file", "check --positions")
+        if not (look := look_at(given)).is_file:
+            what = look.fault or "not a regular file"
+            raise SourceFaultError("B001", given.name, what, "check --positions")
         return given
     for place in places:
         if (found := choose_named(place, NAMES, sample)) is not None:

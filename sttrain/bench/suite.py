@@ -4,7 +4,6 @@ A suite is a TOML file that a person writes; it holds no path of a machine unles
 there. What it needs beside the package (corpora, checkpoints, weights) is given when it is run.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -13,6 +12,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from stbuild.corpus.documents import Document, Slug, read_config
 from stbuild.corpus.errors import merge_errors
+from stbuild.corpus.toml import parse_toml
 from sttrain.adapters.published import find_method as find_published
 from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.judge.methods import NAME, find_methods, is_taken
@@ -126,8 +126,8 @@ def read_suite(path: Path, overrides: Mapping[str, Any] | None = None) -> Suite:
         Unknown keys, methods or metrics, names that stand twice, nothing to do: all at once.
     """
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        value = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         what = f"no suite could be read: {error}" if not isinstance(error, OSError) else "no file"
         fix = "give a .toml file; `sttrain bench --list` names those of this project"
         raise BadInputError(_problem(path, "B111", what, fix)) from error

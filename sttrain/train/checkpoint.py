@@ -11,6 +11,7 @@ The weights and their JSON are all that an encoder needs elsewhere.
 
 import io
 from collections.abc import Callable, Mapping
+from os.path import lexists
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -189,10 +190,12 @@ def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
     BadInputError
         There is no such checkpoint.
     IntegrityError
-        A file is missing, short or altered.
+        A file is missing, short or altered, or something else stands in its place.
     """
     path = folder / f"{name}.json"
     if not path.is_file():
+        if lexists(path):
+            raise _damaged(path, "a folder, or a link to nothing")
         what, fix = "no such checkpoint", "give a run folder, or a .json that `sttrain fit` wrote"
         raise BadInputError(
             Problem(code="T02", subject=f"checkpoint '{name}'", where=str(path), what=what, fix=fix)

@@ -4,7 +4,6 @@ A recipe is TOML with the keys of :class:`RunConfig`; flags override it. What a 
 freely (threads, workers, how often something is written) is in :class:`FitOptions` instead.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import Document, SplitName, read_config
+from stbuild.corpus.toml import parse_toml
 from sttrain.errors import BadUsageError
 from sttrain.model.autoencoder import ModelConfig
 from sttrain.model.inference import InferenceConfig
@@ -227,7 +227,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
     value: dict[str, Any] = {}
     if path is not None:
         try:
-            value = tomllib.loads(path.read_text("utf-8"))
+            value = parse_toml(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             fix = "give a TOML file such as manifests/runs/small.toml"
             raise BadUsageError(config_problem(str(path), f"unreadable: {error}", fix)) from error

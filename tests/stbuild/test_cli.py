@@ -220,3 +220,34 @@ def test_a_number_beyond_64_bits_is_refused_before_any_work(slice_files, tmp_pat
     _, said = run(*command, code=2)
     assert "max_gap" in said
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".h5ad", "a\0b.h5ad"], ids=["long", "nul"])
+@pytest.mark.parametrize("column", ["path", "positions", "labels_file"])
+def test_names_that_no_file_has_are_refused_as_that_slice_alone(
+    slice_files, tmp_path, name, column
+):
+    rows = {"path": str(slice_files[0]), "positions": "", "labels_file": "", column: name}
+    sheet = f"slice,path,positions,labels_file\ngood,{slice_files[1]},,\n"
+    (tmp_path / "m.csv").write_text(f"{sheet}odd,{','.join(rows.values())}\n")
+    (tmp_path / "m.toml").write_text('name = "x"\nsamples = "m.csv"\n')
+    for more, code in (([], 3), (["--on-bad", "skip"], 4)):
+        _, err = run(
+            "compact",
+            tmp_path / "m.toml",
+            "-o",
+            tmp_path / "g",
+            "--label",
+            "label",
+            *more,
+            code=code,
+        )
+        assert "error[B001] slice 'odd'" in err
+    assert [path.name for path in sorted((tmp_path / "g").glob("*.zarr"))] == ["good.zarr"]
+
+
+def test_a_plan_refuses_a_slice_that_is_listed_twice(slice_files, tmp_path):
+    (tmp_path / "link.h5ad").symlink_to(slice_files[0])
+    out, err = run("plan", slice_files[0], tmp_path / "link.h5ad", "--json", code=3)
+    assert [row["slug"] for row in json.loads(out)["slices"]] == ["alpha"]
+    assert "error[B010] slice 'link'" in err or '"code": "B010"' in err

@@ -170,7 +170,7 @@ def test_everything_is_named_at_once(tmp_path: Path) -> None:
     [({"sha256": "ABC"}, "sha256"), ({"bytes": "-1"}, "bytes"), ({"expected_spots": "many"}, "")],
 )
 def test_cells_are_checked(tmp_path: Path, row: dict[str, str], where: str) -> None:
-    with pytest.raises(BadInputError, match=f"{where}.*row 2"):
+    with pytest.raises(BadInputError, match=f"{where}.*line 2"):
         read_plan(write_sheet(tmp_path, row))
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 
+from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.corpus.names import slugify
 from stbuild.manifests import read_inputs
+from stbuild.options import resolve_config, resolve_given
 
 
 def write(tmp_path, sheet, toml='name = "x"\nsamples = "s.csv"\n'):
@@ -70,7 +72,41 @@ def test_every_problem_of_a_sheet_is_listed_at_once(tmp_path):
     with pytest.raises(BadInputError) as caught:
         read_inputs(write(tmp_path, sheet))
     rows = [str(problem.where).rsplit(":", 1)[-1] for problem in caught.value.problems]
-    assert rows == ["row 2", "row 3", "row 4", "row 4"]
+    assert rows == ["line 2", "line 3", "line 4", "line 4"]
+
+
+def test_lines_are_those_of_the_file(tmp_path):
+    sheet = 'slice,path\n\n"a\nb",x.h5ad\n\n\nc,y.h5ad,z\nd,\n'
+    with pytest.raises(BadInputError) as caught:
+        read_inputs(write(tmp_path, sheet))
+    lines = [str(problem.where).rsplit(":", 1)[-1] for problem in caught.value.problems]
+    assert lines == ["line 7", "line 8"]
+    with pytest.raises(BadInputError, match=r"s\.csv:line 3.*not CSV"):
+        read_inputs(write(tmp_path, 'slice,path\na,x.h5ad\n"b,y.h5ad\n'))
+
+
+def test_faults_of_the_header_hide_none_of_a_row(tmp_path):
+    sheet = "slice,pth,pitch_um\na,x.h5ad,100\nb,y.h5ad,-3\n,z.h5ad,100,7\n"
+    with pytest.raises(BadInputError) as caught:
+        read_inputs(write(tmp_path, sheet))
+    told = [problem.subject for problem in caught.value.problems]
+    assert told == ["column 'pth'", "column 'path'", "key 'pitch_um'", "line 4"]
+
+
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "1" * 5000], ids=["deep", "digits"])
+def test_toml_that_the_parser_gives_up_on_is_refused(tmp_path, value):
+    toml = f'name = "x"\nsamples = "s.csv"\nx = {value}\n'
+    with pytest.raises(BadInputError, match=r"B111.*not valid TOML"):
+        read_inputs(write(tmp_path, "slice,path\n", toml))
+    with pytest.raises(BadUsageError, match="unreadable"):
+        resolve_given({}, {}, str(tmp_path / "m.toml"), {})
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".csv", "a\\u0000.csv", "."])
+def test_a_sheet_that_no_file_can_be_is_missing(tmp_path, name):
+    toml = f'name = "x"\nsamples = "{name}"\n'
+    with pytest.raises(BadInputError, match=r"B001.*sample sheet"):
+        read_inputs(write(tmp_path, "slice,path\n", toml))
 
 
 @pytest.mark.parametrize(
@@ -156,3 +192,17 @@ def test_ids_without_ascii_or_too_long_stay_apart():
     long = [slugify("x" * 90 + end) for end in "ab"]
     assert long[0] != long[1]
     assert max(map(len, long)) <= 64
+
+
+def test_bad_keys_are_told_where_they_were_given(tmp_path):
+    (tmp_path / "c.toml").write_text("max_gap = 0\nbin_um = -1\n")
+    said = {"layot": "rank", "max_gap": 3}
+    with pytest.raises(BadUsageError) as caught:
+        resolve_config(
+            GridConfig, {}, said, str(tmp_path / "c.toml"), {"bin_um": -2.0}, place="m.toml: [grid]"
+        )
+    assert {problem.subject: problem.where for problem in caught.value.problems} == {
+        "key 'layot'": "m.toml: [grid]",
+        "key 'max_gap'": str(tmp_path / "c.toml"),
+        "key 'bin_um'": "command line",
+    }

@@ -102,6 +102,17 @@ def test_a_damaged_document_is_passed_over(run, text):
     assert load_encoder(run)[1].steps == 4
 
 
+@pytest.mark.parametrize(
+    "put", [lambda path: path.symlink_to("nowhere"), Path.mkdir], ids=["link", "folder"]
+)
+def test_what_stands_in_place_of_a_document_is_passed_over(run, put):
+    put(run / store.FOLDER / "step-00000099.json")
+    said: list[str] = []
+    name, _ = store.find_checkpoint(run, say=said.append)
+    assert name == store.step_name(8)
+    assert "step-00000099 is damaged" in said[0]
+
+
 def test_every_bit_counts(run):
     path = run / "checkpoints" / "step-00000008.safetensors"
     raw = path.read_bytes()

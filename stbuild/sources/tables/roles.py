@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from stbuild.corpus.paths import look_at
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.tables.columns import (
     LABELS,
@@ -228,7 +229,7 @@ def _look(folder: Path) -> list[tuple[Preview, Role]]:
 
 
 def _same(path: Path, other: Path | None) -> bool:
-    return other is not None and other.exists() and path.samefile(other)
+    return other is not None and look_at(other).fault is None and path.samefile(other)
 
 
 def _describe(found: Sequence[tuple[Preview, Role]]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
+from stbuild.corpus.paths import look_at
 from stbuild.sources.faults import SourceFaultError
 
 MAX_INFLATED: Final = 4 * 2**30
@@ -85,10 +86,10 @@ def decode(line: bytes, path: Path, number: int) -> str:
 def _open(path: Path) -> "io.BufferedReader[io.FileIO]":
     # A pipe or device would hang on opening, so the kind of file is looked at first.
     try:
-        if not path.exists():
+        if (look := look_at(path)).fault is not None:
             fix = "check the path in the list or manifest"
-            raise SourceFaultError("B001", path.name, "no such file", fix)
-        if not path.is_file():
+            raise SourceFaultError("B001", path.name, look.fault, fix)
+        if not look.is_file:
             raise SourceFaultError("B008", path.name, "not a regular file", "give the file itself")
         return io.BufferedReader(io.FileIO(path), _BUFFER)
     except PermissionError:
