@@ -89,7 +89,7 @@ _jobs_option = click.option(
 @click.option(
     "--replace",
     is_flag=True,
-    help="Drop stored results of an embedding whose vectors have changed.",
+    help="Drop stored results of an embedding whose vectors have changed, and of its reductions.",
 )
 @_jobs_option
 @shared_options

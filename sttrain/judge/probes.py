@@ -23,7 +23,7 @@ from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usab
 from sttrain.judge.candidates import EmbeddingFile, collect_methods
 from sttrain.judge.fit_costs import Cost, CostKeeper, measured
 from sttrain.judge.heads import FitTask, Fitted, Head, MajorityHead
-from sttrain.judge.methods import Method
+from sttrain.judge.methods import Method, Reduced, find_reduction
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import ProbeConfig
 from sttrain.judge.results import Predictions, ResultRow, ResultStore, create_store, write_spots
@@ -139,8 +139,13 @@ def probe_corpus(
         data, slugs, methods=methods, embeddings=embeddings, reduce=config.reduce
     )
     store = create_store(out, data)
-    identities = {method.name: method.identity(data) for method in found}
-    _settle_conflicts(store, identities, replace=replace)
+    stored = store.rows()
+    known = [*found, *_stored_reductions(stored, found)]
+    identities = {method.name: method.identity(data) for method in known}
+    if replace:
+        store.remove(of_other_sources(stored, identities))
+    else:
+        require_same_sources(stored, identities)
     write_spots(store, data, slugs)
     jobs = [
         _Job(
@@ -173,13 +178,11 @@ def probe_corpus(
     )
 
 
-def _settle_conflicts(store: ResultStore, digests: Mapping[str, str], *, replace: bool) -> None:
-    """Refuse, or with `replace` remove, stored rows of a name that stood for other vectors."""
-    rows = store.rows()
-    if replace:
-        store.remove(of_other_sources(rows, digests))
-    else:
-        require_same_sources(rows, digests)
+def _stored_reductions(rows: Iterable[ResultRow], methods: Sequence[Method]) -> list[Reduced]:
+    """Return the reductions of methods that are stored and not asked for: they go with these."""
+    names = {row.method for row in rows} - {method.name for method in methods}
+    found = (find_reduction(name, methods) for name in sorted(names))
+    return [method for method in found if method is not None]
 
 
 def _run_jobs(

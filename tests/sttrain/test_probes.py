@@ -413,6 +413,21 @@ def test_embeddings_are_judged_by_their_components_too(corpus, tmp_path):
         run(corpus, tmp_path / "r2", embeddings=[file, again], config=config)
 
 
+def test_reductions_of_other_vectors_go_with_them(corpus, tmp_path):
+    config = CONFIG.model_copy(update={"heads": ("knn",), "seeds": 1})
+    reduced = config.model_copy(update={"reduce": (2,)})
+    files = [write_vectors(corpus, tmp_path / f"{seed}.parquet", seed) for seed in (0, 1)]
+    run(corpus, tmp_path / "r", embeddings=files[:1], config=reduced)
+    run(corpus, tmp_path / "r", embeddings=files[:1], config=config)
+    with pytest.raises(ConflictError) as caught:
+        run(corpus, tmp_path / "r", embeddings=files[1:], config=config)
+    assert [p.subject for p in caught.value.problems] == ["method 'ours'", "method 'ours-pca2'"]
+    left = run(corpus, tmp_path / "r", embeddings=files[1:], config=config, replace=True).rows
+    assert {row.method for row in left} == {"ours"}
+    again = run(corpus, tmp_path / "r", embeddings=files[1:], config=reduced)
+    assert (again.n_computed, again.n_reused) == (1, 1)
+
+
 def test_an_object_of_the_protocol_is_judged_like_a_name(corpus, tmp_path):
     class Ones:
         name, source, checkpoint = "ones", "embedding", "c" * 64
