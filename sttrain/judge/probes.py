@@ -93,7 +93,7 @@ def probe_corpus(
     embeddings: Sequence[EmbeddingFile] = (),
     config: ProbeConfig,
     workers: int = 1,
-    replace: bool = False,
+    replace: bool | None = None,
     keep_costs: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ProbeOutcome:
@@ -114,7 +114,8 @@ def probe_corpus(
     workers
         Fits that run at the same time; it does not change any score.
     replace
-        Drop stored results of an embedding whose file has changed since.
+        Drop stored results of an embedding whose file has changed since. They are refused without
+        it; false advises to give it, none says that the caller has no such option.
     keep_costs
         Store seconds and memory of every fit in ``costs/``, the one folder whose bytes differ
         from run to run.
@@ -136,7 +137,7 @@ def probe_corpus(
     require_usable(splits, max(head.least for head in heads))
     slugs = sorted({slug for split in splits for slug in split.slugs})
     found, needless = collect_methods(
-        data, slugs, methods=methods, embeddings=embeddings, reduce=config.reduce
+        data, methods=methods, embeddings=embeddings, reduce=config.reduce
     )
     store = create_store(out, data)
     stored = store.rows()
@@ -145,7 +146,8 @@ def probe_corpus(
     if replace:
         store.remove(of_other_sources(stored, identities))
     else:
-        require_same_sources(stored, identities)
+        fix = None if replace is None else "drop the stored results: --replace"
+        require_same_sources(stored, identities, store.jobs.root, fix)
     write_spots(store, data, slugs)
     jobs = [
         _Job(

@@ -189,12 +189,41 @@ def test_the_same_vectors_in_another_file_are_not_judged_again(corpus, tmp_path)
 def test_other_vectors_under_a_stored_name_are_refused_or_replace_it(corpus, tmp_path):
     run(corpus, tmp_path / "r", "raw", embeddings=[write_vectors(corpus, tmp_path / "a.h5ad")])
     other = write_vectors(corpus, tmp_path / "b.h5ad", seed=1)
-    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
+    with pytest.raises(ConflictError, match=r"'ours': .* are of other .*ours_\*\.parquet"):
         run(corpus, tmp_path / "r", embeddings=[other])
+    with pytest.raises(ConflictError, match="drop the stored results: --replace"):
+        run(corpus, tmp_path / "r", embeddings=[other], replace=False)
     replaced = run(corpus, tmp_path / "r", embeddings=[other], replace=True)
     assert replaced.n_computed == 4
     assert len({r.source_digest for r in replaced.rows if r.method == "ours"}) == 1
     assert len({r.job for r in replaced.rows if r.method == "raw"}) == 4
+
+
+def only_first(corpus, data, name, n_seeds):
+    """A split of the corpus, cut down to its first slice."""
+    whole = corpus.evaluation_split("paper20@1")
+    first = min(whole.barcodes)
+    cut = whole.model_copy(
+        update={
+            "barcodes": {first: whole.barcodes[first]},
+            "assignments": tuple(
+                a.model_copy(update={"slices": {first: a.slices[first]}}) for a in whole.assignments
+            ),
+        }
+    )
+    return assemble_split(cut, data, name=name, digest="e" * 64, n_seeds=n_seeds)
+
+
+def test_vectors_are_the_same_whichever_slices_a_split_judges(corpus, tmp_path, monkeypatch):
+    file = write_vectors(corpus, tmp_path / "e.parquet")
+    config = CONFIG.model_copy(update={"heads": ("knn",), "seeds": 1, "reduce": (2,)})
+    with monkeypatch.context() as patched:
+        patched.setattr("sttrain.judge.probes.read_split", only_first)
+        narrow = config.model_copy(update={"splits": ("narrow@1",)})
+        rows = run(corpus, tmp_path / "r", embeddings=[file], config=narrow).rows
+    assert {row.slice for row in rows} == {None, "toy0"}
+    rows = run(corpus, tmp_path / "r", embeddings=[file], config=config).rows
+    assert len({(row.method, row.source_digest) for row in rows}) == 2
 
 
 def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
