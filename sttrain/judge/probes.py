@@ -49,6 +49,8 @@ class ProbeOutcome:
     """Fits that were stored already."""
     needless: tuple[str, ...] = ()
     """Reductions that were left out, as the vectors have no more dimensions than that."""
+    unknown: tuple[str, ...] = ()
+    """Groups that are not held out, as none of their classes is known from others, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,11 @@ def probe_corpus(
         n_computed=len(missing),
         n_reused=len(jobs) - len(missing),
         needless=tuple(needless),
+        unknown=tuple(
+            f"split '{split.name}': '{group}', none of whose classes is known from others"
+            for split in splits
+            for group in split.unknown_groups
+        ),
     )
 
 
