@@ -198,7 +198,8 @@ class _Run:
             )
             self._count(outcome.n_computed, outcome.n_reused)
             rows += outcome.asked
-            self._tell(f"data set '{plan.name}', {line}" for line in outcome.unknown)
+            needless = (f"reduction '{n}': the vectors are no wider" for n in outcome.needless)
+            self._tell(f"data set '{plan.name}', {line}" for line in (*outcome.unknown, *needless))
         return rows
 
     def _usable(

@@ -11,6 +11,7 @@ from sttrain.bench.suite import read_suite
 from sttrain.embed.splits import TRAIN, read_split
 from sttrain.errors import BadInputError
 from tests.corpora import write_corpus
+from tests.sttrain.judged import write_vectors
 
 SUITE = """
 name = "toy"
@@ -99,3 +100,13 @@ def test_groups_that_are_not_held_out_are_told(bench, monkeypatch):
     change_folds(monkeypatch, lambda split: replace(split, unknown_groups=("C",)))
     (line,) = bench(PROBE).skipped
     assert line.startswith("data set 'one', split 'block20@1': 'C', none of whose classes is known")
+
+
+def test_reductions_of_vectors_that_are_no_wider_are_told(bench, corpus, tmp_path):
+    file = write_vectors(corpus, tmp_path / "e.parquet")
+    suite = (
+        SUITE.replace("[[data]]", 'embeddings = ["ours"]\n[[data]]') + PROBE + "reduce = [2, 64]"
+    )
+    outcome = bench(suite, "r", f"ours={file.path}")
+    assert {row.method for row in outcome.rows} == {"pca6", "ours", "ours-pca2"}
+    assert outcome.skipped == ("data set 'one', reduction 'ours-pca64': the vectors are no wider",)

@@ -20,6 +20,7 @@ from sttrain.judge.probes import probe_corpus
 from sttrain.judge.report import build_report, write_report
 from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
+from tests.sttrain.judged import write_vectors
 
 CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
 
@@ -33,20 +34,6 @@ def run(corpus, out, *methods, embeddings=(), config=CONFIG, **options):
     return probe_corpus(
         corpus.root, out, methods=methods, embeddings=embeddings, config=config, **options
     )
-
-
-def write_vectors(corpus, path, seed=0, **provenance):
-    data = read_evaluation_set(corpus)
-    rng = np.random.default_rng(seed)
-    slices = {
-        slug: SliceEmbedding(
-            barcodes=data.barcodes(slug),
-            matrix=rng.normal(size=(whole.meta.n_spots, 3)).astype(np.float32),
-        )
-        for slug, whole in data.slices.items()
-    }
-    write_embeddings(path, Embeddings(slices=slices, provenance=provenance))
-    return EmbeddingFile(name="ours", path=path)
 
 
 def stored_bytes(root: Path) -> dict[str, bytes]:
