@@ -5,7 +5,7 @@ Each data set has a folder of results of its own below the output, in which any 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,14 +20,15 @@ from sttrain.bench.rows import BenchRow, RowMaker
 from sttrain.bench.suite import Suite, untrained_name
 from sttrain.bench.vectors import FOLDER, Progress, VectorCache
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
-from sttrain.errors import BadUsageError, Problem
+from sttrain.embed.splits import EvaluationSplit, read_split, split_faults
+from sttrain.errors import BadInputError, BadUsageError, Problem, StError
 from sttrain.judge.baselines import refusals
 from sttrain.judge.candidates import EmbeddingFile, GivenVectors
 from sttrain.judge.cluster import ClusterRow, require_installed
 from sttrain.judge.fillers import FILLING
 from sttrain.judge.fit_costs import read_costs
 from sttrain.judge.methods import Method, find_methods
-from sttrain.judge.probe_config import HeadName
+from sttrain.judge.probe_config import HeadName, ProbeConfig
 from sttrain.judge.reconstruct import RegionRow
 from sttrain.judge.results import MARK, ResultRow
 from sttrain.judge.rows import RowTable
@@ -85,32 +86,34 @@ class _Run:
     n_computed: int = 0
     n_reused: int = 0
 
-    def skip(self, problems: Iterable[Problem]) -> None:
+    def skip(self, problems: Iterable[Problem], refuse: type[StError] = BadUsageError) -> None:
         """Count what is not there, or refuse it.
 
         Raises
         ------
-        BadUsageError
-            It may not be skipped.
+        StError
+            It may not be skipped; as `refuse`.
         """
         listed = list(problems)
         if listed and not self.skip_missing:
-            raise BadUsageError(*listed)
-        for problem in listed:
-            line = f"{problem.subject}: {problem.what}"
-            if line not in self.skipped:
-                self.skipped.append(line)
+            raise refuse(*listed)
+        self._tell(f"{problem.subject}: {problem.what}" for problem in listed)
+
+    def _tell(self, lines: Iterable[str]) -> None:
+        """Count what is left out, each once."""
+        self.skipped += [line for line in dict.fromkeys(lines) if line not in self.skipped]
 
     def judge(self, plan: DataPlan) -> tuple[DataRecord, list[BenchRow]]:
         """Judge everything on one data set."""
         corpus = open_corpus(plan.folder)
         groups = {entry.slug: entry.donor or entry.slug for entry in corpus.document.slices}
         methods: list[str | Method] = []
+        data: EvaluationSet | None = None
         if self.suite.probe or self.suite.cluster:
             data = read_evaluation_set(corpus)
             methods = [*self._controls(plan, data), *self._vectors(plan, corpus, data)]
         folder = self.out / plan.name
-        detected = self._probe(plan, corpus, folder, methods)
+        detected = self._probe(plan, corpus, data, methods)
         clustered = self._cluster(plan, folder, methods)
         filled = self._reconstruct(plan, folder)
         costs = read_costs(folder, corpus.document.corpus_id)
@@ -127,10 +130,10 @@ class _Run:
     def _controls(self, plan: DataPlan, data: EvaluationSet) -> list[str]:
         """Return the controls that a data set can give; of others it is told that it cannot."""
         refused = refusals(find_methods(self.suite.methods), data)
-        self.skipped += [
+        self._tell(
             f"data set '{plan.name}', {problem.subject}: {problem.what}"
             for problem in refused.values()
-        ]
+        )
         return [name for name in self.suite.methods if name not in refused]
 
     def _vectors(self, plan: DataPlan, corpus: Corpus, data: EvaluationSet) -> list[GivenVectors]:
@@ -161,23 +164,31 @@ class _Run:
         return found
 
     def _probe(
-        self, plan: DataPlan, corpus: Corpus, folder: Path, methods: Sequence[str | Method]
+        self,
+        plan: DataPlan,
+        corpus: Corpus,
+        data: EvaluationSet | None,
+        methods: Sequence[str | Method],
     ) -> list[ResultRow]:
         from sttrain.judge.probes import probe_corpus
 
         config = self.suite.probe
-        if config is None or not (methods or plan.embeddings):
+        if config is None or data is None or not (methods or plan.embeddings):
             return []
         known = corpus.evaluation_splits()
-        splits = tuple(split for split in config.splits if split in known)
-        if not splits:
-            return []
+        splits = [
+            read_split(corpus, data, name, config.seeds) for name in config.splits if name in known
+        ]
         rows: list[ResultRow] = []
         for heads, some, files in self._by_heads(methods, plan.embeddings):
-            chosen = config.model_copy(update={"splits": splits, "heads": heads})
+            chosen = config.model_copy(update={"heads": heads})
+            usable = self._usable(plan, splits, chosen)
+            if not usable:
+                continue
+            chosen = chosen.model_copy(update={"splits": usable})
             outcome = probe_corpus(
                 plan.folder,
-                folder,
+                self.out / plan.name,
                 methods=some,
                 embeddings=files,
                 config=chosen,
@@ -187,7 +198,29 @@ class _Run:
             )
             self._count(outcome.n_computed, outcome.n_reused)
             rows += outcome.asked
+            needless = (f"reduction '{n}': the vectors are no wider" for n in outcome.needless)
+            self._tell(f"data set '{plan.name}', {line}" for line in (*outcome.unknown, *needless))
         return rows
+
+    def _usable(
+        self, plan: DataPlan, splits: Sequence[EvaluationSplit], config: ProbeConfig
+    ) -> tuple[str, ...]:
+        """Return the splits that heads can be judged on, and skip the others."""
+        least = max(head.least for head in config.make_heads())
+        faults = {split.name: split_faults(split, least) for split in splits}
+        self.skip(
+            (
+                replace(
+                    problem,
+                    subject=f"data set '{plan.name}', {problem.subject}",
+                    fix=f"{problem.fix}; or leave it out here: --skip-missing",
+                )
+                for problems in faults.values()
+                for problem in problems
+            ),
+            BadInputError,
+        )
+        return tuple(name for name, problems in faults.items() if not problems)
 
     def _by_heads(
         self, methods: Sequence[str | Method], files: Sequence[EmbeddingFile]
@@ -248,7 +281,7 @@ class _Run:
             progress=self.progress,
             say=self.say,
         )
-        self.skipped += [f"data set '{plan.name}', {line}" for line in outcome.left_out]
+        self._tell(f"data set '{plan.name}', {line}" for line in outcome.left_out)
         self._count(outcome.n_computed, outcome.n_reused)
         return outcome.asked
 
@@ -258,8 +291,7 @@ class _Run:
 
         objective = load_encoder(run, say=self.say)[1].pretext.objective
         if objective not in FILLING:
-            line = f"checkpoint '{name}': '{objective}' cannot fill a site that is hidden"
-            self.skipped += [line] if line not in self.skipped else []
+            self._tell([f"checkpoint '{name}': '{objective}' cannot fill a site that is hidden"])
         return objective in FILLING
 
     def _count(self, computed: int, reused: int) -> None:

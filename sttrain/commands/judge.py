@@ -89,7 +89,7 @@ _jobs_option = click.option(
 @click.option(
     "--replace",
     is_flag=True,
-    help="Drop stored results of an embedding whose vectors have changed.",
+    help="Drop stored results of an embedding whose vectors have changed, and of its reductions.",
 )
 @_jobs_option
 @shared_options
@@ -127,6 +127,8 @@ def probe(
     made = {"computed": outcome.n_computed, "reused": outcome.n_reused, "output": str(output)}
     if outcome.needless:
         made["not reduced, no wider than that"] = list(outcome.needless)
+    if outcome.unknown:
+        made["not held out"] = list(outcome.unknown)
     _print_report(outcome.rows, flags, made)
 
 

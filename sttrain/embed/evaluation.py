@@ -35,6 +35,11 @@ class EvaluationSet:
     genes: NDArray[np.int32]
     """Vocabulary indices, ascending: drawn in some patch, measured by every slice."""
 
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """The slices with a labelled spot, ascending."""
+        return tuple(slug for slug, whole in self.slices.items() if bool((whole.labels >= 0).any()))
+
     def barcodes(self, slug: str) -> tuple[str, ...]:
         """Return the barcodes of a slice as text, in grid order."""
         return decode_barcodes(self.slices[slug])

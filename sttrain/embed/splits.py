@@ -22,6 +22,8 @@ MIN_CLASS: Final = 5
 """A class with fewer labelled spots is not trained on; it is still scored."""
 TRAIN: Final = ord("T")
 TEST: Final = ord("E")
+UNKNOWN: Final = ord("x")
+"""A spot that is not scored, as no training spot has its class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,12 @@ class Fold:
         """(N,) spots that are judged."""
         return np.equal(self.codes, TEST)
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether a group is held out of whose classes none is known from the others."""
+        unknown = bool(np.any(self.codes == UNKNOWN))
+        return self.held_out is not None and unknown and not self.test.any()
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSplit:
@@ -63,6 +71,8 @@ class EvaluationSplit:
     labels: NDArray[np.int16]
     """(N,) label codes, -1 = none."""
     folds: tuple[Fold, ...]
+    unknown_groups: tuple[str, ...] = ()
+    """Groups that are not held out: none of their classes is known from the others."""
 
     @property
     def rare(self) -> tuple[int, ...]:
@@ -136,7 +146,7 @@ def assemble_split(
     if problems:
         raise IntegrityError(*problems)
     counts = [len(document.barcodes[slug]) for slug in slugs]
-    folds = tuple(
+    drawn = tuple(
         Fold(
             seed=assignment.seed,
             held_out=assignment.held_out,
@@ -146,6 +156,7 @@ def assemble_split(
         )
         for assignment in document.assignments[:n_seeds]
     )
+    folds = tuple(fold for fold in drawn if not fold.is_unknown)
     return EvaluationSplit(
         name=name,
         digest=digest,
@@ -157,6 +168,7 @@ def assemble_split(
             [np.empty(0, np.int16), *(data.slices[slug].labels for slug in slugs)]
         ),
         folds=folds,
+        unknown_groups=tuple(str(fold.held_out) for fold in drawn if fold.is_unknown),
     )
 
 
@@ -175,19 +187,25 @@ def require_usable(splits: Sequence[EvaluationSplit], least: int) -> None:
     BadInputError
         Every problem at once: nothing to judge, one class only, too few training spots.
     """
-    problems: list[Problem] = []
-    for split in splits:
-        faults: dict[tuple[str, str], list[int]] = {}
-        for fold in split.folds:
-            for fault in _fold_faults(split, fold, least):
-                faults.setdefault(fault, []).append(fold.seed)
-        for (code, what), seeds in faults.items():
-            listed = ", ".join(map(str, seeds[:10]))
-            few = "give a smaller --k, " if code == "V12" else ""
-            fix = f"{few}leave this split out, or label more spots"
-            problems.append(_problem(code, split.name, f"{what} (seeds {listed})", fix))
-    if problems:
+    if problems := [problem for split in splits for problem in split_faults(split, least)]:
         raise BadInputError(*problems)
+
+
+def split_faults(split: EvaluationSplit, least: int) -> list[Problem]:
+    """Return why no score on a split means anything; nothing where it is usable."""
+    faults: dict[tuple[str, str], list[int]] = {}
+    for fold in split.folds:
+        for fault in _fold_faults(split, fold, least):
+            faults.setdefault(fault, []).append(fold.seed)
+    if not split.folds:
+        faults["V07", "no spot to judge"] = list(range(len(split.unknown_groups)))
+    problems: list[Problem] = []
+    for (code, what), seeds in faults.items():
+        listed = ", ".join(map(str, seeds[:10]))
+        few = "give a smaller --k, " if code == "V12" else ""
+        fix = f"{few}leave this split out, or label more spots"
+        problems.append(_problem(code, split.name, f"{what} (seeds {listed})", fix))
+    return problems
 
 
 def _fold_faults(split: EvaluationSplit, fold: Fold, least: int) -> list[tuple[str, str]]:

@@ -77,7 +77,6 @@ def parse_embedding(text: str) -> EmbeddingFile:
 
 def collect_methods(
     data: EvaluationSet,
-    slugs: Sequence[str],
     *,
     methods: Sequence[str | Method],
     embeddings: Sequence[EmbeddingFile],
@@ -88,9 +87,8 @@ def collect_methods(
     Parameters
     ----------
     data
-        The corpus.
-    slugs
-        Slices that embeddings have to hold.
+        The corpus. Embeddings have to hold all of its labelled slices, whichever are judged: their
+        digest and their components depend on no split then.
     methods
         Names of the table, or objects of the protocol.
     embeddings
@@ -119,7 +117,7 @@ def collect_methods(
     _require_once(names)
     if refused := refusals(found, data):
         raise BadUsageError(*refused.values())
-    found += _read_all(embeddings, data, slugs)
+    found += _read_all(embeddings, data)
     needless: list[str] = []
     for method in tuple(found) if reduce else ():
         if method.source == "baseline":
@@ -138,11 +136,9 @@ def _require_once(names: Sequence[str]) -> None:
         raise BadUsageError(problem("V15", "--embedding", what, "give every file its own name"))
 
 
-def _read_all(
-    files: Iterable[EmbeddingFile], data: EvaluationSet, slugs: Sequence[str]
-) -> list[Method]:
+def _read_all(files: Iterable[EmbeddingFile], data: EvaluationSet) -> list[Method]:
     """Read and check every file; the problems of all of them are reported together."""
-    barcodes = {slug: data.barcodes(slug) for slug in slugs}
+    barcodes = {slug: data.barcodes(slug) for slug in data.labelled}
     found: list[Method] = []
     errors: list[StError] = []
     for file in files:

@@ -144,11 +144,11 @@ def cluster_corpus(
     require_installed(config.algorithms)
     data = read_evaluation_set(open_corpus(root))
     slugs, left_out = _judged_slices(data)
-    found, _ = collect_methods(data, slugs, methods=methods, embeddings=embeddings)
+    found, _ = collect_methods(data, methods=methods, embeddings=embeddings)
     store = create_store(out, data)
     identities = {method.name: method.identity(data) for method in found}
     table = cluster_table(store)
-    require_same_sources(table.rows(), identities)
+    require_same_sources(table.rows(), identities, table.root)
     write_spots(store, data, slugs)
     jobs = [
         _Job(method=method, source_digest=identities[method.name], algorithm=algorithm,

@@ -6,7 +6,7 @@ checkpoint, a published model) is an object of the same protocol, or one more ro
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Protocol
@@ -175,6 +175,15 @@ class Reduced:
             principal_components(tables, self.components, f"method '{self.name}'"),
             {**found.provenance, "components": self.components},
         )
+
+
+def find_reduction(name: str, methods: Iterable[Method]) -> Reduced | None:
+    """Return the reduction of a name such as ``ours-pca50``, where its method is among some."""
+    parent, separator, components = name.rpartition("-pca")
+    if not separator or not components.isdecimal():
+        return None
+    of = (m for m in methods if m.name == parent and m.source != "baseline")
+    return next((Reduced(method=method, components=int(components)) for method in of), None)
 
 
 def pack(

@@ -23,7 +23,7 @@ from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usab
 from sttrain.judge.candidates import EmbeddingFile, collect_methods
 from sttrain.judge.fit_costs import Cost, CostKeeper, measured
 from sttrain.judge.heads import FitTask, Fitted, Head, MajorityHead
-from sttrain.judge.methods import Method
+from sttrain.judge.methods import Method, Reduced, find_reduction
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import ProbeConfig
 from sttrain.judge.results import Predictions, ResultRow, ResultStore, create_store, write_spots
@@ -49,6 +49,8 @@ class ProbeOutcome:
     """Fits that were stored already."""
     needless: tuple[str, ...] = ()
     """Reductions that were left out, as the vectors have no more dimensions than that."""
+    unknown: tuple[str, ...] = ()
+    """Groups that are not held out, as none of their classes is known from others, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def probe_corpus(
     embeddings: Sequence[EmbeddingFile] = (),
     config: ProbeConfig,
     workers: int = 1,
-    replace: bool = False,
+    replace: bool | None = None,
     keep_costs: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ProbeOutcome:
@@ -114,7 +116,8 @@ def probe_corpus(
     workers
         Fits that run at the same time; it does not change any score.
     replace
-        Drop stored results of an embedding whose file has changed since.
+        Drop stored results of an embedding whose file has changed since. They are refused without
+        it; false advises to give it, none says that the caller has no such option.
     keep_costs
         Store seconds and memory of every fit in ``costs/``, the one folder whose bytes differ
         from run to run.
@@ -136,11 +139,17 @@ def probe_corpus(
     require_usable(splits, max(head.least for head in heads))
     slugs = sorted({slug for split in splits for slug in split.slugs})
     found, needless = collect_methods(
-        data, slugs, methods=methods, embeddings=embeddings, reduce=config.reduce
+        data, methods=methods, embeddings=embeddings, reduce=config.reduce
     )
     store = create_store(out, data)
-    identities = {method.name: method.identity(data) for method in found}
-    _settle_conflicts(store, identities, replace=replace)
+    stored = store.rows()
+    known = [*found, *_stored_reductions(stored, found)]
+    identities = {method.name: method.identity(data) for method in known}
+    if replace:
+        store.remove(of_other_sources(stored, identities))
+    else:
+        fix = None if replace is None else "drop the stored results: --replace"
+        require_same_sources(stored, identities, store.jobs.root, fix)
     write_spots(store, data, slugs)
     jobs = [
         _Job(
@@ -170,16 +179,19 @@ def probe_corpus(
         n_computed=len(missing),
         n_reused=len(jobs) - len(missing),
         needless=tuple(needless),
+        unknown=tuple(
+            f"split '{split.name}': '{group}', none of whose classes is known from others"
+            for split in splits
+            for group in split.unknown_groups
+        ),
     )
 
 
-def _settle_conflicts(store: ResultStore, digests: Mapping[str, str], *, replace: bool) -> None:
-    """Refuse, or with `replace` remove, stored rows of a name that stood for other vectors."""
-    rows = store.rows()
-    if replace:
-        store.remove(of_other_sources(rows, digests))
-    else:
-        require_same_sources(rows, digests)
+def _stored_reductions(rows: Iterable[ResultRow], methods: Sequence[Method]) -> list[Reduced]:
+    """Return the reductions of methods that are stored and not asked for: they go with these."""
+    names = {row.method for row in rows} - {method.name for method in methods}
+    found = (find_reduction(name, methods) for name in sorted(names))
+    return [method for method in found if method is not None]
 
 
 def _run_jobs(

@@ -174,7 +174,7 @@ def reconstruct_corpus(
     fillers = _fillers(corpus, models, controls, say)
     store = open_or_create(out, corpus.document.name, corpus.document.corpus_id)
     table = region_table(store)
-    require_same_sources(table.rows(), {f.name: f.identity for f in fillers})
+    require_same_sources(table.rows(), {f.name: f.identity for f in fillers}, table.root)
     jobs = [
         _Job(filler=filler, slug=slug, window=window, size=size, config=config,
              corpus_id=corpus.document.corpus_id)

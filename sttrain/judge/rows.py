@@ -184,7 +184,9 @@ def of_other_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> list
     return [r for r in rows if digests.get(r.method, r.source_digest) != r.source_digest]
 
 
-def require_same_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> None:
+def require_same_sources(
+    rows: Iterable[Judged], digests: Mapping[str, str], folder: Path, fix: str | None = None
+) -> None:
     """Refuse stored rows whose name now stands for other vectors or weights.
 
     Parameters
@@ -193,6 +195,10 @@ def require_same_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> 
         What is stored.
     digests
         Of the methods that are to be judged, by name; other names are left alone.
+    folder
+        Where the files of the rows stand, ``NAME_*.parquet``.
+    fix
+        How the stored results are got rid of; without it, by removing these files.
 
     Raises
     ------
@@ -202,9 +208,17 @@ def require_same_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> 
     stale = sorted({row.method for row in of_other_sources(rows, digests)})
     if stale:
         what = "the stored results of this name are of other vectors or weights"
-        fix = "choose another name, another -o folder, or remove the stored results (--replace)"
         raise ConflictError(
-            *(Problem(code="V16", subject=f"method '{name}'", what=what, fix=fix) for name in stale)
+            *(
+                Problem(
+                    code="V16",
+                    subject=f"method '{name}'",
+                    what=what,
+                    fix="choose another name, another -o folder, or "
+                    + (fix or f"remove the stored results: {folder / name}_*.parquet"),
+                )
+                for name in stale
+            )
         )
 
 

@@ -6,8 +6,10 @@ import torch
 from stbuild.corpus.documents import WholeMeta
 from stbuild.corpus.samples import WholeSlice
 from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
-from sttrain.embed.evaluation import EvaluationSet
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding, write_embeddings
+from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.embed.splits import EvaluationSplit, assemble_split
+from sttrain.judge.candidates import EmbeddingFile
 from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
 from sttrain.train.checkpoint import save_checkpoint
 
@@ -107,3 +109,18 @@ def write_run(root, corpus, genes=None, order=None, pretext=None, config=TINY):
             steps_done=steps,
         )  # fmt: skip
     return root
+
+
+def write_vectors(corpus, path, seed=0, **provenance):
+    """Random vectors of all spots of a corpus, named `ours`."""
+    data = read_evaluation_set(corpus)
+    rng = np.random.default_rng(seed)
+    slices = {
+        slug: SliceEmbedding(
+            barcodes=data.barcodes(slug),
+            matrix=rng.normal(size=(whole.meta.n_spots, 3)).astype(np.float32),
+        )
+        for slug, whole in data.slices.items()
+    }
+    write_embeddings(path, Embeddings(slices=slices, provenance=provenance))
+    return EmbeddingFile(name="ours", path=path)

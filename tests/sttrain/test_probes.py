@@ -20,6 +20,7 @@ from sttrain.judge.probes import probe_corpus
 from sttrain.judge.report import build_report, write_report
 from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
+from tests.sttrain.judged import write_vectors
 
 CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
 
@@ -33,20 +34,6 @@ def run(corpus, out, *methods, embeddings=(), config=CONFIG, **options):
     return probe_corpus(
         corpus.root, out, methods=methods, embeddings=embeddings, config=config, **options
     )
-
-
-def write_vectors(corpus, path, seed=0, **provenance):
-    data = read_evaluation_set(corpus)
-    rng = np.random.default_rng(seed)
-    slices = {
-        slug: SliceEmbedding(
-            barcodes=data.barcodes(slug),
-            matrix=rng.normal(size=(whole.meta.n_spots, 3)).astype(np.float32),
-        )
-        for slug, whole in data.slices.items()
-    }
-    write_embeddings(path, Embeddings(slices=slices, provenance=provenance))
-    return EmbeddingFile(name="ours", path=path)
 
 
 def stored_bytes(root: Path) -> dict[str, bytes]:
@@ -189,12 +176,41 @@ def test_the_same_vectors_in_another_file_are_not_judged_again(corpus, tmp_path)
 def test_other_vectors_under_a_stored_name_are_refused_or_replace_it(corpus, tmp_path):
     run(corpus, tmp_path / "r", "raw", embeddings=[write_vectors(corpus, tmp_path / "a.h5ad")])
     other = write_vectors(corpus, tmp_path / "b.h5ad", seed=1)
-    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
+    with pytest.raises(ConflictError, match=r"'ours': .* are of other .*ours_\*\.parquet"):
         run(corpus, tmp_path / "r", embeddings=[other])
+    with pytest.raises(ConflictError, match="drop the stored results: --replace"):
+        run(corpus, tmp_path / "r", embeddings=[other], replace=False)
     replaced = run(corpus, tmp_path / "r", embeddings=[other], replace=True)
     assert replaced.n_computed == 4
     assert len({r.source_digest for r in replaced.rows if r.method == "ours"}) == 1
     assert len({r.job for r in replaced.rows if r.method == "raw"}) == 4
+
+
+def only_first(corpus, data, name, n_seeds):
+    """A split of the corpus, cut down to its first slice."""
+    whole = corpus.evaluation_split("paper20@1")
+    first = min(whole.barcodes)
+    cut = whole.model_copy(
+        update={
+            "barcodes": {first: whole.barcodes[first]},
+            "assignments": tuple(
+                a.model_copy(update={"slices": {first: a.slices[first]}}) for a in whole.assignments
+            ),
+        }
+    )
+    return assemble_split(cut, data, name=name, digest="e" * 64, n_seeds=n_seeds)
+
+
+def test_vectors_are_the_same_whichever_slices_a_split_judges(corpus, tmp_path, monkeypatch):
+    file = write_vectors(corpus, tmp_path / "e.parquet")
+    config = CONFIG.model_copy(update={"heads": ("knn",), "seeds": 1, "reduce": (2,)})
+    with monkeypatch.context() as patched:
+        patched.setattr("sttrain.judge.probes.read_split", only_first)
+        narrow = config.model_copy(update={"splits": ("narrow@1",)})
+        rows = run(corpus, tmp_path / "r", embeddings=[file], config=narrow).rows
+    assert {row.slice for row in rows} == {None, "toy0"}
+    rows = run(corpus, tmp_path / "r", embeddings=[file], config=config).rows
+    assert len({(row.method, row.source_digest) for row in rows}) == 2
 
 
 def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
@@ -411,6 +427,21 @@ def test_embeddings_are_judged_by_their_components_too(corpus, tmp_path):
     again = EmbeddingFile(name="ours-pca3", path=tmp_path / "e.parquet")
     with pytest.raises(BadUsageError, match="ours-pca3 given more than once"):
         run(corpus, tmp_path / "r2", embeddings=[file, again], config=config)
+
+
+def test_reductions_of_other_vectors_go_with_them(corpus, tmp_path):
+    config = CONFIG.model_copy(update={"heads": ("knn",), "seeds": 1})
+    reduced = config.model_copy(update={"reduce": (2,)})
+    files = [write_vectors(corpus, tmp_path / f"{seed}.parquet", seed) for seed in (0, 1)]
+    run(corpus, tmp_path / "r", embeddings=files[:1], config=reduced)
+    run(corpus, tmp_path / "r", embeddings=files[:1], config=config)
+    with pytest.raises(ConflictError) as caught:
+        run(corpus, tmp_path / "r", embeddings=files[1:], config=config)
+    assert [p.subject for p in caught.value.problems] == ["method 'ours'", "method 'ours-pca2'"]
+    left = run(corpus, tmp_path / "r", embeddings=files[1:], config=config, replace=True).rows
+    assert {row.method for row in left} == {"ours"}
+    again = run(corpus, tmp_path / "r", embeddings=files[1:], config=reduced)
+    assert (again.n_computed, again.n_reused) == (1, 1)
 
 
 def test_an_object_of_the_protocol_is_judged_like_a_name(corpus, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,8 +117,16 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path):
 def test_another_model_under_a_stored_name_is_refused(corpus, tmp_path):
     root = write_run(tmp_path / "run", corpus)
     run(corpus, tmp_path / "r", ModelFile(name="ours", path=root))
-    with pytest.raises(ConflictError, match="'ours': the stored results of this name are of other"):
-        run(corpus, tmp_path / "r", ModelFile(name="ours", path=root, initial=True))
+    other = ModelFile(name="ours", path=root, initial=True)
+    with pytest.raises(
+        ConflictError, match="'ours': the stored results of this name are of other"
+    ) as caught:
+        run(corpus, tmp_path / "r", other)
+    (problem,) = caught.value.problems
+    assert "--replace" not in problem.fix
+    for path in Path("/").glob(problem.fix.rpartition(": ")[2].lstrip("/")):
+        path.unlink()
+    assert run(corpus, tmp_path / "r", other).n_computed == 2 * 2 * 3
 
 
 def test_models_of_the_same_weights_and_other_recipes_are_not_taken_for_each_other(

@@ -122,6 +122,21 @@ def test_a_held_out_group_is_judged_where_its_classes_are_known():
     assert bool(fold.train[144:].all())
 
 
+def test_groups_without_a_known_class_are_not_held_out_and_are_named():
+    data = make_set(make_whole("one"), make_whole("two", side=6))
+    assignments = [
+        SplitAssignment(seed=0, held_out="D1", slices={"one": "E" * 144, "two": "T" * 36}),
+        SplitAssignment(seed=1, held_out="D2", slices={"one": "T" * 144, "two": "x" * 36}),
+    ]
+    split = make_split(data, make_document(data, assignments=tuple(assignments)))
+    assert [fold.held_out for fold in split.folds] == ["D1"]
+    assert split.unknown_groups == ("D2",)
+    require_usable([split], least=10)
+    none = make_split(data, make_document(data, assignments=tuple(assignments[1:])))
+    with pytest.raises(BadInputError, match=r"V07.*no spot to judge"):
+        require_usable([none], least=10)
+
+
 @pytest.mark.parametrize("n_seeds", [1, 1000])
 def test_groups_that_are_held_out_are_all_judged_whatever_the_seeds(eval_corpus, n_seeds):
     data = make_set(make_whole("one"), make_whole("two"))
