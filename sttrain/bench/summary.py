@@ -13,7 +13,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
 
-from sttrain.bench.inference import LEVEL, Comparison, Rank, Values, compare, holm, rank_methods
+from sttrain.bench.inference import (
+    FEWEST,
+    LEVEL,
+    Comparison,
+    Rank,
+    Values,
+    compare,
+    holm,
+    rank_methods,
+)
 from sttrain.bench.printed import AVERAGE, Printed
 from sttrain.bench.rows import CLUSTERING, DETECTION, LOWER_IS_BETTER, BenchRow
 from sttrain.bench.run import BenchDocument
@@ -148,14 +157,13 @@ def summarise(
         units = {m: of for m in methods if (of := scores[column].units.get(m))}
         ranks = rank_methods(units, lower_is_better=is_lower_better(column))
         for method, by_seed in scores[column].seeds.items():
-            beside = [p for p in printed if p.data == column.data]
+            place = (method, column.split, column.head, column.metric)
+            beside = (p for p in printed if p.data == column.data and p.is_of(*place))
             entries[method, column] = Entry(
                 cell=_cell(list(by_seed.values())),
                 rank=ranks.get(method, Rank(first=1, last=len(methods))),
                 n_units=len(units.get(method, {})),
-                printed=next(
-                    (p for p in beside if p.is_of(method, column.split, column.metric)), None
-                ),
+                printed=next(beside, None),
             )
     models = compared or [m for m in methods if _is_model(rows, m)]
     differences = _differences(scores, columns, models, _references(document, against))
@@ -166,7 +174,10 @@ def summarise(
         entries=entries,
         differences=differences,
         averages=tuple(p for p in document.printed if p.data == AVERAGE),
-        remarks=tuple(_remarks(document, rows, entries, same)),
+        remarks=(
+            *_remarks(document, rows, entries, same),
+            *_interval_remarks(differences),
+        ),
     )
 
 
@@ -314,6 +325,16 @@ def _remarks(
         yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
     for note in dict.fromkeys(p for p in document.printed if p.note):
         yield f"Printed {note.table}, {note.row}, {note.data}, {note.metric}: {note.note}."
+
+
+def _interval_remarks(differences: Sequence[Difference]) -> Iterable[str]:
+    few = sorted({d.found.n_units for d in differences if d.found.n_units < FEWEST})
+    if few:
+        yield (
+            f"No confidence interval of a difference is shown below {FEWEST} donors or slices "
+            f"(here {', '.join(map(str, few))}): resampling U of them covers the mean with a "
+            "probability of 1 - 2 / 2^U at most."
+        )
 
 
 def _cell(values: Sequence[float]) -> Cell:

@@ -97,6 +97,8 @@ def test_differences_are_over_slices_and_open_where_two_cannot_decide(results, s
     expected = fmean(value("ours-16", s) - value("ours-16-untrained", s) for s in slugs)
     assert found.found.mean == pytest.approx(expected)
     assert found.found.n_units == 2
+    assert found.found.low is None
+    assert any("No confidence interval" in line and "(here 2)" in line for line in summary.remarks)
     assert {d.verdict for d in summary.differences} == {"open"}
     assert {str(e.rank) for (_, c), e in summary.entries.items() if c.split == "paper20@1"} == {
         "1-4"
@@ -131,6 +133,29 @@ def test_printed_numbers_stand_only_beside_the_same_data_set_and_table(summary):
     assert cells["gone (gone)"] == "- / 0.222"
     assert any("same-slices: printed numbers are not shown" in line for line in summary.remarks)
     assert any("it is wrong" in line for line in summary.remarks)
+
+
+def test_printed_numbers_stand_beside_their_split_and_head_alone(results):
+    document, rows = read_bench(results, "toy")
+    mine = [r for r in rows if (r.data, r.method, r.split) == ("toy", "ours-16", "paper20@1")]
+    others = [
+        *(replace(row, split="block20@1", accuracy=0.9) for row in mine),
+        *(replace(row, head="MLP (800 epochs)", accuracy=0.8) for row in mine),
+    ]
+    alone = {
+        "data": {"toy": document.data["toy"]},
+        "suite": document.suite.model_copy(update={"data": document.suite.data[:1]}),
+        "printed": (
+            *document.printed,
+            document.printed[0].model_copy(update={"data": "average", "value": 0.5, "note": ""}),
+        ),
+    }
+    summary = summarise(document.model_copy(update=alone), [*others, *mine], metrics=["accuracy"])
+    (column,) = (c for (_, c), entry in summary.entries.items() if entry.printed)
+    assert (column.split, column.head) == ("paper20@1", "kNN (k=10)")
+    ours = f"{summary.entries['ours-16', column].cell.mean:.3f}"
+    row = next(r for r in report_blocks(summary)[0].rows if r[0].startswith("ours-16"))
+    assert (row[1], row[-1]) == (f"{ours} / 0.753*", f"{ours} / 0.500")
 
 
 def test_the_page_stands_alone_and_escapes_what_came_from_outside(summary):
