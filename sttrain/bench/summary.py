@@ -83,6 +83,8 @@ class Summary:
     """All that is reported of a suite."""
 
     document: BenchDocument
+    jobs: frozenset[str]
+    """Digests of the jobs whose rows it is of."""
     methods: tuple[str, ...]
     columns: tuple[Column, ...]
     entries: Mapping[tuple[str, Column], Entry]
@@ -169,6 +171,7 @@ def summarise(
     differences = _differences(scores, columns, models, _references(document, against))
     return Summary(
         document=document,
+        jobs=frozenset(row.job for row in rows),
         methods=methods,
         columns=columns,
         entries=entries,
@@ -309,7 +312,8 @@ def _remarks(
             f"{units[0]}{'' if units[0] == units[-1] else f' to {units[-1]}'}."
         )
     for name, record in document.data.items():
-        yield f"{name}: corpus {record.corpus}, {record.corpus_id[:12]}."
+        nothing = "" if any(row.data == name for row in rows) else "; nothing was judged on it"
+        yield f"{name}: corpus {record.corpus}, {record.corpus_id[:12]}{nothing}."
         if document.printed and name not in same:
             yield (
                 f"{name}: printed numbers are not shown, as the corpus is named '{record.corpus}', "

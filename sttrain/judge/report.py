@@ -203,7 +203,8 @@ def write_report(
     """
     from sttrain.judge.tables import report_markdown
 
-    pictures = draw_maps(open_store(source), report, st_slice, seed, progress) if maps else {}
+    store = open_store(source)
+    pictures = draw_maps(store, store.rows(), report, st_slice, seed, progress) if maps else {}
     files = {
         **pictures,
         "table.csv": rows_csv(report.long_rows()),
@@ -223,12 +224,15 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 def draw_maps(
     store: ResultStore,
+    rows: Sequence[ResultRow],
     report: Report,
     st_slice: str | None,
     seed: int | None,
     progress: Callable[[int, int, str], None] | None,
 ) -> dict[str, bytes]:
     """Return one picture per split and head: the labels beside every method's predictions.
+
+    `rows` are those of the store that are drawn from; `report` is of them too.
 
     Raises
     ------
@@ -239,7 +243,6 @@ def draw_maps(
     """
     from sttrain.judge.figures import Panel, domain_map
 
-    rows = store.rows()
     slugs = sorted({row.slice for row in rows if row.slice is not None})
     if st_slice is None:
         st_slice = max(slugs, key=lambda slug: sum(x is not None for x in store.spots(slug).labels))

@@ -186,6 +186,28 @@ def test_files_and_maps(results, summary, tmp_path):
     assert len(difference_rows(summary)) == len(summary.differences) > 0
 
 
+def test_pictures_are_of_the_rows_of_the_suite(results, tmp_path, monkeypatch):
+    """Other suites may have left further seeds in the folder, and nothing on a data set."""
+    pytest.importorskip("matplotlib")
+    drawn: list[int] = []
+
+    def note(rows, *_):
+        drawn.extend(row.seed for row in rows)
+        return b""
+
+    monkeypatch.setattr("sttrain.bench.boxes.box_plots", note)
+    document, rows = read_bench(results, "toy")
+    data = {**document.data, "empty": document.data["toy"]}
+    mine = [row for row in rows if row.seed == 1 or row.task != "domain-detection@1"]
+    summary = summarise(document.model_copy(update={"data": data}), mine)
+    files = write_bench_report(results, tmp_path, summary)
+    assert set(drawn) == {1}
+    maps = [path.name for path in files if "_map_" in path.name]
+    assert maps
+    assert all(name.endswith("_s001.png") for name in maps)
+    assert any("nothing was judged on it" in line for line in summary.remarks)
+
+
 def test_curves_are_of_checkpoints_that_differ_in_a_number(results):
     pytest.importorskip("matplotlib")
     document, rows = read_bench(results, "toy")
