@@ -28,7 +28,8 @@ from sttrain.bench.rows import CLUSTERING, DETECTION, LOWER_IS_BETTER, BenchRow
 from sttrain.bench.run import BenchDocument
 from sttrain.bench.suite import untrained_name
 from sttrain.errors import BadInputError, Problem
-from sttrain.judge.report import Cell
+from sttrain.judge.metrics import METRICS
+from sttrain.judge.report import Cell, require_known
 from sttrain.judge.rows import DAMAGED, RowTable
 from sttrain.seals import read_sealed
 
@@ -125,7 +126,7 @@ def summarise(
     *,
     metrics: Sequence[str] = (),
     compared: Sequence[str] = (),
-    against: Sequence[str] = AGAINST,
+    against: Sequence[str] = (),
 ) -> Summary:
     """Summarise the rows of a suite.
 
@@ -138,19 +139,23 @@ def summarise(
     compared
         Methods whose differences are shown; every model and all vectors without it.
     against
-        References, where they are there.
+        References; `AGAINST`, where they are there, without it.
 
     Raises
     ------
     BadInputError
         No rows.
+    BadUsageError
+        A metric or method that is not there.
     """
     if not rows:
         what, fix = "it has no rows", "give the suite what it skipped, and run it again"
         raise BadInputError(_problem(Path(document.suite.name), "V20", what, fix))
     shown = tuple(metrics) or document.suite.metrics
-    scores = _scores(rows, shown)
     methods = _ordered(document, {row.method: row.source for row in rows})
+    require_known(shown, METRICS, "metric")
+    require_known([*compared, *against], methods, "method")
+    scores = _scores(rows, shown)
     columns = tuple(sorted(scores, key=lambda c: (c.data, c.task, c.split, c.head)))
     same = {n for n, record in document.data.items() if record.corpus == n}
     printed = [p for p in document.printed if p.data in same]
@@ -168,7 +173,7 @@ def summarise(
                 printed=next(beside, None),
             )
     models = compared or [m for m in methods if _is_model(rows, m)]
-    differences = _differences(scores, columns, models, _references(document, against))
+    differences = _differences(scores, columns, models, _references(document, against or AGAINST))
     return Summary(
         document=document,
         jobs=frozenset(row.job for row in rows),
@@ -302,10 +307,12 @@ def _remarks(
         "Holm-adjusted "
         "over all pairs of the column."
     )
+    if not entries:
+        yield "None of the metrics that are shown is defined here."
     units = sorted({entry.n_units for entry in entries.values()})
-    n_methods = max(Counter(column for _, column in entries).values())
+    n_methods = max(Counter(column for _, column in entries).values(), default=0)
     needed = ceil(log2(n_methods * (n_methods - 1) / LEVEL)) if n_methods > 1 else 0
-    if units[0] < needed:
+    if units and units[0] < needed:
         yield (
             f"The test of signs cannot give less than 2 / 2^U for U donors or slices: with "
             f"{n_methods} methods in a column no rank is decided below {needed} of them; here are "

@@ -127,8 +127,8 @@ def build_report(
     _require_one_corpus(rows)
     methods = sorted({row.method: row for row in rows}.values(), key=_method_order)
     names = tuple(row.method for row in methods)
-    _require_known(metrics, ALL_METRICS, "metric")
-    _require_known(compare, names, "method")
+    require_known(metrics, ALL_METRICS, "metric")
+    require_known(compare, names, "method")
     values = _values_by_seed(rows)
     pairs = sorted({(row.split, row.head) for row in rows})
     columns = tuple(
@@ -246,9 +246,9 @@ def draw_maps(
     slugs = sorted({row.slice for row in rows if row.slice is not None})
     if st_slice is None:
         st_slice = max(slugs, key=lambda slug: sum(x is not None for x in store.spots(slug).labels))
-    _require_known([st_slice], slugs, "slice")
+    require_known([st_slice], slugs, "slice")
     if seed is not None:
-        _require_known([str(seed)], [str(s) for s in sorted({row.seed for row in rows})], "seed")
+        require_known([str(seed)], [str(s) for s in sorted({row.seed for row in rows})], "seed")
     spots = store.spots(st_slice)
     pairs = sorted({(column.split, column.head) for column in report.columns})
     pictures: dict[str, bytes] = {}
@@ -343,8 +343,11 @@ def _difference(
 
 def _remarks(rows: Sequence[ResultRow], cells: Mapping[tuple[str, Column], Cell]) -> Iterable[str]:
     seeds = sorted({cell.n_seeds for cell in cells.values()})
-    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
-    yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
+    if seeds:
+        counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
+        yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
+    else:
+        yield "None of the metrics that are shown is defined here."
     if transductive := sorted({row.split for row in rows if row.transductive}):
         yield (
             f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
@@ -385,7 +388,14 @@ def _require_one_corpus(rows: Sequence[ResultRow]) -> None:
     )
 
 
-def _require_known(asked: Sequence[str], known: Sequence[str], kind: str) -> None:
+def require_known(asked: Sequence[str], known: Sequence[str], kind: str) -> None:
+    """Refuse names of a kind that the results do not hold.
+
+    Raises
+    ------
+    BadUsageError
+        All of them at once.
+    """
     problems = [
         Problem(
             code="V03",

@@ -16,7 +16,7 @@ from sttrain.bench.suite import read_suite
 from sttrain.bench.summary import read_bench, summarise
 from sttrain.bench.trends import draw_trends, find_trends
 from sttrain.cli import cli
-from sttrain.errors import BadInputError
+from sttrain.errors import BadInputError, BadUsageError
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -247,6 +247,33 @@ def test_the_command(results, tmp_path):
     )
     assert {d["reference"] for d in facts["differences"]} >= {"raw", "ours-16-untrained"}
     assert len(facts["files"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (["--metric", "ari_slices"], ["metric 'ari_slices'"]),
+        (["--compare", "nonsense", "--against", "nobody"], ["'nonsense'", "'nobody'"]),
+        (["--slice", "nosuch", "--seed", "77"], ["--slice", "--seed"]),
+    ],
+)
+def test_options_that_a_suite_has_no_use_for_are_refused(results, options, refused):
+    done = CliRunner().invoke(cli, ["report", str(results), "--suite", "toy", *options])
+    assert isinstance(done.exception, BadUsageError)
+    assert "V03" in str(done.exception)
+    assert all(name in str(done.exception) for name in refused)
+
+
+def test_a_suite_without_a_defined_score_says_so_and_one_without_metrics_is_refused(results):
+    document, rows = read_bench(results, "toy")
+    undefined = [
+        replace(row, accuracy=None, ari_pred=None) for row in rows if row.task.startswith("domain")
+    ]
+    summary = summarise(document, undefined)
+    assert any("is defined here" in line for line in summary.remarks)
+    assert table_rows(summary) == []
+    with pytest.raises(BadUsageError, match="at least 1 item"):
+        read_suite(results.parent / "toy.toml", {"metrics": []})
 
 
 def test_rows_of_corpora_that_the_document_does_not_name_are_refused(results, tmp_path):
