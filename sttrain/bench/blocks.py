@@ -1,20 +1,20 @@
 """A summary as titled tables of plain text, which Markdown, HTML and CSV are written from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from statistics import fmean
 
-from sttrain.bench.inference import LEVEL
+from sttrain.bench.inference import FEWEST, LEVEL
 from sttrain.bench.printed import Printed
-from sttrain.bench.rows import DETECTION
 from sttrain.bench.summary import Difference, Entry, Summary
 from sttrain.judge.tables import format_cell
 
 NOTHING = "-"
 _DIFFERENCES = (
     "Model minus reference, mean over donors (or slices) with its 95 % confidence interval, not "
-    "adjusted; p of the test of signs, Holm-adjusted over all differences of the data set. Open: "
+    f"adjusted, from {FEWEST} of them on; p of the test of signs, Holm-adjusted over all "
+    "differences of the data set. Open: "
     f"the data does not decide at {100 * LEVEL:.0f} %."
 )
 
@@ -122,7 +122,9 @@ def _paper_layout(summary: Summary) -> Iterator[Block]:
         found = {(p.data, p.size, p.metric): p for p in printed if p.method == method}
         cells = [_beside(summary, method, found.get(key)) for key in columns]
         row = next(iter(found.values())).row
-        cells += [_average(summary, method, size, metric) for size, metric in averages]
+        for size, metric in averages:
+            of_data = {p.data: p for p in found.values() if (p.size, p.metric) == (size, metric)}
+            cells.append(_average(summary, method, size, metric, of_data))
         rows.append((f"{method} ({row})", *cells))
     headers = [" ".join(part for part in key if part) for key in columns]
     headers += [f"average {metric}" for _, metric in averages]
@@ -135,32 +137,36 @@ def _paper_layout(summary: Summary) -> Iterator[Block]:
 
 
 def _beside(summary: Summary, method: str, printed: Printed | None) -> str:
-    if printed is None:
+    return NOTHING if printed is None else _pair(_ours(summary, method, printed), printed)
+
+
+def _average(
+    summary: Summary, method: str, size: str, metric: str, of_data: Mapping[str, Printed]
+) -> str:
+    """Return the mean of our cells over all data sets, if none is missing, beside the printed."""
+    wanted = [p for p in summary.averages if (p.method, p.size, p.metric) == (method, size, metric)]
+    if not wanted:
         return NOTHING
+    ours = [_ours(summary, method, of_data.get(d.name)) for d in summary.document.suite.data]
+    known = [mean for mean in ours if mean is not None]
+    return _pair(fmean(known) if len(known) == len(ours) else None, wanted[0])
+
+
+def _ours(summary: Summary, method: str, printed: Printed | None) -> float | None:
+    """Return our number where a printed one stands."""
+    if printed is None:
+        return None
     ours = (
         entry.cell.mean
         for (name, _), entry in summary.entries.items()
         if name == method and entry.printed == printed
     )
-    mean = next(ours, None)
+    return next(ours, None)
+
+
+def _pair(ours: float | None, printed: Printed) -> str:
     star = "*" if printed.note else ""
-    return f"{NOTHING if mean is None else format(mean, '.3f')} / {printed.value:.3f}{star}"
-
-
-def _average(summary: Summary, method: str, size: str, metric: str) -> str:
-    """Return the mean over all data sets beside the printed one, where each has a number."""
-    wanted = [p for p in summary.averages if (p.method, p.size, p.metric) == (method, size, metric)]
-    if not wanted:
-        return NOTHING
-    ours = [
-        entry.cell.mean
-        for (name, column), entry in summary.entries.items()
-        if name == method and column.metric == metric and entry.printed is not None
-        and column.task == DETECTION
-    ]  # fmt: skip
-    n_sets = len(summary.document.suite.data)
-    mean = format(fmean(ours), ".3f") if len(ours) == n_sets else NOTHING
-    return f"{mean} / {wanted[0].value:.3f}{'*' if wanted[0].note else ''}"
+    return f"{NOTHING if ours is None else format(ours, '.3f')} / {printed.value:.3f}{star}"
 
 
 def _shown(entry: Entry | None) -> str:

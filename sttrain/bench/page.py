@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sttrain.bench.blocks import Block, difference_rows, report_blocks, table_rows
+from sttrain.bench.rows import DETECTION
 from sttrain.bench.run import BenchDocument
 from sttrain.bench.summary import Summary
 from sttrain.errors import printable
@@ -138,20 +139,14 @@ def _pictures(
     trends = find_trends(summary)
     found = {"curves.png": draw_trends(trends)} if trends else {}
     document: BenchDocument = summary.document
-    for data in document.data if document.suite.probe is not None else ():
+    judged = {column.data for column in summary.columns if column.task == DETECTION}
+    for data in (name for name in document.data if name in judged):
         store = open_store(root / data)
-        wanted = {column.head for column in summary.columns if column.data == data}
-        splits = {column.split for column in summary.columns if column.data == data}
-        rows = [
-            row
-            for row in store.rows()
-            if row.method in summary.methods and row.head in wanted and row.split in splits
-        ]
-        if not rows:
-            continue
+        # Other suites keep theirs in the same folder.
+        rows = [row for row in store.rows() if row.job in summary.jobs]
         report = build_report(rows, metrics=list(document.suite.metrics))
         found[f"{data}_seeds.png"] = box_plots(rows, summary.methods, document.suite.metrics[0])
-        maps = draw_maps(store, report, None, None, progress)
+        maps = draw_maps(store, rows, report, None, None, progress)
         found |= {f"{data}_{name}": content for name, content in maps.items()}
     return found
 

@@ -9,6 +9,8 @@ from sttrain.errors import BadInputError, Problem
 
 AVERAGE: Final = "average"
 """What stands for the mean over all data sets of a table."""
+SPLIT: Final = "paper20@1"
+"""Split of the paper's classifiers."""
 
 
 class Printed(Document):
@@ -24,17 +26,18 @@ class Printed(Document):
     size: str
     """Side of the hidden square, in Table 7."""
     head: str
+    """Start of the name of our head, such as ``MLP``; empty in Table 7."""
     metric: str
     value: float
     note: str
     """What is wrong with it, where it contradicts other numbers."""
 
-    def is_of(self, method: str, split: str, metric: str) -> bool:
-        """Return whether it is the number of a method, split and metric of ours."""
-        if (self.method, self.metric) != (method, metric):
+    def is_of(self, method: str, split: str, head: str, metric: str) -> bool:
+        """Return whether it is the number of a method, split, head and metric of ours."""
+        if (self.method, self.metric) != (method, metric) or not head.startswith(self.head):
             return False
         if not self.size:
-            return True
+            return split == SPLIT
         # Each model of Table 7 fills windows of its own size.
         return split == f"window {self.method.rpartition('-')[2]}, size {self.size}"
 

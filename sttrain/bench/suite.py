@@ -90,7 +90,7 @@ class Suite(Document):
     """Published models: `--weights NAME=DIR` runs one here, `--embedding` takes its vectors."""
     embeddings: tuple[MethodName, ...] = ()
     """Vectors of others, given as `--embedding NAME=FILE` or `--embedding DATA/NAME=FILE`."""
-    metrics: tuple[str, ...] = ("accuracy", "ari_pred")
+    metrics: tuple[str, ...] = Field(("accuracy", "ari_pred"), min_length=1)
     """Metrics of the tables of classifiers."""
     without: tuple[Exclusion, ...] = ()
     """Heads that single methods are not judged with."""

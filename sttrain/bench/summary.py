@@ -13,13 +13,23 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
 
-from sttrain.bench.inference import LEVEL, Comparison, Rank, Values, compare, holm, rank_methods
+from sttrain.bench.inference import (
+    FEWEST,
+    LEVEL,
+    Comparison,
+    Rank,
+    Values,
+    compare,
+    holm,
+    rank_methods,
+)
 from sttrain.bench.printed import AVERAGE, Printed
 from sttrain.bench.rows import CLUSTERING, DETECTION, LOWER_IS_BETTER, BenchRow
 from sttrain.bench.run import BenchDocument
 from sttrain.bench.suite import untrained_name
 from sttrain.errors import BadInputError, Problem
-from sttrain.judge.report import Cell
+from sttrain.judge.metrics import METRICS
+from sttrain.judge.report import Cell, require_known
 from sttrain.judge.rows import DAMAGED, RowTable
 from sttrain.seals import read_sealed
 
@@ -74,6 +84,8 @@ class Summary:
     """All that is reported of a suite."""
 
     document: BenchDocument
+    jobs: frozenset[str]
+    """Digests of the jobs whose rows it is of."""
     methods: tuple[str, ...]
     columns: tuple[Column, ...]
     entries: Mapping[tuple[str, Column], Entry]
@@ -114,7 +126,7 @@ def summarise(
     *,
     metrics: Sequence[str] = (),
     compared: Sequence[str] = (),
-    against: Sequence[str] = AGAINST,
+    against: Sequence[str] = (),
 ) -> Summary:
     """Summarise the rows of a suite.
 
@@ -127,19 +139,23 @@ def summarise(
     compared
         Methods whose differences are shown; every model and all vectors without it.
     against
-        References, where they are there.
+        References; `AGAINST`, where they are there, without it.
 
     Raises
     ------
     BadInputError
         No rows.
+    BadUsageError
+        A metric or method that is not there.
     """
     if not rows:
         what, fix = "it has no rows", "give the suite what it skipped, and run it again"
         raise BadInputError(_problem(Path(document.suite.name), "V20", what, fix))
     shown = tuple(metrics) or document.suite.metrics
-    scores = _scores(rows, shown)
     methods = _ordered(document, {row.method: row.source for row in rows})
+    require_known(shown, METRICS, "metric")
+    require_known([*compared, *against], methods, "method")
+    scores = _scores(rows, shown)
     columns = tuple(sorted(scores, key=lambda c: (c.data, c.task, c.split, c.head)))
     same = {n for n, record in document.data.items() if record.corpus == n}
     printed = [p for p in document.printed if p.data in same]
@@ -148,25 +164,28 @@ def summarise(
         units = {m: of for m in methods if (of := scores[column].units.get(m))}
         ranks = rank_methods(units, lower_is_better=is_lower_better(column))
         for method, by_seed in scores[column].seeds.items():
-            beside = [p for p in printed if p.data == column.data]
+            place = (method, column.split, column.head, column.metric)
+            beside = (p for p in printed if p.data == column.data and p.is_of(*place))
             entries[method, column] = Entry(
                 cell=_cell(list(by_seed.values())),
                 rank=ranks.get(method, Rank(first=1, last=len(methods))),
                 n_units=len(units.get(method, {})),
-                printed=next(
-                    (p for p in beside if p.is_of(method, column.split, column.metric)), None
-                ),
+                printed=next(beside, None),
             )
     models = compared or [m for m in methods if _is_model(rows, m)]
-    differences = _differences(scores, columns, models, _references(document, against))
+    differences = _differences(scores, columns, models, _references(document, against or AGAINST))
     return Summary(
         document=document,
+        jobs=frozenset(row.job for row in rows),
         methods=methods,
         columns=columns,
         entries=entries,
         differences=differences,
         averages=tuple(p for p in document.printed if p.data == AVERAGE),
-        remarks=tuple(_remarks(document, rows, entries, same)),
+        remarks=(
+            *_remarks(document, rows, entries, same),
+            *_interval_remarks(differences),
+        ),
     )
 
 
@@ -288,17 +307,20 @@ def _remarks(
         "Holm-adjusted "
         "over all pairs of the column."
     )
+    if not entries:
+        yield "None of the metrics that are shown is defined here."
     units = sorted({entry.n_units for entry in entries.values()})
-    n_methods = max(Counter(column for _, column in entries).values())
+    n_methods = max(Counter(column for _, column in entries).values(), default=0)
     needed = ceil(log2(n_methods * (n_methods - 1) / LEVEL)) if n_methods > 1 else 0
-    if units[0] < needed:
+    if units and units[0] < needed:
         yield (
             f"The test of signs cannot give less than 2 / 2^U for U donors or slices: with "
             f"{n_methods} methods in a column no rank is decided below {needed} of them; here are "
             f"{units[0]}{'' if units[0] == units[-1] else f' to {units[-1]}'}."
         )
     for name, record in document.data.items():
-        yield f"{name}: corpus {record.corpus}, {record.corpus_id[:12]}."
+        nothing = "" if any(row.data == name for row in rows) else "; nothing was judged on it"
+        yield f"{name}: corpus {record.corpus}, {record.corpus_id[:12]}{nothing}."
         if document.printed and name not in same:
             yield (
                 f"{name}: printed numbers are not shown, as the corpus is named '{record.corpus}', "
@@ -314,6 +336,16 @@ def _remarks(
         yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
     for note in dict.fromkeys(p for p in document.printed if p.note):
         yield f"Printed {note.table}, {note.row}, {note.data}, {note.metric}: {note.note}."
+
+
+def _interval_remarks(differences: Sequence[Difference]) -> Iterable[str]:
+    few = sorted({d.found.n_units for d in differences if d.found.n_units < FEWEST})
+    if few:
+        yield (
+            f"No confidence interval of a difference is shown below {FEWEST} donors or slices "
+            f"(here {', '.join(map(str, few))}): resampling U of them covers the mean with a "
+            "probability of 1 - 2 / 2^U at most."
+        )
 
 
 def _cell(values: Sequence[float]) -> Cell:

@@ -10,6 +10,7 @@ import rich_click as click
 from stbuild.corpus.errors import printable
 from sttrain.bench.suite import FOLDER
 from sttrain.commands.options import device_option, shared_options
+from sttrain.errors import BadUsageError, Problem
 from sttrain.progress import show_progress
 
 
@@ -214,7 +215,7 @@ def report_suite(root: Path, output: Path | None, flags: dict[str, Any]) -> None
     Raises
     ------
     BadUsageError
-        Options that a suite has no use for.
+        Options that a suite has no use for, a metric or method that it does not have.
     BadInputError
         No results of the suite.
     """
@@ -222,16 +223,17 @@ def report_suite(root: Path, output: Path | None, flags: dict[str, Any]) -> None
 
     from sttrain.bench.blocks import difference_rows, report_blocks, table_rows
     from sttrain.bench.page import write_bench_report
-    from sttrain.bench.summary import AGAINST, read_bench, summarise
+    from sttrain.bench.summary import read_bench, summarise
     from sttrain.bench.terminal import block_table
 
+    _refuse_unused(flags)
     document, rows = read_bench(root, flags["suite"])
     summary = summarise(
         document,
         rows,
         metrics=flags["metrics"],
         compared=flags["compare"],
-        against=flags["against"] or AGAINST,
+        against=flags["against"],
     )
     files: list[str] = []
     if output is not None:
@@ -251,3 +253,15 @@ def report_suite(root: Path, output: Path | None, flags: dict[str, Any]) -> None
         console.print(block_table(block))
     for line in (*summary.remarks, *files):
         console.print(printable(line), markup=False)
+
+
+def _refuse_unused(flags: dict[str, Any]) -> None:
+    """Refuse options of single slices and seeds: every data set of a suite has its own."""
+    fix = "leave it out, or report the folder of one data set without --suite"
+    problems = [
+        Problem(code="V03", subject=option, what="a suite has no use for it", fix=fix)
+        for name, option in (("st_slice", "--slice"), ("seed", "--seed"))
+        if flags[name] is not None
+    ]
+    if problems:
+        raise BadUsageError(*problems)

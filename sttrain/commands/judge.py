@@ -294,8 +294,12 @@ def _print_means(
     multiple=True,
     help=f"Reference of the differences. Repeatable. \\[default: {', '.join(REFERENCES)}]",
 )
-@click.option("--slice", "st_slice", help="Slice of the maps. \\[default: the most labelled one]")
-@click.option("--seed", type=int, help="Seed of the maps. \\[default: the first]")
+@click.option(
+    "--slice",
+    "st_slice",
+    help="Slice of the maps; not with --suite. \\[default: the most labelled one]",
+)
+@click.option("--seed", type=int, help="Seed of the maps; not with --suite. \\[default: the first]")
 @click.option(
     "--suite",
     help="RESULTS is the folder of `sttrain bench -o`: report this suite, with confidence "

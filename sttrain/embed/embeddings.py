@@ -28,6 +28,8 @@ READ: Final = (*SUFFIXES, ".npy")
 """Kinds of files that are read."""
 FORMAT: Final = "sttrain/embeddings"
 VERSION: Final = 1
+LARGEST: Final = 1e37
+"""Largest absolute value that is judged: differences of larger ones may overflow in float32."""
 _NAMED: Final = 3
 """Offenders that a message names."""
 
@@ -163,7 +165,7 @@ def align_embeddings(
     ------
     BadInputError
         All problems at once: slices or barcodes that are missing, unknown or stand twice, values
-        that are not finite. A part of the spots is never judged.
+        that are not finite or beyond `LARGEST`. A part of the spots is never judged.
 
     Notes
     -----
@@ -228,13 +230,21 @@ def _slice_problems(part: SliceEmbedding | None, wanted: Sequence[str], slug: st
         if names and not matched:
             first = ", ".join(sorted(names)[:_NAMED])
             yield f"{len(names):,} of {len(need):,} barcodes are {what} (first: {first})"
-    finite = np.isfinite(part.matrix).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        first = part.barcodes[int(bad[0])]
-        yield f"{bad.size:,} vectors are not finite in float32 (first: {first})"
+    yield from _value_problems(part)
     if not part.matrix.shape[1]:
         yield "vectors of no value, which are not finite numbers at all"
+
+
+def _value_problems(part: SliceEmbedding) -> Iterable[str]:
+    finite = np.isfinite(part.matrix).all(axis=1)
+    large = (np.abs(part.matrix) > LARGEST).any(axis=1) & finite
+    for bad, what in (
+        (~finite, "are not finite in float32"),
+        (large, f"hold values beyond {LARGEST:g}, whose differences are not finite in float32"),
+    ):
+        if bad.any():
+            first = part.barcodes[int(bad.argmax())]
+            yield f"{int(bad.sum()):,} vectors {what} (first: {first})"
 
 
 def group_rows(

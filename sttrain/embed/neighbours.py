@@ -15,7 +15,7 @@ _MARGIN: Final = 24
 
 
 def nearest_neighbours(xy: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return every spot's K nearest spots by physical distance, the spot itself among them.
+    """Return every spot and its K nearest others by physical distance.
 
     Distances that agree to a millionth of the typical spacing tie; ties go to the spot that
     comes first in grid order, so that the answer does not depend on the search tree.
@@ -30,9 +30,15 @@ def nearest_neighbours(xy: NDArray[np.float64], k: int) -> NDArray[np.int64]:
     Returns
     -------
     numpy.ndarray
-        (N, min(K + 1, N)) int64 indices, nearest first.
+        (N, min(K + 1, N)) int64 indices: the spot itself, then the nearest first.
     """
-    return nearest_among(xy, xy, min(k + 1, xy.shape[0]))
+    own = np.arange(xy.shape[0])[:, None]
+    near = nearest_among(xy, xy, k + 1)
+    # Others at the same place may stand before the spot, or leave no room for it.
+    is_own, last = near == own, near.shape[1] - 1
+    left_out = np.where(is_own.any(axis=1), is_own.argmax(axis=1), last)
+    others = near[np.arange(last + 1) != left_out[:, None]].reshape(len(near), last)
+    return np.concatenate([own, others], axis=1)
 
 
 def nearest_among(
@@ -59,10 +65,14 @@ def nearest_among(
 
 
 def _spacing(tree: cKDTree) -> float:
-    """Return the median distance to the nearest other position; 1 for a single one."""
+    """Return the median distance of distinct positions to the nearest other; 1 for a single one."""
     if tree.n < 2:
         return 1.0
-    return float(np.median(np.asarray(tree.query(tree.data, k=[2])[0], np.float64)))
+    nearest = np.asarray(tree.query(tree.data, k=[2])[0], np.float64)
+    if nearest.min() > 0:
+        return float(np.median(nearest))
+    distinct = np.unique(tree.data, axis=0)
+    return _spacing(cKDTree(distinct)) if len(distinct) < tree.n else 1.0
 
 
 def neighbour_mean(values: csr_array, xy: NDArray[np.float64], k: int) -> csr_array:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stbuild.corpus.documents import read_config
 from stbuild.corpus.reader import open_corpus
 from sttrain.embed.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
 from sttrain.embed.encoder_types import PerSlice, SiteEncoder, WholeEncoder
@@ -86,7 +87,8 @@ def embed_checkpoint(
     Raises
     ------
     BadUsageError
-        Another suffix, a layer that the model does not have, more components than there can be.
+        Another suffix, a layer that the model does not have, more components than there can be,
+        a scale for components that nobody asks for.
     BadInputError
         No checkpoint, a training corpus, genes unknown to the model, a spot without a vector.
     IntegrityError
@@ -123,9 +125,10 @@ def choose_inference(info: "EncoderInfo", changes: Mapping[str, Any]) -> Inferen
     Raises
     ------
     BadUsageError
-        A layer that the model does not have.
+        A layer that the model does not have, or values that do not go together.
     """
-    found = info.pretext.inference.model_copy(update=dict(changes))
+    told = info.pretext.inference.model_dump() | dict(changes)
+    found = read_config(InferenceConfig, told, "how vectors are made")
     if found.layer is not None and not 0 <= found.layer <= info.model.layers:
         what = f"layer {found.layer}; the encoder has 0 to {info.model.layers}"
         fix = "leave --layer out for the encoder's output"

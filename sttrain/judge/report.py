@@ -127,8 +127,8 @@ def build_report(
     _require_one_corpus(rows)
     methods = sorted({row.method: row for row in rows}.values(), key=_method_order)
     names = tuple(row.method for row in methods)
-    _require_known(metrics, ALL_METRICS, "metric")
-    _require_known(compare, names, "method")
+    require_known(metrics, ALL_METRICS, "metric")
+    require_known(compare, names, "method")
     values = _values_by_seed(rows)
     pairs = sorted({(row.split, row.head) for row in rows})
     columns = tuple(
@@ -203,7 +203,8 @@ def write_report(
     """
     from sttrain.judge.tables import report_markdown
 
-    pictures = draw_maps(open_store(source), report, st_slice, seed, progress) if maps else {}
+    store = open_store(source)
+    pictures = draw_maps(store, store.rows(), report, st_slice, seed, progress) if maps else {}
     files = {
         **pictures,
         "table.csv": rows_csv(report.long_rows()),
@@ -223,12 +224,15 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 def draw_maps(
     store: ResultStore,
+    rows: Sequence[ResultRow],
     report: Report,
     st_slice: str | None,
     seed: int | None,
     progress: Callable[[int, int, str], None] | None,
 ) -> dict[str, bytes]:
     """Return one picture per split and head: the labels beside every method's predictions.
+
+    `rows` are those of the store that are drawn from; `report` is of them too.
 
     Raises
     ------
@@ -239,13 +243,12 @@ def draw_maps(
     """
     from sttrain.judge.figures import Panel, domain_map
 
-    rows = store.rows()
     slugs = sorted({row.slice for row in rows if row.slice is not None})
     if st_slice is None:
         st_slice = max(slugs, key=lambda slug: sum(x is not None for x in store.spots(slug).labels))
-    _require_known([st_slice], slugs, "slice")
+    require_known([st_slice], slugs, "slice")
     if seed is not None:
-        _require_known([str(seed)], [str(s) for s in sorted({row.seed for row in rows})], "seed")
+        require_known([str(seed)], [str(s) for s in sorted({row.seed for row in rows})], "seed")
     spots = store.spots(st_slice)
     pairs = sorted({(column.split, column.head) for column in report.columns})
     pictures: dict[str, bytes] = {}
@@ -340,8 +343,11 @@ def _difference(
 
 def _remarks(rows: Sequence[ResultRow], cells: Mapping[tuple[str, Column], Cell]) -> Iterable[str]:
     seeds = sorted({cell.n_seeds for cell in cells.values()})
-    counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
-    yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
+    if seeds:
+        counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
+        yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
+    else:
+        yield "None of the metrics that are shown is defined here."
     if transductive := sorted({row.split for row in rows if row.transductive}):
         yield (
             f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
@@ -382,7 +388,14 @@ def _require_one_corpus(rows: Sequence[ResultRow]) -> None:
     )
 
 
-def _require_known(asked: Sequence[str], known: Sequence[str], kind: str) -> None:
+def require_known(asked: Sequence[str], known: Sequence[str], kind: str) -> None:
+    """Refuse names of a kind that the results do not hold.
+
+    Raises
+    ------
+    BadUsageError
+        All of them at once.
+    """
     problems = [
         Problem(
             code="V03",

@@ -98,6 +98,21 @@ def test_nearest_neighbours_break_ties_by_grid_order():
     np.testing.assert_array_equal(nearest_neighbours(xy, 6), expected)
 
 
+@pytest.mark.parametrize("copies", [2, 9])
+def test_spots_at_one_place_change_no_unit_and_are_no_neighbours_of_themselves(copies):
+    """Where most had a double, distances were rounded to whole units, whatever the unit."""
+    rng = np.random.default_rng(7)
+    xy = np.tile(rng.normal(size=(40, 4)), (copies, 1))
+    near = nearest_neighbours(xy, 6)
+    for unit in (2.0**-10, 2.0**10):
+        np.testing.assert_array_equal(nearest_neighbours(xy * unit, 6), near)
+    np.testing.assert_array_equal(near[:, 0], np.arange(len(xy)))
+    assert not (near[:, 1:] == near[:, :1]).any()
+    distances = cdist(xy, xy)
+    nearest = np.sort(distances, axis=1)[:, :7]
+    np.testing.assert_allclose(np.take_along_axis(distances, near, axis=1), nearest, atol=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 2, 5], ids=["one_spot", "two_spots", "fewer_than_k"])
 def test_nearest_neighbours_of_a_tiny_slice_are_all_spots(n):
     xy = np.arange(2.0 * n).reshape(n, 2)

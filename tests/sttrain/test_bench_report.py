@@ -16,7 +16,7 @@ from sttrain.bench.suite import read_suite
 from sttrain.bench.summary import read_bench, summarise
 from sttrain.bench.trends import draw_trends, find_trends
 from sttrain.cli import cli
-from sttrain.errors import BadInputError
+from sttrain.errors import BadInputError, BadUsageError
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -97,6 +97,8 @@ def test_differences_are_over_slices_and_open_where_two_cannot_decide(results, s
     expected = fmean(value("ours-16", s) - value("ours-16-untrained", s) for s in slugs)
     assert found.found.mean == pytest.approx(expected)
     assert found.found.n_units == 2
+    assert found.found.low is None
+    assert any("No confidence interval" in line and "(here 2)" in line for line in summary.remarks)
     assert {d.verdict for d in summary.differences} == {"open"}
     assert {str(e.rank) for (_, c), e in summary.entries.items() if c.split == "paper20@1"} == {
         "1-4"
@@ -133,6 +135,29 @@ def test_printed_numbers_stand_only_beside_the_same_data_set_and_table(summary):
     assert any("it is wrong" in line for line in summary.remarks)
 
 
+def test_printed_numbers_stand_beside_their_split_and_head_alone(results):
+    document, rows = read_bench(results, "toy")
+    mine = [r for r in rows if (r.data, r.method, r.split) == ("toy", "ours-16", "paper20@1")]
+    others = [
+        *(replace(row, split="block20@1", accuracy=0.9) for row in mine),
+        *(replace(row, head="MLP (800 epochs)", accuracy=0.8) for row in mine),
+    ]
+    alone = {
+        "data": {"toy": document.data["toy"]},
+        "suite": document.suite.model_copy(update={"data": document.suite.data[:1]}),
+        "printed": (
+            *document.printed,
+            document.printed[0].model_copy(update={"data": "average", "value": 0.5, "note": ""}),
+        ),
+    }
+    summary = summarise(document.model_copy(update=alone), [*others, *mine], metrics=["accuracy"])
+    (column,) = (c for (_, c), entry in summary.entries.items() if entry.printed)
+    assert (column.split, column.head) == ("paper20@1", "kNN (k=10)")
+    ours = f"{summary.entries['ours-16', column].cell.mean:.3f}"
+    row = next(r for r in report_blocks(summary)[0].rows if r[0].startswith("ours-16"))
+    assert (row[1], row[-1]) == (f"{ours} / 0.753*", f"{ours} / 0.500")
+
+
 def test_the_page_stands_alone_and_escapes_what_came_from_outside(summary):
     blocks = report_blocks(summary)
     page = bench_page(summary, blocks, {"a<b.png": b"x"})
@@ -159,6 +184,28 @@ def test_files_and_maps(results, summary, tmp_path):
     table = list(csv.DictReader(io.StringIO((tmp_path / "a" / "table.csv").read_text())))
     assert len(table) == len(table_rows(summary)) == len(summary.entries)
     assert len(difference_rows(summary)) == len(summary.differences) > 0
+
+
+def test_pictures_are_of_the_rows_of_the_suite(results, tmp_path, monkeypatch):
+    """Other suites may have left further seeds in the folder, and nothing on a data set."""
+    pytest.importorskip("matplotlib")
+    drawn: list[int] = []
+
+    def note(rows, *_):
+        drawn.extend(row.seed for row in rows)
+        return b""
+
+    monkeypatch.setattr("sttrain.bench.boxes.box_plots", note)
+    document, rows = read_bench(results, "toy")
+    data = {**document.data, "empty": document.data["toy"]}
+    mine = [row for row in rows if row.seed == 1 or row.task != "domain-detection@1"]
+    summary = summarise(document.model_copy(update={"data": data}), mine)
+    files = write_bench_report(results, tmp_path, summary)
+    assert set(drawn) == {1}
+    maps = [path.name for path in files if "_map_" in path.name]
+    assert maps
+    assert all(name.endswith("_s001.png") for name in maps)
+    assert any("nothing was judged on it" in line for line in summary.remarks)
 
 
 def test_curves_are_of_checkpoints_that_differ_in_a_number(results):
@@ -200,6 +247,33 @@ def test_the_command(results, tmp_path):
     )
     assert {d["reference"] for d in facts["differences"]} >= {"raw", "ours-16-untrained"}
     assert len(facts["files"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (["--metric", "ari_slices"], ["metric 'ari_slices'"]),
+        (["--compare", "nonsense", "--against", "nobody"], ["'nonsense'", "'nobody'"]),
+        (["--slice", "nosuch", "--seed", "77"], ["--slice", "--seed"]),
+    ],
+)
+def test_options_that_a_suite_has_no_use_for_are_refused(results, options, refused):
+    done = CliRunner().invoke(cli, ["report", str(results), "--suite", "toy", *options])
+    assert isinstance(done.exception, BadUsageError)
+    assert "V03" in str(done.exception)
+    assert all(name in str(done.exception) for name in refused)
+
+
+def test_a_suite_without_a_defined_score_says_so_and_one_without_metrics_is_refused(results):
+    document, rows = read_bench(results, "toy")
+    undefined = [
+        replace(row, accuracy=None, ari_pred=None) for row in rows if row.task.startswith("domain")
+    ]
+    summary = summarise(document, undefined)
+    assert any("is defined here" in line for line in summary.remarks)
+    assert table_rows(summary) == []
+    with pytest.raises(BadUsageError, match="at least 1 item"):
+        read_suite(results.parent / "toy.toml", {"metrics": []})
 
 
 def test_rows_of_corpora_that_the_document_does_not_name_are_refused(results, tmp_path):

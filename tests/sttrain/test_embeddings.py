@@ -15,6 +15,7 @@ from sttrain.embed.embeddings import (
     write_embeddings,
 )
 from sttrain.errors import BadInputError, BadUsageError
+from sttrain.judge.heads import standardise
 
 
 def make_embeddings(*slugs, n=7, width=4, labels=True):
@@ -224,6 +225,20 @@ def test_numbers_beyond_float32_are_not_finite(tmp_path):
     found = read_embeddings(path)
     with pytest.raises(BadInputError, match="7 vectors are not finite in float32"):
         align_embeddings(found, {"one": [f"AC-{i}" for i in range(7)]}, "x")
+
+
+@pytest.mark.parametrize(("value", "refused"), [(3e38, True), (-3e38, True), (9e36, False)])
+def test_numbers_whose_differences_overflow_are_refused(value, refused):
+    matrix = np.asarray([[1.0], [value]], np.float32)
+    part = SliceEmbedding(barcodes=("a", "b"), matrix=matrix)
+    found = Embeddings(slices={"one": part}, provenance={})
+    if refused:
+        with pytest.raises(BadInputError, match=r"V02.* 1 vectors hold values beyond .*\(first: b"):
+            align_embeddings(found, {"one": ["a", "b"]}, "x")
+        return
+    assert np.isfinite(standardise(matrix, np.arange(2), "common")).all()
+    aligned = align_embeddings(found, {"one": ["a", "b"]}, "x")
+    assert aligned.slices["one"].matrix.tolist() == matrix.tolist()
 
 
 def test_vectors_and_rows_of_different_number_are_refused(tmp_path):

@@ -46,12 +46,22 @@ def test_comparisons_are_paired_on_the_units_that_both_have():
     found = compare(units([1, 2, 3, 9]), units([0, 1, 2]))
     assert found is not None
     assert (found.mean, found.n_units) == (1.0, 3)
-    assert (found.low, found.high) == (1.0, 1.0)
+    assert (found.low, found.high) == (None, None)
     assert found.p == 0.25
     assert compare({"a": 1.0}, {"b": 1.0}) is None
     alone = compare({"a": 1.0}, {"a": 0.5})
     assert alone is not None
     assert (alone.mean, alone.low, alone.p) == (0.5, None, None)
+
+
+@pytest.mark.parametrize("n_units", [2, 3, 5, 6, 8])
+def test_an_interval_is_given_only_where_it_can_be_one(n_units):
+    """That of few units is their range, which misses the mean with a probability of 2 / 2^U."""
+    rng = np.random.default_rng(n_units)
+    found = compare(units(rng.normal(0, 1, n_units)), units(np.zeros(n_units)))
+    assert found is not None
+    assert (found.low is None) == (found.high is None) == (2 / 2**n_units > 0.05)
+    assert found.p is not None
 
 
 def test_holm_is_as_published():

@@ -106,6 +106,19 @@ def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
         assert changed.provenance["inference"] == said.model_dump() | {"components": 2}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"whiten": True}, "say how many"), ({"neighbours": 1025}, "less than or equal to 1024")],
+)
+def test_what_a_flag_asks_for_has_to_go_with_the_recipe(tmp_path, changes, message):
+    """Whitening without components did nothing, and the file said that it had been done."""
+    corpus = write_corpus(tmp_path / "eval", kind="cover", splits=("test",))
+    run, out = write_run(tmp_path / "run", corpus), tmp_path / "e.parquet"
+    with pytest.raises(BadUsageError, match=message):
+        embed_checkpoint(run, corpus.root, out, device="cpu", inference=changes)
+    assert not out.exists()
+
+
 def test_it_decides_no_run_by_default_and_a_layer_has_to_be_there():
     plain = RunConfig()
     told = plain.model_copy(update={"inference": InferenceConfig(neighbours=6)})

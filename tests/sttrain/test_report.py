@@ -132,6 +132,15 @@ def test_unknown_names_are_refused(options):
         build_report([ROW], **options)
 
 
+def test_a_report_without_a_defined_score_says_so():
+    rows = rows_of("raw", 0.5, 0.6, slice="s", ari_pred=None)
+    report = build_report(rows, metrics=["ari_slices"])
+    assert (report.cells, report.differences) == ({}, ())
+    assert report.remarks[0] == "None of the metrics that are shown is defined here."
+    assert "is defined here" in report_markdown(report, [])
+    assert list(terminal_tables(report))
+
+
 def test_markdown_escapes_names():
     rows = [replace(ROW, method="raw", corpus="<b>|x|</b>", split="a_b@1")]
     text = report_markdown(build_report(rows), [])
