@@ -116,5 +116,6 @@ def too_empty(
         sure = sites.measures["confidence"] >= LEAST_CONFIDENCE
         if sure and LAYOUT_OF[sites.kind] != layout:
             better = f"--layout {LAYOUT_OF[sites.kind]} with --coords array"
-    fix = f"{better}; --force builds it all the same"
+    # Beyond the largest grid, where no window was looked at, nothing is built.
+    fix = better if median is None else f"{better}; --force builds it all the same"
     return refused(record, "B050", what, fix, GateError)

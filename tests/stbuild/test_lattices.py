@@ -211,8 +211,9 @@ def test_pixel_ranks_are_refused_unless_forced():
 
 
 def test_an_array_beyond_all_reason_is_refused_before_memory_is_taken():
-    with pytest.raises(GateError, match="B050"):
+    with pytest.raises(GateError, match="B050") as caught:
         assign_cells(RECORD, slice_at([0, 10**9, 5, 7], [0, 1, 10**9, 3]), GridConfig(force=True))
+    assert "--force" not in str(caught.value)
 
 
 def test_a_thin_tissue_on_the_right_lattice_passes():
