@@ -17,8 +17,8 @@ from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.bench.inputs import DataPlan, Given, make_plan
 from sttrain.bench.printed import Printed, read_printed
 from sttrain.bench.rows import BenchRow, RowMaker
-from sttrain.bench.suite import Suite, untrained_name
-from sttrain.bench.vectors import FOLDER, Progress, VectorCache
+from sttrain.bench.suite import VECTORS, Suite, untrained_name
+from sttrain.bench.vectors import Progress, VectorCache
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.embed.splits import EvaluationSplit, read_split, split_faults
 from sttrain.errors import BadInputError, BadUsageError, Problem, StError
@@ -354,7 +354,7 @@ def run_suite(
     if suite.cluster is not None:
         require_installed(suite.cluster.algorithms)  # now, not after all else
     run = _Run(suite, out, workers, device, skip_missing, progress, say)
-    ours = {FOLDER, *(part.name for part in plan.data)}
+    ours = {VECTORS, *(part.name for part in plan.data)}
     refuse_foreign(out, "results of a suite", mark=lambda path: _is_ours(path, ours), code="V10")
     run.skip([*plan.missing, *_missing_splits(suite, plan.data)])
     if not plan.data:

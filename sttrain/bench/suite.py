@@ -25,6 +25,8 @@ MethodName = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Table = Literal["table1", "table2", "table3", "table4", "table5", "table6", "table7"]
 FOLDER: Final = Path("manifests") / "suites"
 """Where the suites of this project stand in its source tree."""
+VECTORS: Final = "vectors"
+"""Folder of the vectors that suites make, beside those of their data sets."""
 
 
 class DataSet(Document):
@@ -178,6 +180,8 @@ def _other_faults(suite: Suite, path: Path) -> None:
         models += [untrained_name(checkpoint)] if checkpoint.untrained else []
     faults = [f"the name {name} stands twice" for name in _twice(models)]
     faults += [f"data set {name} stands twice" for name in _twice(d.name for d in suite.data)]
+    if any(d.name == VECTORS for d in suite.data):
+        faults.append(f"data set {VECTORS} has the name of the folder of vectors")
     faults += [f"'{name}' is the name of a control" for name in models if is_taken(name)]
     faults += [
         f"unknown metric '{name}', choose among {', '.join(METRICS)}"

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain import __version__
 from sttrain.adapters.published import PublishedConfig, Request, embed_published
+from sttrain.bench.suite import VECTORS
 from sttrain.embed.embeddings import Embeddings, align_embeddings, read_embeddings, refuse_damage
 from sttrain.embed.evaluation import EvaluationSet
 from sttrain.embed.spots import choose_inference, embed_checkpoint
@@ -24,7 +24,6 @@ from sttrain.judge.candidates import GivenVectors
 from sttrain.judge.rows import DAMAGED
 from sttrain.model.inference import InferenceConfig
 
-FOLDER: Final = "vectors"
 Progress = Callable[[int, int, str], None]
 
 
@@ -113,7 +112,7 @@ class VectorCache:
         self, name: str, made_of: Mapping[str, object], make: Callable[[Path], None]
     ) -> GivenVectors:
         digest = sha256_json({"sttrain": __version__, **made_of})[:16]
-        path = self.root / FOLDER / f"{name}_{digest}.parquet"
+        path = self.root / VECTORS / f"{name}_{digest}.parquet"
         if not path.exists():
             guard_disk(path, lambda: path.parent.mkdir(parents=True, exist_ok=True))
             make(path)

@@ -268,6 +268,7 @@ def test_a_data_set_may_have_a_checkpoint_of_its_own(suite_file, corpus, checkpo
         ('"coords"', '"cords"', "did you mean 'coords'"),
         ("[probe]", "[prob]", "probe"),
         ('name = "two"', 'name = "one"', "stands twice"),
+        ('name = "two"', 'name = "vectors"', "name of the folder of vectors"),
         ('method = "raw", heads', 'method = "pca50", heads', "does not judge"),
         ('title = "a toy"', 'title = "a toy"\nmetrics = ["acc"]', "unknown metric 'acc'"),
         ('name = "ours"', 'name = "libsize"', "name of a control"),
