@@ -22,7 +22,7 @@ from sttrain.judge.fillers import INTERPOLATIONS, Filler, load_filler
 from sttrain.judge.fit_costs import CostKeeper, measured
 from sttrain.judge.methods import NAME
 from sttrain.judge.probe_config import ReconstructConfig
-from sttrain.judge.reconstruction import score_region
+from sttrain.judge.reconstruction import find_overflow, score_region
 from sttrain.judge.regions import RegionSource, TooSmallError
 from sttrain.judge.results import ResultStore, open_or_create
 from sttrain.judge.rows import RowTable, of_jobs, require_same_sources
@@ -258,11 +258,10 @@ def _rows(job: _Job, source: RegionSource, corpus: Corpus) -> list[RegionRow]:
                              seed=job.config.seed, number=repeat)  # fmt: skip
         hidden = region.hidden
         predicted = job.filler.fill(region)
-        if not bool(np.isfinite(predicted).all()):
-            what = f"{int((~np.isfinite(predicted)).sum()):,} predictions are not finite"
+        if fault := find_overflow(predicted):
             subject = f"method '{job.filler.name}'"
             fix = "the model has diverged; use an earlier checkpoint"
-            raise BadInputError(problem("V02", subject, what, fix))
+            raise BadInputError(problem("V02", subject, fault, fix))
         scores = score_region(
             region.values_of(hidden),
             predicted,

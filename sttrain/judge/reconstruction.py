@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 LEAST_RATE: Final = 1e-3
 """Counts below which an expected count is not trusted: the deviance of a count above 0 would be
 infinite at 0. How many were raised to it is part of the scores."""
+LARGEST: Final = 500.0
+"""Largest absolute value that is scored; all counts there are stay below 10, and expected counts
+of larger ones overflow."""
 _VARIES: Final = 1e-9
 """A column with a smaller standard deviation is constant."""
 
@@ -42,6 +45,12 @@ class RegionScores:
 REGION_METRICS: Final = tuple(field.name for field in fields(RegionScores))
 
 
+def find_overflow(predicted: NDArray[np.float64]) -> str | None:
+    """Say how many of the predictions cannot be scored; None if all can."""
+    n_bad = int((~(np.abs(predicted) <= LARGEST)).sum())
+    return f"{n_bad:,} predictions are not finite, or beyond {LARGEST:g}" if n_bad else None
+
+
 def score_region(
     truth: NDArray[np.float64],
     predicted: NDArray[np.float64],
@@ -62,15 +71,15 @@ def score_region(
     Raises
     ------
     ValueError
-        Arrays of different shapes, nothing to score, or predictions that are not finite.
+        Arrays of different shapes, nothing to score, or predictions that are not finite or beyond
+        `LARGEST`.
     """
     shape = (len(totals), truth.shape[1])
     if not truth.size or not truth.shape == predicted.shape == counts.shape == shape:
         msg = f"shapes {truth.shape}, {predicted.shape}, {counts.shape}, {totals.shape}"
         raise ValueError(msg)
-    if not bool(np.isfinite(predicted).all()):
-        msg = f"{int((~np.isfinite(predicted)).sum()):,} predictions are not finite"
-        raise ValueError(msg)
+    if fault := find_overflow(predicted):
+        raise ValueError(fault)
     apart = predicted - truth
     by_gene, genes_left_out = _mean_correlation(truth, predicted)
     by_spot, spots_left_out = _mean_correlation(truth.T, predicted.T)

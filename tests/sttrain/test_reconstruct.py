@@ -85,12 +85,26 @@ def test_rates_of_nothing_are_raised_and_counted():
     assert LEAST_RATE < 0.01
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_predictions_that_are_not_finite_have_no_score(bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 720.0, -1e200])
+def test_predictions_that_are_not_finite_or_overflow_have_no_score(bad):
     truth, predicted, counts, totals = make_values()
     predicted[2, 2] = bad
     with pytest.raises(ValueError, match="1 predictions are not finite"):
         score_region(truth, predicted, counts, totals)
+
+
+def test_one_prediction_that_overflows_is_refused_by_name(corpus, tmp_path, monkeypatch):
+    """The expected count of 720 is infinite, and its deviance was NaN in every mean."""
+
+    def fill(_, region):
+        return np.full(region.values_of(region.hidden).shape, 720.0)
+
+    monkeypatch.setattr("sttrain.judge.fillers.Interpolation.fill", fill)
+    with pytest.raises(BadInputError, match=r"V02.*'gene-mean'.* beyond 500"):
+        run(corpus, tmp_path / "r", config=CONFIG)
+    truth, predicted, counts, totals = make_values()
+    scores = score_region(truth, np.full_like(predicted, 500), counts, totals)
+    assert math.isfinite(scores.poisson_deviance)
 
 
 def test_one_row_a_repetition_and_all_methods_meet_the_same_regions(corpus, tmp_path):
