@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
+from threading import Timer, main_thread
 from types import FrameType
 from typing import Final, NoReturn, Protocol, cast
 
@@ -113,7 +113,8 @@ def _repeat_swallowed(heard: list[int]) -> None:
 
     def repeat(dropped: "sys.UnraisableHookArgs") -> None:
         if heard and issubclass(dropped.exc_type, KeyboardInterrupt):
-            again = Timer(_SOON, os.kill, (os.getpid(), heard.pop()))
+            main = main_thread().ident  # no other thread's system call would wake it
+            again = Timer(_SOON, signal.pthread_kill, (main, heard.pop()))
             again.daemon = True
             again.start()
         else:

@@ -4,7 +4,9 @@ Only this module and :mod:`stbuild.corpus.index` touch pyarrow, and only inside 
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -150,12 +152,16 @@ def read_all(raw: bytes) -> "pa.Table":
     Raises
     ------
     pyarrow.ArrowException, OSError, ValueError
-        Not Parquet, or damaged.
+        Not Parquet, damaged, or a column stands twice.
     """
     import pyarrow.parquet as pq
 
     read_footer(io.BytesIO(raw))  # pyarrow aborts the interpreter where this one raises
     file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False, page_checksum_verification=True)
+    name, times = max(Counter(file.schema_arrow.names).items(), key=itemgetter(1), default=("", 0))
+    if times > 1:
+        msg = f"column {name!r} stands {times} times"
+        raise ValueError(msg)
     return file.read(use_threads=False)
 
 

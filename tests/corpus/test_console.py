@@ -7,6 +7,7 @@ import pytest
 
 SCRIPT = """
 import os, signal, sys, time, weakref
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from stbuild.corpus import console
 {without}
 class Thing: pass
