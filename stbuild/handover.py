@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.documents import SourceFile
+from stbuild.corpus.durable import guard_disk
 from stbuild.corpus.errors import (
     BadInputError,
     GateError,
@@ -125,7 +126,7 @@ def load_error(reply: dict[str, Any]) -> StError:
 def load_reply(folder: Path) -> dict[str, Any]:
     """Return the JSON part of a hand-over."""
     path = folder / REPLY
-    reply: dict[str, Any] = load_strict(path.read_bytes(), str(path))
+    reply: dict[str, Any] = load_strict(guard_disk(path, path.read_bytes), str(path))
     return reply
 
 

@@ -138,7 +138,7 @@ def read_jailed(
     """
     with guard_disk(scratch, lambda: _make_folder(scratch)) as name:
         _ask(record, config, table, limits, Path(name), sections=False)
-        yield load_slice(Path(name))
+        yield guard_disk(scratch, partial(load_slice, Path(name)))
 
 
 def _make_folder(scratch: Path) -> "tempfile.TemporaryDirectory[str]":

@@ -193,7 +193,7 @@ def remove_leftovers(root: Path) -> None:
     Only for who holds the folder. A run whose tasks are done calls it again before it says so: a
     worker that was killed while it wrote left its file, and another wrote the whole one.
     """
-    for leftover in sorted(root.rglob(f".*{PARTIAL}*")):
+    for leftover in guard_disk(root, lambda: sorted(root.rglob(f".*{PARTIAL}*"))):
         _remove(leftover)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import Count, Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
-from sttrain.errors import BadInputError, IntegrityError, Problem
+from sttrain.errors import BadInputError, IntegrityError, Problem, ResourceError
 from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
 from sttrain.model.pretext import Pretext
 from sttrain.stream.batches import StreamState
@@ -115,7 +115,7 @@ def save_checkpoint(
     Raises
     ------
     ResourceError
-        The disk refuses.
+        The disk refuses, or something else took a file away in the meantime.
     """
     folder = run / FOLDER
     state = model.state_dict() if weights is None else weights
@@ -132,8 +132,26 @@ def save_checkpoint(
         else _store(folder / f"{name}.{EMA}", save_tensors(weights | dict(ema))),
         **facts,
     )
-    write_durable(folder / f"{name}.json", document.to_bytes())
+    mark = folder / f"{name}.json"
+    write_durable(mark, document.to_bytes())
+    stored = {WEIGHTS: document.weights, OPTIMIZER: document.optimizer, EMA: document.ema}
+    gone = [folder / f"{name}.{end}" for end, file in stored.items() if file is not None]
+    if gone := [path for path in gone if not path.is_file()]:
+        mark.unlink(missing_ok=True)
+        raise _taken_away(gone[0])
     return document
+
+
+def _taken_away(path: Path) -> ResourceError:
+    return ResourceError(
+        Problem(
+            code="P05",
+            subject=f"checkpoint '{path.name.partition('.')[0]}'",
+            where=str(path),
+            what="a file that was written is gone: something else works in the folder",
+            fix="leave the folder to one run, and run the same command again",
+        )
+    )
 
 
 def step_name(steps_done: int) -> str:

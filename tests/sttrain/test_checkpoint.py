@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save
 
 from stbuild.corpus.digests import sha256_bytes
-from sttrain.errors import BadInputError, IntegrityError
+from stbuild.corpus.durable import write_durable
+from sttrain.errors import BadInputError, IntegrityError, ResourceError
 from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
 from sttrain.release.encoder import load_encoder
 from sttrain.train import checkpoint as store
@@ -174,6 +175,19 @@ def test_a_checkpoint_without_its_document_is_none(run):
     """What a kill in the middle of writing leaves behind."""
     (run / "checkpoints" / "step-00000008.json").unlink()
     assert load_encoder(run)[1].steps == 4
+
+
+def test_a_file_that_is_taken_away_meanwhile_leaves_no_document(run, monkeypatch):
+    def lose(path, raw):
+        if path.suffix == ".json":
+            path.with_suffix(f".{store.OPTIMIZER}").unlink()
+        return write_durable(path, raw)
+
+    monkeypatch.setattr(store, "write_durable", lose)
+    with pytest.raises(ResourceError, match=r"optimizer.safetensors\): a file that was written is"):
+        write(run, 12, {"step/x": torch.tensor(12.0)})
+    assert not (run / store.FOLDER / f"{store.step_name(12)}.json").exists()
+    assert store.find_checkpoint(run, say=print)[0] == store.step_name(8)
 
 
 def test_no_optimizer_in_the_initial_one(run):
