@@ -36,6 +36,7 @@ from stbuild.workspace import (
     clear_scratch,
     describe_difference,
     hold_folder,
+    is_scratch,
     refuse_difference,
 )
 
@@ -95,7 +96,7 @@ def build_corpus(
     report = certify_build(inputs)
     if report is not None:
         require_no_leak(report)
-    refuse_foreign(out, "corpus", mark=_is_work)
+    refuse_foreign(out, "corpus", mark=is_scratch)
     with hold_folder(out) as work:
         if (done := _finished(inputs, out)) is not None:
             return done  # by the run that held the folder until now
@@ -168,15 +169,11 @@ def _claim(inputs: BuildInputs, out: Path, work: Path) -> None:
             raise refuse_difference(out, f"unfinished corpus '{out.name}'", [changes])
         return
     try:
-        refuse_foreign(out, "corpus", mark=lambda _: False, leftover=_is_work)
+        refuse_foreign(out, "corpus", mark=lambda _: False, leftover=is_scratch)
     except ConflictError:
         clear_scratch(out)
         raise
     write_durable(state, dump_document(mine))
-
-
-def _is_work(path: Path) -> bool:
-    return path.name == names.WORK_DIR and path.is_dir()
 
 
 def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:

@@ -23,6 +23,11 @@ _PATIENCE: Final = 1.0
 _HOLDER: Final = "holder.json"
 
 
+def is_scratch(path: Path) -> bool:
+    """Tell whether a path is the scratch folder of an output: a run of ours was here."""
+    return path.name == WORK_DIR and path.is_dir()
+
+
 @contextmanager
 def hold_folder(root: Path) -> Iterator[Path]:
     """Hold an output folder for one run, and give its scratch folder.

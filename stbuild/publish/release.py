@@ -25,7 +25,7 @@ from stbuild.publish.pictures import draw_pictures
 from stbuild.publish.provenance import PROVENANCE_JSON, make_provenance
 from stbuild.publish.subset import Subset, choose_subset
 from stbuild.verify import verify_corpus
-from stbuild.workspace import clear_scratch, hold_folder
+from stbuild.workspace import clear_scratch, hold_folder, is_scratch
 
 __all__ = ["PublishOptions", "PublishSummary", "publish_release"]
 
@@ -83,7 +83,7 @@ def publish_release(
     out_classes, licences = pass_gate(corpus.document, options.leave_out, options.stated)
     if (done := _finished(out, corpus, options)) is not None:
         return done
-    refuse_foreign(out, "release", mark=_is_work)
+    refuse_foreign(out, "release", mark=is_scratch)
     shards = started("verify", len(corpus.document.shards))
     if problems := verify_corpus(root, done=shards).problems:
         raise IntegrityError(*problems)
@@ -178,10 +178,6 @@ def _is_of(release: ReleaseDocument, document: CorpusDocument, source: CorpusDoc
     if release.of_document is None:  # of an earlier version: whole, it holds the same document
         return document == source
     return release.of_document == sha256_bytes(source.to_bytes())
-
-
-def _is_work(path: Path) -> bool:
-    return path.name == names.WORK_DIR and path.is_dir()
 
 
 def _summary(

@@ -135,8 +135,8 @@ def save_checkpoint(
     mark = folder / f"{name}.json"
     write_durable(mark, document.to_bytes())
     stored = {WEIGHTS: document.weights, OPTIMIZER: document.optimizer, EMA: document.ema}
-    gone = [folder / f"{name}.{end}" for end, file in stored.items() if file is not None]
-    if gone := [path for path in gone if not path.is_file()]:
+    written = [folder / f"{name}.{end}" for end, file in stored.items() if file is not None]
+    if gone := [path for path in written if not path.is_file()]:
         mark.unlink(missing_ok=True)
         raise _taken_away(gone[0])
     return document
