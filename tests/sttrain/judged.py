@@ -10,6 +10,8 @@ from sttrain.embed.embeddings import Embeddings, SliceEmbedding, write_embedding
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.embed.splits import EvaluationSplit, assemble_split
 from sttrain.judge.candidates import EmbeddingFile
+from sttrain.judge.probe_config import ProbeConfig
+from sttrain.judge.probes import probe_corpus
 from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
 from sttrain.train.checkpoint import save_checkpoint
 
@@ -124,3 +126,13 @@ def write_vectors(corpus, path, seed=0, **provenance):
     }
     write_embeddings(path, Embeddings(slices=slices, provenance=provenance))
     return EmbeddingFile(name="ours", path=path)
+
+
+QUICK = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
+"""Probes that take next to no time."""
+
+
+def probe(corpus, out, *methods, embeddings=(), config=QUICK, **options):
+    return probe_corpus(
+        corpus.root, out, methods=methods, embeddings=embeddings, config=config, **options
+    )

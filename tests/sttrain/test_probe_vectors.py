@@ -10,12 +10,8 @@ from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.embed.splits import assemble_split
 from sttrain.errors import BadInputError, BadUsageError, ConflictError
 from sttrain.judge.candidates import EmbeddingFile, parse_embedding
-from sttrain.judge.probe_config import ProbeConfig
-from sttrain.judge.probes import probe_corpus
 from tests.corpora import write_corpus
-from tests.sttrain.judged import write_vectors
-
-CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
+from tests.sttrain.judged import QUICK, probe, write_vectors
 
 
 @pytest.fixture(scope="module")
@@ -23,34 +19,28 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpora") / "eval", kind="cover", n_slices=2)
 
 
-def run(corpus, out, *methods, embeddings=(), config=CONFIG, **options):
-    return probe_corpus(
-        corpus.root, out, methods=methods, embeddings=embeddings, config=config, **options
-    )
-
-
 def test_an_embedding_file_is_judged_and_its_checkpoint_is_named(corpus, tmp_path):
     corpus_id = corpus.document.corpus_id
     file = write_vectors(corpus, tmp_path / "e.h5ad", corpus_id=corpus_id, checkpoint="f" * 64)
-    rows = run(corpus, tmp_path / "r", embeddings=[file]).rows
+    rows = probe(corpus, tmp_path / "r", embeddings=[file]).rows
     assert {(r.method, r.source, r.checkpoint) for r in rows} == {("ours", "embedding", "f" * 64)}
 
 
 def test_the_same_vectors_in_another_file_are_not_judged_again(corpus, tmp_path):
     first = write_vectors(corpus, tmp_path / "e.h5ad")
     second = write_vectors(corpus, tmp_path / "e.parquet")
-    run(corpus, tmp_path / "r", embeddings=[first])
-    assert run(corpus, tmp_path / "r", embeddings=[second]).n_computed == 0
+    probe(corpus, tmp_path / "r", embeddings=[first])
+    assert probe(corpus, tmp_path / "r", embeddings=[second]).n_computed == 0
 
 
 def test_other_vectors_under_a_stored_name_are_refused_or_replace_it(corpus, tmp_path):
-    run(corpus, tmp_path / "r", "raw", embeddings=[write_vectors(corpus, tmp_path / "a.h5ad")])
+    probe(corpus, tmp_path / "r", "raw", embeddings=[write_vectors(corpus, tmp_path / "a.h5ad")])
     other = write_vectors(corpus, tmp_path / "b.h5ad", seed=1)
     with pytest.raises(ConflictError, match=r"'ours': .* are of other .*ours_\*\.parquet"):
-        run(corpus, tmp_path / "r", embeddings=[other])
+        probe(corpus, tmp_path / "r", embeddings=[other])
     with pytest.raises(ConflictError, match="drop the stored results: --replace"):
-        run(corpus, tmp_path / "r", embeddings=[other], replace=False)
-    replaced = run(corpus, tmp_path / "r", embeddings=[other], replace=True)
+        probe(corpus, tmp_path / "r", embeddings=[other], replace=False)
+    replaced = probe(corpus, tmp_path / "r", embeddings=[other], replace=True)
     assert replaced.n_computed == 4
     assert len({r.source_digest for r in replaced.rows if r.method == "ours"}) == 1
     assert len({r.job for r in replaced.rows if r.method == "raw"}) == 4
@@ -73,20 +63,20 @@ def only_first(corpus, data, name, n_seeds):
 
 def test_vectors_are_the_same_whichever_slices_a_split_judges(corpus, tmp_path, monkeypatch):
     file = write_vectors(corpus, tmp_path / "e.parquet")
-    config = CONFIG.model_copy(update={"heads": ("knn",), "seeds": 1, "reduce": (2,)})
+    config = QUICK.model_copy(update={"heads": ("knn",), "seeds": 1, "reduce": (2,)})
     with monkeypatch.context() as patched:
         patched.setattr("sttrain.judge.probes.read_split", only_first)
         narrow = config.model_copy(update={"splits": ("narrow@1",)})
-        rows = run(corpus, tmp_path / "r", embeddings=[file], config=narrow).rows
+        rows = probe(corpus, tmp_path / "r", embeddings=[file], config=narrow).rows
     assert {row.slice for row in rows} == {None, "toy0"}
-    rows = run(corpus, tmp_path / "r", embeddings=[file], config=config).rows
+    rows = probe(corpus, tmp_path / "r", embeddings=[file], config=config).rows
     assert len({(row.method, row.source_digest) for row in rows}) == 2
 
 
 def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
     file = write_vectors(corpus, tmp_path / "e.h5ad", corpus_id="0" * 64)
     with pytest.raises(ConflictError, match="made from corpus 000000000000"):
-        run(corpus, tmp_path / "r", embeddings=[file])
+        probe(corpus, tmp_path / "r", embeddings=[file])
 
 
 def test_problems_of_all_embeddings_are_listed_together(corpus, tmp_path):
@@ -102,7 +92,7 @@ def test_problems_of_all_embeddings_are_listed_together(corpus, tmp_path):
         write_embeddings(tmp_path / f"{name}.parquet", Embeddings(slices=slices, provenance={}))
     files = [EmbeddingFile(name=n, path=tmp_path / f"{n}.parquet") for n in "ab"]
     with pytest.raises(BadInputError) as caught:
-        run(corpus, tmp_path / "r", embeddings=files)
+        probe(corpus, tmp_path / "r", embeddings=files)
     assert len(caught.value.problems) == 4
     assert not (tmp_path / "r").exists()
 
@@ -110,7 +100,7 @@ def test_problems_of_all_embeddings_are_listed_together(corpus, tmp_path):
 def test_a_name_given_twice_is_refused(corpus, tmp_path):
     file = EmbeddingFile(name="ours", path=tmp_path / "e.h5ad")
     with pytest.raises(BadUsageError, match="ours given more than once"):
-        run(corpus, tmp_path / "r", embeddings=[file, file])
+        probe(corpus, tmp_path / "r", embeddings=[file, file])
 
 
 @pytest.mark.parametrize(
@@ -155,26 +145,26 @@ def test_embeddings_are_judged_by_their_components_too(corpus, tmp_path):
     }
     write_embeddings(tmp_path / "e.parquet", Embeddings(slices=slices, provenance={}))
     file = EmbeddingFile(name="ours", path=tmp_path / "e.parquet")
-    config = CONFIG.model_copy(update={"heads": ("knn",), "reduce": (3, 50)})
-    outcome = run(corpus, tmp_path / "r", "raw", embeddings=[file], config=config)
+    config = QUICK.model_copy(update={"heads": ("knn",), "reduce": (3, 50)})
+    outcome = probe(corpus, tmp_path / "r", "raw", embeddings=[file], config=config)
     assert {r.method for r in outcome.rows} == {"raw", "ours", "ours-pca3"}
     assert outcome.needless == ("ours-pca50",)
     assert {r.source for r in outcome.rows if r.method == "ours-pca3"} == {"embedding"}
     again = EmbeddingFile(name="ours-pca3", path=tmp_path / "e.parquet")
     with pytest.raises(BadUsageError, match="ours-pca3 given more than once"):
-        run(corpus, tmp_path / "r2", embeddings=[file, again], config=config)
+        probe(corpus, tmp_path / "r2", embeddings=[file, again], config=config)
 
 
 def test_reductions_of_other_vectors_go_with_them(corpus, tmp_path):
-    config = CONFIG.model_copy(update={"heads": ("knn",), "seeds": 1})
+    config = QUICK.model_copy(update={"heads": ("knn",), "seeds": 1})
     reduced = config.model_copy(update={"reduce": (2,)})
     files = [write_vectors(corpus, tmp_path / f"{seed}.parquet", seed) for seed in (0, 1)]
-    run(corpus, tmp_path / "r", embeddings=files[:1], config=reduced)
-    run(corpus, tmp_path / "r", embeddings=files[:1], config=config)
+    probe(corpus, tmp_path / "r", embeddings=files[:1], config=reduced)
+    probe(corpus, tmp_path / "r", embeddings=files[:1], config=config)
     with pytest.raises(ConflictError) as caught:
-        run(corpus, tmp_path / "r", embeddings=files[1:], config=config)
+        probe(corpus, tmp_path / "r", embeddings=files[1:], config=config)
     assert [p.subject for p in caught.value.problems] == ["method 'ours'", "method 'ours-pca2'"]
-    left = run(corpus, tmp_path / "r", embeddings=files[1:], config=config, replace=True).rows
+    left = probe(corpus, tmp_path / "r", embeddings=files[1:], config=config, replace=True).rows
     assert {row.method for row in left} == {"ours"}
-    again = run(corpus, tmp_path / "r", embeddings=files[1:], config=reduced)
+    again = probe(corpus, tmp_path / "r", embeddings=files[1:], config=reduced)
     assert (again.n_computed, again.n_reused) == (1, 1)

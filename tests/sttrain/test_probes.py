@@ -14,12 +14,10 @@ from sttrain.errors import BadInputError, BadUsageError, ConflictError, Integrit
 from sttrain.judge.methods import pack
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import HEADS, ProbeConfig
-from sttrain.judge.probes import probe_corpus
 from sttrain.judge.report import build_report, write_report
 from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
-
-CONFIG = ProbeConfig(splits=("paper20@1",), heads=("knn", "mlp"), seeds=2, mlp_epochs=2)
+from tests.sttrain.judged import QUICK, probe
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +25,12 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpora") / "eval", kind="cover", n_slices=2)
 
 
-def run(corpus, out, *methods, embeddings=(), config=CONFIG, **options):
-    return probe_corpus(
-        corpus.root, out, methods=methods, embeddings=embeddings, config=config, **options
-    )
-
-
 def stored_bytes(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.*"))}
 
 
 def test_one_row_per_method_head_split_seed_and_slice(corpus, tmp_path):
-    outcome = run(corpus, tmp_path / "r", "raw", "majority", config=CONFIG)
+    outcome = probe(corpus, tmp_path / "r", "raw", "majority", config=QUICK)
     found = {(r.method, r.head, r.split, r.seed, r.slice) for r in outcome.rows}
     assert found == {
         (method, head, "paper20@1", seed, slug)
@@ -59,7 +51,7 @@ def test_one_row_per_method_head_split_seed_and_slice(corpus, tmp_path):
 
 
 def test_scores_are_those_of_the_stored_predictions(corpus, tmp_path):
-    outcome = run(corpus, tmp_path / "r", "nbmean6-pca10")
+    outcome = probe(corpus, tmp_path / "r", "nbmean6-pca10")
     store = open_store(tmp_path / "r")
     data = read_evaluation_set(corpus)
     split = read_split(corpus, data, "paper20@1", 2)
@@ -80,7 +72,7 @@ def test_scores_are_those_of_the_stored_predictions(corpus, tmp_path):
 
 
 def test_one_classifier_serves_all_slices(corpus, tmp_path):
-    rows = run(corpus, tmp_path / "r", "pca10").rows
+    rows = probe(corpus, tmp_path / "r", "pca10").rows
     pooled = next(r for r in rows if r.slice is None)
     parts = [r for r in rows if r.slice and (r.head, r.seed) == (pooled.head, pooled.seed)]
     assert pooled.n_train == sum(r.n_train for r in parts)
@@ -89,10 +81,10 @@ def test_one_classifier_serves_all_slices(corpus, tmp_path):
 
 
 def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
-    whole = run(corpus, tmp_path / "whole", "raw", "coords").rows
-    first = run(corpus, tmp_path / "r", "raw", config=CONFIG.model_copy(update={"seeds": 1}))
+    whole = probe(corpus, tmp_path / "whole", "raw", "coords").rows
+    first = probe(corpus, tmp_path / "r", "raw", config=QUICK.model_copy(update={"seeds": 1}))
     assert (first.n_computed, first.n_reused) == (2, 0)
-    second = run(corpus, tmp_path / "r", "raw", "coords")
+    second = probe(corpus, tmp_path / "r", "raw", "coords")
     assert (second.n_computed, second.n_reused) == (6, 2)
     assert second.rows == whole
 
@@ -101,7 +93,7 @@ def test_a_rerun_computes_only_what_is_missing(corpus, tmp_path, monkeypatch):
 
     monkeypatch.setattr("sttrain.judge.baselines.Control.compute", refuse)
     monkeypatch.setattr("sttrain.judge.rows.write_durable", refuse)
-    third = run(corpus, tmp_path / "r", "raw", "coords")
+    third = probe(corpus, tmp_path / "r", "raw", "coords")
     assert (third.n_computed, third.n_reused) == (0, 8)
 
 
@@ -114,41 +106,41 @@ def test_an_interrupted_run_keeps_what_it_finished(corpus, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(corpus, tmp_path / "r", "raw", progress=stop)
+        probe(corpus, tmp_path / "r", "raw", progress=stop)
     assert 0 < seen[-1] < 4
     assert len(open_store(tmp_path / "r").finished()) == seen[-1]
-    assert run(corpus, tmp_path / "r", "raw").n_reused == seen[-1]
+    assert probe(corpus, tmp_path / "r", "raw").n_reused == seen[-1]
     assert stored_bytes(tmp_path / "r") == stored_bytes_of(corpus, tmp_path)
 
 
 def stored_bytes_of(corpus, tmp_path):
-    run(corpus, tmp_path / "fresh", "raw")
+    probe(corpus, tmp_path / "fresh", "raw")
     return stored_bytes(tmp_path / "fresh")
 
 
 def test_workers_change_no_byte(corpus, tmp_path):
     before = torch.get_num_threads()
     for workers in (1, 3):
-        run(corpus, tmp_path / str(workers), "pca10", "coords", workers=workers)
+        probe(corpus, tmp_path / str(workers), "pca10", "coords", workers=workers)
     assert stored_bytes(tmp_path / "1") == stored_bytes(tmp_path / "3")
     assert torch.get_num_threads() == before
 
 
 def test_other_epochs_are_other_rows(corpus, tmp_path):
-    run(corpus, tmp_path / "r", "raw")
-    more = run(corpus, tmp_path / "r", "raw", config=CONFIG.model_copy(update={"mlp_epochs": 3}))
+    probe(corpus, tmp_path / "r", "raw")
+    more = probe(corpus, tmp_path / "r", "raw", config=QUICK.model_copy(update={"mlp_epochs": 3}))
     assert more.n_computed == 2
     assert {r.head for r in more.rows} == {"kNN (k=10)", "MLP (2 epochs)", "MLP (3 epochs)"}
 
 
 def test_predictions_that_are_gone_are_computed_again(corpus, tmp_path):
-    run(corpus, tmp_path / "r", "raw")
+    probe(corpus, tmp_path / "r", "raw")
     next((tmp_path / "r" / "predictions").iterdir()).unlink()
-    assert run(corpus, tmp_path / "r", "raw").n_computed == 1
+    assert probe(corpus, tmp_path / "r", "raw").n_computed == 1
 
 
 def test_all_rows_stand_in_one_table_too(corpus, tmp_path):
-    rows = run(corpus, tmp_path / "r", "raw").rows
+    rows = probe(corpus, tmp_path / "r", "raw").rows
     table = pq.read_table(tmp_path / "r" / "results.parquet")
     assert table.num_rows == len(rows)
     assert table.column("accuracy").to_pylist() == [r.accuracy for r in rows]
@@ -158,15 +150,15 @@ def test_all_rows_stand_in_one_table_too(corpus, tmp_path):
 
 def test_results_of_another_corpus_are_refused(corpus, tmp_path):
     other = write_corpus(tmp_path / "other", kind="cover", n_slices=1, seed=5)
-    run(corpus, tmp_path / "r", "majority")
+    probe(corpus, tmp_path / "r", "majority")
     with pytest.raises(ConflictError, match="it holds results of corpus 'toy'"):
-        run(other, tmp_path / "r", "majority")
+        probe(other, tmp_path / "r", "majority")
 
 
 def test_rows_of_another_corpus_among_the_files_are_refused(corpus, tmp_path):
     other = write_corpus(tmp_path / "other", kind="cover", n_slices=1, seed=5)
-    run(corpus, tmp_path / "a", "majority")
-    run(other, tmp_path / "b", "majority")
+    probe(corpus, tmp_path / "a", "majority")
+    probe(other, tmp_path / "b", "majority")
     for path in (tmp_path / "b" / "jobs").iterdir():
         (tmp_path / "a" / "jobs" / path.name).write_bytes(path.read_bytes())
     with pytest.raises(BadInputError, match="keep the results of each corpus in a folder"):
@@ -177,35 +169,35 @@ def test_a_folder_of_something_else_is_left_alone(corpus, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "thesis.tex").write_text("mine")
     with pytest.raises(ConflictError, match=r"V10.*no results .first: "):
-        run(corpus, tmp_path / "r", "raw")
+        probe(corpus, tmp_path / "r", "raw")
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["thesis.tex"]
 
 
 def test_all_unknown_methods_are_named_at_once(corpus, tmp_path):
     with pytest.raises(BadUsageError) as caught:
-        run(corpus, tmp_path / "r", "rwa", "raw", "scgtp")
+        probe(corpus, tmp_path / "r", "rwa", "raw", "scgtp")
     assert [p.subject for p in caught.value.problems] == ["method 'rwa'", "method 'scgtp'"]
 
 
 def test_nothing_to_judge_is_a_usage_error(corpus, tmp_path):
     with pytest.raises(BadUsageError, match="nothing to judge"):
-        run(corpus, tmp_path / "r")
+        probe(corpus, tmp_path / "r")
 
 
 def test_fewer_training_spots_than_neighbours_are_refused(corpus, tmp_path):
-    config = CONFIG.model_copy(update={"k": 900})
+    config = QUICK.model_copy(update={"k": 900})
     with pytest.raises(BadInputError, match="training spots, at least 900 are needed"):
-        run(corpus, tmp_path / "r", "raw", config=config)
+        probe(corpus, tmp_path / "r", "raw", config=config)
 
 
 def test_an_unlabelled_corpus_has_no_split(tmp_path):
     corpus = write_corpus(tmp_path / "c", kind="cover", n_labels=0)
     with pytest.raises(BadUsageError, match="none; it has no labelled slice"):
-        run(corpus, tmp_path / "r", "raw")
+        probe(corpus, tmp_path / "r", "raw")
 
 
 def test_a_damaged_row_file_is_named(corpus, tmp_path):
-    run(corpus, tmp_path / "r", "majority")
+    probe(corpus, tmp_path / "r", "majority")
     path = next((tmp_path / "r" / "jobs").iterdir())
     path.write_bytes(path.read_bytes()[:-20])
     store = open_store(tmp_path / "r")
@@ -248,7 +240,7 @@ def test_held_out_groups_are_fitted_several_times_where_a_head_draws(corpus, tmp
     config = ProbeConfig(
         splits=("donor-out@1",), heads=("knn", "mlp"), held_out_seeds=3, mlp_epochs=2
     )
-    rows = [r for r in run(corpus, tmp_path / "r", "pca5", config=config).rows if not r.slice]
+    rows = [r for r in probe(corpus, tmp_path / "r", "pca5", config=config).rows if not r.slice]
     found = {(r.head, r.held_out, r.seed, r.repeat) for r in rows}
     groups = [("toy0", 0), ("toy1", 1)]
     assert found == {
@@ -262,7 +254,7 @@ def test_held_out_groups_are_fitted_several_times_where_a_head_draws(corpus, tmp
 def test_a_slice_is_mapped_in_the_fold_that_holds_it_out(corpus, tmp_path, monkeypatch, slug, fold):
     monkeypatch.setattr("sttrain.judge.probes.read_split", hold_out)
     config = ProbeConfig(splits=("donor-out@1",), heads=("knn",))
-    rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
+    rows = probe(corpus, tmp_path / "r", "pca5", config=config).rows
     write_report(tmp_path / "r", tmp_path / "out", build_report(rows), st_slice=slug)
     names = [path.name for path in (tmp_path / "out").glob("map_*")]
     assert names == [f"map_{slug}_donor-out@1_knn-k-10_s{fold:03d}.png"]
@@ -270,7 +262,7 @@ def test_a_slice_is_mapped_in_the_fold_that_holds_it_out(corpus, tmp_path, monke
 
 def test_every_head_is_a_column_of_its_own(corpus, tmp_path):
     config = ProbeConfig(splits=("paper20@1",), heads=HEADS, seeds=1, mlp_epochs=9, mlp_steps=9)
-    rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
+    rows = probe(corpus, tmp_path / "r", "pca5", config=config).rows
     pooled = {r.head: r for r in rows if r.slice is None}
     assert set(pooled) == {
         "kNN (k=10)", "kNN (k=10, per dimension)", "logistic", "logistic (per dimension)",
@@ -284,10 +276,10 @@ def test_every_head_is_a_column_of_its_own(corpus, tmp_path):
 
 def test_fits_that_are_added_later_do_not_depend_on_what_was_stored(corpus, tmp_path):
     """Groups of networks are then other ones."""
-    config = CONFIG.model_copy(update={"seeds": 3, "heads": ("mlp",)})
-    whole = run(corpus, tmp_path / "whole", "pca5", config=config).rows
-    run(corpus, tmp_path / "r", "pca5", config=config.model_copy(update={"seeds": 1}))
-    assert run(corpus, tmp_path / "r", "pca5", config=config).rows == whole
+    config = QUICK.model_copy(update={"seeds": 3, "heads": ("mlp",)})
+    whole = probe(corpus, tmp_path / "whole", "pca5", config=config).rows
+    probe(corpus, tmp_path / "r", "pca5", config=config.model_copy(update={"seeds": 1}))
+    assert probe(corpus, tmp_path / "r", "pca5", config=config).rows == whole
 
 
 def test_an_object_of_the_protocol_is_judged_like_a_name(corpus, tmp_path):
@@ -301,8 +293,8 @@ def test_an_object_of_the_protocol_is_judged_like_a_name(corpus, tmp_path):
             parts = {s: np.ones((w.meta.n_spots, 2), np.float32) for s, w in data.slices.items()}
             return pack(data, parts, {})
 
-    config = CONFIG.model_copy(update={"heads": ("logistic",)})
-    rows = run(corpus, tmp_path / "r", Ones(), "majority", config=config).rows
+    config = QUICK.model_copy(update={"heads": ("logistic",)})
+    rows = probe(corpus, tmp_path / "r", Ones(), "majority", config=config).rows
     scores = {name: {r.accuracy for r in rows if r.method == name and not r.slice}
               for name in ("ones", "majority")}  # fmt: skip
     assert scores["ones"] == scores["majority"]
@@ -318,6 +310,6 @@ def test_classes_that_no_training_spot_has_are_named(corpus, tmp_path, monkeypat
 
     monkeypatch.setattr("sttrain.judge.probes.read_split", without_first)
     config = ProbeConfig(splits=("donor-out@1",), heads=("knn",))
-    rows = run(corpus, tmp_path / "r", "pca5", config=config).rows
+    rows = probe(corpus, tmp_path / "r", "pca5", config=config).rows
     assert {r.absent for r in rows} == {read_evaluation_set(corpus).labels[0]}
     assert {r.n_classes for r in rows} == {2}
