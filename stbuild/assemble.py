@@ -33,6 +33,7 @@ from stbuild.shards import ShardPlan, plan_digest
 from stbuild.splits import evaluation_splits
 from stbuild.store import StoredGrid
 from stbuild.tools import tool_versions
+from stbuild.workspace import holder_of
 
 LOCKED: Final = (
     "slug", "name", "split", "donor", "section", "pair", "species", "tissue", "platform", "licence",
@@ -67,9 +68,9 @@ def publish_corpus(
         The disk refuses, or what was written is gone.
     """
     slices, vocabulary = _slice_entries(inputs, plans), _vocabulary(inputs)
-    files = []
+    files, held = [], holder_of(out / names.WORK_DIR)
     for path, raw in sorted(make_tables(inputs, plans, shards, leakage).items()):
-        size, digest = write_durable(out / path, raw)
+        size, digest = write_durable(out / path, raw, held=held)
         files.append(FileEntry(path=path, bytes=size, sha256=digest))
     split_files = [file for file in files if is_split(file.path)]
     document = CorpusDocument(
@@ -84,8 +85,8 @@ def publish_corpus(
         files=tuple(files),
     )
     require_files(out, document.shards, document.files)
-    write_durable(out / names.CHECKSUMS, list_checksums(document))
-    write_durable(out / names.CORPUS_JSON, document.to_bytes())
+    write_durable(out / names.CHECKSUMS, list_checksums(document), held=held)
+    write_durable(out / names.CORPUS_JSON, document.to_bytes(), held=held)
     return document
 
 

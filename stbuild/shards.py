@@ -252,7 +252,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
         same = record.fingerprint == task.fingerprint and record.keys == keys
         if same and sha256_file(path) == record.entry.sha256:
             return record.entry
-    size, digest = write_durable(path, _blocks(task, plan))
+    size, digest = write_durable(path, _blocks(task, plan), held=task.mark)
     entry = ShardEntry(
         path=plan.path,
         split=plan.split,

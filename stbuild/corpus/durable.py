@@ -39,7 +39,11 @@ def sync_directory(path: Path) -> None:
 
 
 def write_durable(
-    path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool = True
+    path: Path,
+    blocks: bytes | Iterable[bytes],
+    *,
+    read_back: bool = True,
+    held: Path | None = None,
 ) -> tuple[int, str]:
     """Write a file so that it appears whole or not at all.
 
@@ -51,6 +55,9 @@ def write_durable(
         The bytes, or an iterable of them.
     read_back
         Whether to read the file and compare its digest before it gets its name.
+    held
+        File of the run that holds the folder: where it is gone, so is the folder, which is not
+        made anew with nothing but this file in it.
 
     Returns
     -------
@@ -65,7 +72,13 @@ def write_durable(
         The disk is full, read-only, or otherwise refuses.
     """
     needed = len(blocks) if isinstance(blocks, bytes) else None
-    return guard_disk(path, lambda: _write(path, blocks, read_back=read_back), needed=needed)
+
+    def write() -> tuple[int, str]:
+        if held is not None:
+            held.stat()
+        return _write(path, blocks, read_back=read_back)
+
+    return guard_disk(path, write, needed=needed)
 
 
 def _write(path: Path, blocks: bytes | Iterable[bytes], *, read_back: bool) -> tuple[int, str]:

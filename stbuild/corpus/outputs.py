@@ -33,7 +33,8 @@ def refuse_foreign(
     mark
         Whether a file or folder in it says that it is ours.
     leftover
-        Whether one in a folder without a mark is ours all the same; it then does no harm.
+        Whether one in a folder without a mark is ours all the same; it then does no harm. Folders
+        in which there is no file never do.
     code
         Case of the message.
     thing
@@ -49,8 +50,14 @@ def refuse_foreign(
     if out.exists() and not out.is_dir():
         raise ConflictError(Problem(what="it is not a folder", fix=fix, **problem))
     found = sorted(out.iterdir()) if out.is_dir() else []
-    others = [] if any(map(mark, found)) else [p.name for p in found if not leftover(p)]
+    ours = any(map(mark, found))
+    others = [] if ours else [p.name for p in found if not (leftover(p) or _is_bare(p))]
     if others:
         first = ", ".join(others[:_NAMED])
         what = f"it holds {len(others):,} other files and no {kind} (first: {first})"
         raise ConflictError(Problem(what=what, fix=fix, **problem))
+
+
+def _is_bare(path: Path) -> bool:
+    """Return whether it is a folder that holds folders at most."""
+    return path.is_dir() and not any(p.is_symlink() or not p.is_dir() for p in path.rglob("*"))

@@ -177,9 +177,9 @@ def cluster_corpus(
                 done += 1
                 if progress:
                     progress(done, len(missing), name)
-    table.require_stored(job.digest for job in jobs)
     rows = table.summarise_all(
         store.root / "clusters",
+        [job.digest for job in jobs],
         lambda: sorted(
             table.rows(), key=lambda r: (r.method, r.algorithm, r.number, r.seed, r.slice)
         ),

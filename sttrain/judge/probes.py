@@ -171,8 +171,7 @@ def probe_corpus(
     missing = [job for job in jobs if job.digest not in finished]
     costs = CostKeeper.of(out, data.corpus_id, keep=keep_costs)
     _run_jobs(missing, data, store, costs, workers, progress)
-    store.jobs.require_stored((job.digest for job in jobs), store.finished())
-    rows = store.summarise()
+    rows = store.summarise([job.digest for job in jobs])
     return ProbeOutcome(
         rows=rows,
         asked=of_jobs(rows, (job.digest for job in jobs)),

@@ -204,9 +204,9 @@ def reconstruct_corpus(
             table.add(job.file, filled)
             stored.add(job.digest)
             n_computed += len(filled)
-    table.require_stored(stored)
     rows = table.summarise_all(
         store.root / "regions",
+        stored,
         lambda: sorted(table.rows(), key=lambda r: (r.method, r.slice, r.window, r.size, r.repeat)),
     )
     return ReconstructOutcome(

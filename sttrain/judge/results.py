@@ -215,9 +215,12 @@ class ResultStore:
             labels=tuple(table.column("label").to_pylist()),
         )
 
-    def summarise(self) -> list[ResultRow]:
-        """Write all rows together as ``results.parquet`` and ``results.csv`` and return them."""
-        return self.jobs.summarise_all(self.root / "results", self.rows)
+    def summarise(self, jobs: Iterable[str]) -> list[ResultRow]:
+        """Write all rows together as ``results.parquet`` and ``results.csv`` and return them.
+
+        `jobs`, digests, have to be among them.
+        """
+        return self.jobs.summarise_all(self.root / "results", jobs, self.rows, self.finished)
 
 
 def create_store(root: Path, data: EvaluationSet) -> ResultStore:

@@ -115,35 +115,52 @@ class RowTable(Generic[Row]):
             if not file.is_file() or file.read_bytes() != content:
                 write_durable(file, content)
 
-    def require_stored(self, jobs: Iterable[str], stored: set[str] | None = None) -> None:
-        """Refuse to sum up what something else took away in the meantime.
+    def summarise_all(
+        self,
+        path: Path,
+        jobs: Iterable[str],
+        read: Callable[[], list[Row]],
+        finished: Callable[[], set[str]] | None = None,
+    ) -> list[Row]:
+        """Write all rows together and return them; again, where others were stored meanwhile.
+
+        Two runs in one folder store jobs of their own, and whoever ends last has seen them all.
+
+        Parameters
+        ----------
+        path
+            Of the table, without suffix.
+        jobs
+            Digests that are stored by now: a table without them is never written.
+        read
+            Reads all rows, in the order of the table.
+        finished
+            Returns the digests of the jobs that are stored; those of this table without it.
 
         Raises
         ------
         ResourceError
-            Jobs of this run that are not stored.
+            Jobs that something else took away in the meantime.
         """
-        known = self.finished() if stored is None else stored
-        if gone := sorted(set(jobs) - known):
+        wanted, list_finished = set(jobs), finished or self.finished
+        while True:
+            known = list_finished()
+            self._require(wanted - known)
+            rows = read()
+            if list_finished() != known:  # some may have come or gone while they were read
+                continue
+            self.summarise(path, rows)
+            if list_finished() == known:
+                return rows
+
+    def _require(self, gone: set[str]) -> None:
+        if gone:
             what = (
                 f"{len(gone):,} results that were written are gone: something else works in the "
                 "folder"
             )
             fix = "leave the folder alone, and run the same command again"
-            problem = _problem("P05", self.root, what, fix)
-            raise ResourceError(problem)
-
-    def summarise_all(self, path: Path, read: Callable[[], list[Row]]) -> list[Row]:
-        """Write all rows together and return them; again, where others were stored meanwhile.
-
-        Two runs in one folder store jobs of their own, and whoever ends last has seen them all.
-        """
-        while True:
-            known = self.finished()
-            rows = read()
-            self.summarise(path, rows)
-            if self.finished() == known:
-                return rows
+            raise ResourceError(_problem("P05", self.root, what, fix))
 
     def _table(self, rows: Sequence[Row]) -> "pa.Table":
         import pyarrow as pa

@@ -107,3 +107,14 @@ def test_temporary_names_are_ours_and_never_repeat(tmp_path):
     found = {partial_name(tmp_path / "a.tar").name for _ in range(100)}
     assert len(found) == 100
     assert all(re.fullmatch(rf"\.a\.tar{PARTIAL}\d+-[0-9a-f]{{8}}", name) for name in found)
+
+
+def test_a_folder_that_was_taken_away_is_not_made_anew(tmp_path):
+    held = tmp_path / "out" / ".work" / "holder.json"
+    held.parent.mkdir(parents=True)
+    held.write_text("{}")
+    write_durable(tmp_path / "out" / "data" / "f", b"x", held=held)
+    (tmp_path / "out").rename(tmp_path / "away")
+    with pytest.raises(ResourceError, match=r"error\[P05\].*gone.*holder.json|holder.json.*gone"):
+        write_durable(tmp_path / "out" / "data" / "g", b"x", held=held)
+    assert not (tmp_path / "out").exists()

@@ -46,3 +46,19 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "out").write_text("mark")
     with pytest.raises(ConflictError, match=r"B097.*it is not a folder"):
         ask(tmp_path / "out")
+
+
+def test_folders_without_a_file_do_no_harm(tmp_path):
+    """A folder that was taken away under a run may come back as the folders of its next file."""
+    (tmp_path / "out" / "data" / "train").mkdir(parents=True)
+    ask(tmp_path / "out")
+    (tmp_path / "out" / "data" / "train" / "x").write_text("")
+    with pytest.raises(ConflictError, match=r"first: data\)"):
+        ask(tmp_path / "out")
+
+
+def test_a_link_is_somebodys(tmp_path):
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "more").symlink_to(tmp_path)
+    with pytest.raises(ConflictError, match=r"first: data\)"):
+        ask(tmp_path / "out")

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,8 @@ class Job:
     starter: Starter
     numbers: list[int]
     outputs: list[Path]
+    codes: list[int] = field(default_factory=list)
+    """Exit codes of processes that have ended and are waited for no more."""
 
     def send(self, what: signal.Signals, rank: int | None = None) -> None:
         for number in self.numbers if rank is None else [self.numbers[rank]]:
@@ -110,10 +112,11 @@ class Job:
             os.killpg(number, what)
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait so long for the only process; say whether it has ended, and then forget it."""
-        ended = self.starter.ask(wait=self.numbers[0], seconds=seconds) is not None
-        self.numbers = [] if ended else self.numbers
-        return ended
+        """Wait so long for the only process; say whether it has ended."""
+        code = self.starter.ask(wait=self.numbers[0], seconds=seconds)
+        if code is not None:
+            self.numbers, self.codes = [], [code]
+        return code is not None
 
     def poll(self) -> bool:
         """Return whether the first process still runs."""
@@ -121,7 +124,7 @@ class Job:
 
     def wait(self, seconds: float = SECONDS) -> list[int]:
         """Return the exit codes; a process that is too slow fails the test."""
-        until, codes = time.monotonic() + seconds, []
+        until, codes = time.monotonic() + seconds, self.codes
         for number in self.numbers:
             code = self.starter.ask(wait=number, seconds=max(0, until - time.monotonic()))
             if code is None:

@@ -10,12 +10,19 @@ import torch
 from stbuild.corpus.split_documents import SplitAssignment
 from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.embed.splits import TRAIN, assemble_split, read_split
-from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
+from sttrain.errors import (
+    BadInputError,
+    BadUsageError,
+    ConflictError,
+    IntegrityError,
+    ResourceError,
+)
 from sttrain.judge.methods import pack
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import HEADS, ProbeConfig
 from sttrain.judge.report import build_report, write_report
 from sttrain.judge.results import open_store
+from sttrain.judge.rows import RowTable
 from tests.corpora import write_corpus
 from tests.sttrain.judged import QUICK, probe
 
@@ -137,6 +144,31 @@ def test_predictions_that_are_gone_are_computed_again(corpus, tmp_path):
     probe(corpus, tmp_path / "r", "raw")
     next((tmp_path / "r" / "predictions").iterdir()).unlink()
     assert probe(corpus, tmp_path / "r", "raw").n_computed == 1
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_table_of_what_is_left_is_never_written(corpus, tmp_path, monkeypatch, when):
+    out, real = tmp_path / "r", RowTable.rows
+
+    def take_away() -> None:
+        min((out / "jobs").glob("*.parquet")).unlink()
+
+    def read(table):
+        if when == "while":
+            take_away()
+        return real(table)
+
+    probe(corpus, out, "raw")
+    for path in out.glob("results.[cp]*"):
+        path.unlink()
+    store = open_store(out)
+    jobs = store.finished()
+    if when == "before":
+        take_away()
+    monkeypatch.setattr(RowTable, "rows", read)
+    with pytest.raises(ResourceError, match=r"P05.*1 results that were written are gone"):
+        store.summarise(jobs)
+    assert not list(out.glob("results.[cp]*"))
 
 
 def test_all_rows_stand_in_one_table_too(corpus, tmp_path):
