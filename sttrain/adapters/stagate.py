@@ -23,7 +23,7 @@ from sttrain.adapters.packages import (
 from sttrain.adapters.published import Request, describe_origin
 from sttrain.embed.embeddings import Embeddings, SliceEmbedding
 from sttrain.embed.evaluation import decode_barcodes, name_labels
-from sttrain.judge.baselines import expression
+from sttrain.embed.expression import expression
 
 if TYPE_CHECKING:
     from anndata import AnnData

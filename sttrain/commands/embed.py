@@ -16,7 +16,7 @@ from sttrain.commands.options import (
 from sttrain.progress import show_progress
 
 _EMBED_FLAGS: Final = ("untrained", "per_member", "batch", "device")
-_INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "whiten")
+_INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "whiten", "expression")
 
 
 @click.command()
@@ -53,6 +53,11 @@ _INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "white
     "--whiten",
     type=click.FloatRange(0, 1),
     help="Divide those by their standard deviation to this power. \\[default: the recipe's]",
+)
+@click.option(
+    "--expression",
+    type=click.IntRange(0),
+    help="Put so many principal components of expression beside them. \\[default: the recipe's]",
 )
 @click.option(
     "--batch",

@@ -66,8 +66,7 @@ def principal_components(
 def refuse_components(n_components: int, shape: tuple[int, ...], subject: str) -> Problem | None:
     """Return why a table of N spots and G columns does not have D components, if it does not."""
     n_spots, n_columns = shape
-    # An exact solver takes min(N, G) components; the iterative one has to leave one out.
-    limit = min(shape) - (not _is_exact(shape))
+    limit = most_components(shape)
     if n_components <= limit:
         return None
     return Problem(
@@ -76,6 +75,12 @@ def refuse_components(n_components: int, shape: tuple[int, ...], subject: str) -
         what=f"{n_components} components of {n_spots:,} spots and {n_columns:,} columns",
         fix=f"ask for at most {limit}, such as pca{min(10, limit)}",
     )
+
+
+def most_components(shape: tuple[int, ...]) -> int:
+    """Return how many components a table of N spots and G columns has."""
+    # An exact solver takes min(N, G) of them; the iterative one has to leave one out.
+    return min(shape) - (not _is_exact(shape))
 
 
 def _is_exact(shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""From the mean features of spots to their vectors: neighbours, slice means, components, scale.
+"""From mean features of spots to vectors: neighbours, slice means, components, scale, expression.
 
 Letters: N spots of a slice, D features.
 """
@@ -32,7 +32,10 @@ def refine_slice(
 
 
 def refine_corpus(
-    slices: Mapping[str, SliceEmbedding], config: InferenceConfig, subject: str
+    slices: Mapping[str, SliceEmbedding],
+    config: InferenceConfig,
+    subject: str,
+    expression: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> dict[str, SliceEmbedding]:
     """Return what all slices together decide of their vectors.
 
@@ -44,18 +47,21 @@ def refine_corpus(
         What is asked.
     subject
         Whose vectors they are, for the message.
+    expression
+        Components of expression (N, D) of every slice, to stand beside the vectors.
 
     Raises
     ------
     BadUsageError
         More components than spots or features.
     """
-    if config.components is None:
-        return dict(slices)
-    tables = {slug: part.matrix for slug, part in slices.items()}
-    found = principal_components(tables, config.components, subject)
+    found = {slug: part.matrix for slug, part in slices.items()}
+    if config.components is not None:
+        found = principal_components(found, config.components, subject)
     if config.whiten:
         found = _whitened(found, config.whiten)
+    if expression is not None:
+        found = _side_by_side(found, expression)
     return {slug: replace(part, matrix=found[slug]) for slug, part in slices.items()}
 
 
@@ -69,3 +75,18 @@ def _whitened(
     sd = np.concatenate(list(tables.values())).std(axis=0, dtype=np.float64)
     sd[sd <= sd.max() * np.finfo(np.float32).eps] = 1.0
     return {slug: (table / sd**power).astype(np.float32) for slug, table in tables.items()}
+
+
+def _side_by_side(
+    *parts: Mapping[str, NDArray[np.float32]],
+) -> dict[str, NDArray[np.float32]]:
+    """Return tables beside each other, each centred and of variance 1 over all its columns."""
+    even = [_evened(part) for part in parts]
+    return {slug: np.concatenate([part[slug] for part in even], axis=1) for slug in even[0]}
+
+
+def _evened(tables: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    stacked = np.concatenate(list(tables.values()))
+    mean = stacked.mean(axis=0, dtype=np.float64)
+    sd = np.sqrt(stacked.var(axis=0, dtype=np.float64).sum()) or 1.0
+    return {slug: ((table - mean) / sd).astype(np.float32) for slug, table in tables.items()}

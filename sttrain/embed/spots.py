@@ -21,10 +21,12 @@ from sttrain.embed.embeddings import Embeddings, SliceEmbedding, require_suffix,
 from sttrain.embed.encoder_types import PerSlice, SiteEncoder, WholeEncoder
 from sttrain.embed.evaluation import (
     name_labels,
+    read_evaluation_set,
     read_patch,
     require_evaluation,
     require_sound,
 )
+from sttrain.embed.expression import expression_components
 from sttrain.embed.members import spread_to_members
 from sttrain.embed.refine import refine_corpus, refine_slice
 from sttrain.embed.sums import Coverage, SpotSums
@@ -257,7 +259,11 @@ def embed_corpus(
                 matrix=refine_slice(matrix, whole, inference),
                 labels=name_labels(whole, corpus.document.labels),
             )
-    slices = refine_corpus(slices, inference, f"corpus '{corpus.document.name}'")
+    subject, beside = f"corpus '{corpus.document.name}'", None
+    if inference.expression:
+        data = read_evaluation_set(corpus)
+        beside = expression_components(data, inference.neighbours, inference.expression)
+    slices = refine_corpus(slices, inference, subject, beside)
     made_from = {
         **provenance,
         "corpus": corpus.document.name,

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from stbuild.corpus.digests import sha256_json
 from sttrain.embed.embeddings import Embeddings
 from sttrain.embed.evaluation import EvaluationSet
-from sttrain.embed.neighbours import neighbour_mean, surroundings
+from sttrain.embed.expression import expression, mean_expression
+from sttrain.embed.neighbours import surroundings
 from sttrain.embed.projection import principal_components, refuse_components
-from sttrain.errors import BadInputError, Problem
+from sttrain.errors import Problem
 from sttrain.judge.methods import Family, pack
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ BASELINE_VERSION: Final = 2
 """Raised when a control's definition changes, so that stored results are not taken for it."""
 BANKSY_LAMBDA: Final = 0.8
 """Share of the surroundings in a ``banksyK``: what BANKSY recommends for domains."""
-
-_TARGET: Final = 1e4
 
 Kind = Literal["majority", "coords", "coords-shuffled", "libsize", "raw", "nbmean", "banksy"]
 _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
@@ -110,11 +108,9 @@ class Control:
 
     def _table(self, data: EvaluationSet, whole: "WholeSlice") -> "Table":
         """Return the genes of one slice before projection: (N, G), or (N, 3 G) of a banksy."""
+        if self.kind != "banksy" or self.neighbours is None:
+            return mean_expression(whole, data.genes, self.neighbours or 0)
         values = expression(whole, data.genes)
-        if self.neighbours is None:
-            return values
-        if self.kind == "nbmean":
-            return neighbour_mean(values, whole.xy, self.neighbours)
         around = surroundings(values, whole.xy, self.neighbours)
         return np.concatenate([_dense(values), *around], axis=1)
 
@@ -124,46 +120,6 @@ def refusals(methods: Iterable[object], data: EvaluationSet) -> dict[str, Proble
     controls = [method for method in methods if isinstance(method, Control)]
     found = {control.name: control.refusal(data) for control in controls}
     return {name: problem for name, problem in found.items() if problem}
-
-
-def expression(whole: "WholeSlice", genes: NDArray[np.int32]) -> csr_array:
-    """Return log1p(CP10K) of one slice.
-
-    Parameters
-    ----------
-    whole
-        The slice.
-    genes
-        (G,) vocabulary indices, ascending; all measured by the slice.
-
-    Returns
-    -------
-    scipy.sparse.csr_array
-        (N, G) float32; unstored entries are 0.
-
-    Raises
-    ------
-    BadInputError
-        A gene that the slice does not measure: its counts are unknown, not zero.
-    """
-    unknown = np.setdiff1d(genes, whole.genes, assume_unique=True)
-    if unknown.size:
-        raise BadInputError(
-            Problem(
-                code="V05",
-                subject=f"slice '{whole.meta.slice}'",
-                what=f"{unknown.size} of {genes.size} genes are not measured by it",
-                fix="use genes that all slices measure",
-            )
-        )
-    n_columns = int(whole.genes[-1]) + 1 if whole.genes.size else 0
-    spots = np.repeat(np.arange(whole.meta.n_spots), np.diff(whole.indptr))
-    scaled = _TARGET * whole.data.astype(np.float64) / whole.totals[spots]
-    counts = csr_array(
-        (np.log1p(scaled).astype(np.float32), whole.indices, whole.indptr),
-        shape=(whole.meta.n_spots, n_columns),
-    )
-    return csr_array(counts[:, genes])
 
 
 def _dense(table: "Table") -> NDArray[np.float32]:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sttrain.embed.expression import expression
 from sttrain.errors import BadInputError, Problem
-from sttrain.judge.baselines import expression
 
 if TYPE_CHECKING:
     from stbuild.corpus.samples import WholeSlice

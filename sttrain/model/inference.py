@@ -32,6 +32,10 @@ class InferenceConfig(Document):
     whiten: float = Field(0.0, ge=0, le=1)
     """Divide each of those by its standard deviation to this power: 0 leaves them as they are,
     with 1 distances weigh all of them alike."""
+    expression: int = Field(0, ge=0, le=4096)
+    """Put at most so many principal components of expression itself beside them: log1p(CP10K) of
+    the genes that the corpus shows, averaged over the same `neighbours`. Both parts are centred and
+    brought to one variance as a whole, so that neither outweighs the other."""
 
     @model_validator(mode="after")
     def _whitens_components(self) -> Self:

@@ -8,7 +8,7 @@ import torch
 from stbuild.corpus.reader import open_corpus
 from sttrain.model.autoencoder import MaskedAutoencoder
 from tests.benchmarks.recipe.explained import explained_share
-from tests.benchmarks.recipe.plan import CHOSEN, INFERENCES, read_plan
+from tests.benchmarks.recipe.plan import ALONE, CHOSEN, INFERENCES, read_plan
 from tests.benchmarks.recipe.report import write_report
 from tests.benchmarks.recipe.summary import COLUMNS, difference, of_arm
 from tests.corpora import write_corpus
@@ -23,7 +23,7 @@ def test_arms_are_recipes_that_differ():
     prints = {recipe.fingerprint("c") for recipe in recipes}
     assert len(prints) == len(PLAN.arms) == len({arm.name for arm in PLAN.arms})
     assert PLAN.arms[0].name == "base"
-    assert CHOSEN in INFERENCES
+    assert {ALONE, CHOSEN} <= set(INFERENCES)
 
 
 def make_rows(arms, seeds=3):
@@ -39,8 +39,10 @@ def make_rows(arms, seeds=3):
     names = ["arm", "seed", "split", "fold", "head", "ari"]
     found = pd.DataFrame(rows, columns=names)
     found["accuracy"], found["tested"], found["explained"] = 0.5, "ABC", 0.01
-    inference = np.where(found.arm == "pca10", "output", CHOSEN)
-    return found.assign(inference=inference)
+    by_hand = found.arm == "pca10"
+    ways = [found[by_hand].assign(inference="output")]
+    ways += [found[~by_hand].assign(inference=way) for way in (ALONE, CHOSEN)]
+    return pd.concat(ways, ignore_index=True)
 
 
 @pytest.mark.parametrize("column", [("block20", "knn"), ("donor-out", "logistic")])
@@ -71,6 +73,7 @@ def test_the_report_is_made_from_rows_alone_and_again_the_same(tmp_path):
     text = (tmp_path / "one" / "recipe.md").read_text()
     assert "| base | masks of 75 %" in text
     assert "**-0.110 ± 0.006**" in text
+    assert "| rate1, alike | **+0.110 ± 0.006** |" in text
     assert (tmp_path / "one" / "recipe-levers.png").read_bytes()[1:4] == b"PNG"
 
 

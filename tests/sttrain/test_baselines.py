@@ -3,10 +3,11 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
+from sttrain.embed.expression import expression
 from sttrain.embed.neighbours import nearest_among, nearest_neighbours, neighbour_mean, surroundings
 from sttrain.embed.projection import principal_components
 from sttrain.errors import BadInputError, BadUsageError
-from sttrain.judge.baselines import Control, expression
+from sttrain.judge.baselines import Control
 from sttrain.judge.methods import NAME, Reduced, families, find_method, find_methods
 from tests.sttrain.judged import make_set, make_whole
 

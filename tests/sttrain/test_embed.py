@@ -99,6 +99,7 @@ def test_provenance_names_corpus_and_layer_but_no_place_or_time(corpus):
             "centre": True,
             "components": None,
             "whiten": 0.0,
+            "expression": 0,
         },
     }
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from sttrain.embed.embeddings import SliceEmbedding
+from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.embed.refine import refine_corpus, refine_slice
 from sttrain.embed.spots import embed_checkpoint
 from sttrain.errors import BadUsageError
+from sttrain.judge.methods import find_methods
 from sttrain.model.inference import InferenceConfig
 from sttrain.model.pretext import Pretext
 from sttrain.release.encoder import load_encoder
@@ -76,6 +78,53 @@ def test_whitened_components_have_one_scale_and_constant_ones_stay(features):
         )
     with pytest.raises(ValueError, match=r"say how many, inference\.components"):
         InferenceConfig(whiten=1)
+
+
+def test_expression_stands_beside_the_vectors_at_the_same_scale(features):
+    parts = {"one": embedding(features[:60]), "two": embedding(features[60:])}
+    beside = {"one": 40 * features[:60, :2] ** 2, "two": 40 * features[60:, :2] ** 2}
+    found = refine_corpus(parts, InferenceConfig(components=3), "x", beside)
+    alone = refine_corpus(parts, InferenceConfig(components=3), "x")
+    for slug in parts:
+        assert found[slug].matrix.shape == (len(parts[slug].matrix), 5)
+        shares = found[slug].matrix[:, :3] / alone[slug].matrix
+        assert np.allclose(shares, shares[0, 0], rtol=1e-4)
+    stacked = np.concatenate([part.matrix for part in found.values()])
+    assert np.allclose(stacked.mean(axis=0), 0, atol=1e-5)
+    assert stacked[:, :3].var(axis=0).sum() == pytest.approx(1, rel=1e-5)
+    assert stacked[:, 3:].var(axis=0).sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_vectors_that_say_nothing_leave_expression_alone():
+    parts = {"one": embedding(np.full((9, 2), 3, np.float32))}
+    beside = {"one": np.arange(9, dtype=np.float32)[:, None]}
+    found = refine_corpus(parts, InferenceConfig(), "x", beside)["one"].matrix
+    assert np.all(found[:, :2] == 0)
+    assert np.isfinite(found).all()
+
+
+def test_expression_is_that_of_the_control_of_this_name(tmp_path):
+    corpus = write_corpus(tmp_path / "eval", kind="cover", n_slices=2, draws=2, splits=("test",))
+    run, out = write_run(tmp_path / "run", corpus), tmp_path / "e.parquet"
+    told = {"neighbours": 4, "components": 2, "expression": 3}
+    vectors = embed_checkpoint(run, corpus.root, out, device="cpu", inference=told).embeddings
+    (control,) = find_methods(("nbmean4-pca3",))
+    expected = control.compute(read_evaluation_set(corpus))
+    stacked = np.concatenate([part.matrix[:, 2:] for part in vectors.slices.values()])
+    wanted = np.concatenate([part.matrix for part in expected.slices.values()])
+    assert vectors.width == 5
+    assert vectors.provenance["inference"]["expression"] == 3
+    assert np.allclose(stacked * np.sqrt(wanted.var(axis=0).sum()), wanted, atol=1e-3)
+
+
+def test_small_panels_have_as_many_components_of_expression_as_there_are(tmp_path):
+    corpus = write_corpus(tmp_path / "eval", kind="cover", n_slices=1, splits=("test",))
+    n_genes = read_evaluation_set(corpus).genes.size
+    run, out = write_run(tmp_path / "run", corpus), tmp_path / "e.parquet"
+    told = {"components": 2, "expression": 4096}
+    assert n_genes < 50
+    found = embed_checkpoint(run, corpus.root, out, device="cpu", inference=told)
+    assert found.embeddings.width == 2 + n_genes
 
 
 def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):

@@ -16,7 +16,7 @@ from sttrain.train.run import fit
 from tests.benchmarks.corpora import command, make_grids, make_shards
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.quality.plan import MLP_STEPS, DataSet
-from tests.benchmarks.recipe.plan import CHOSEN, INFERENCES, read_plan
+from tests.benchmarks.recipe.plan import ALONE, INFERENCES, read_plan
 
 SITES: Final = 16 * 16
 PATCHES: Final = 1600
@@ -89,7 +89,7 @@ def train_variants(data: Path, work: Path, plan: DataSet) -> None:
         )  # fmt: skip
         recipe = read_plan()
         config = recipe.recipe(recipe.arms[0], 0)
-        settings = {"batch": variant.share(BATCH), "inference": INFERENCES[CHOSEN]}
+        settings = {"batch": variant.share(BATCH), "inference": INFERENCES[ALONE]}
         fit(corpus, run_of(work, name), config.model_copy(update=settings), OPTIONS)
 
 

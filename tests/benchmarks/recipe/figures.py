@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sttrain.plots import drawing, new_figure, to_png
-from tests.benchmarks.recipe.plan import CHOSEN, Plan
+from tests.benchmarks.recipe.plan import ALONE, Plan
 from tests.benchmarks.recipe.summary import difference, of_arm
 
 SHOWN = [
@@ -17,13 +17,13 @@ RATES = {"rate1": 1, "rate10": 10, "base": 100}
 def draw_levers(rows: pd.DataFrame, plan: Plan) -> bytes:
     """Return the difference of every arm from the base, one panel for each split and head."""
     names = [a.name for a in plan.arms if a.name in set(rows.arm) and a.name != "base"]
-    base = of_arm(rows, "base", CHOSEN)
+    base = of_arm(rows, "base", ALONE)
     with drawing():
         figure = new_figure(14, 0.28 * len(names) + 1.6)
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for panel, column in zip(panels, SHOWN, strict=True):
             for at, name in enumerate(names):
-                found = difference(of_arm(rows, name, CHOSEN), base, column)
+                found = difference(of_arm(rows, name, ALONE), base, column)
                 if found is not None:
                     colour = "tab:blue" if found.is_clear else "tab:gray"
                     panel.errorbar(found.mean, at, xerr=2 * found.error, fmt="o", color=colour)
@@ -48,7 +48,7 @@ def draw_rates(rows: pd.DataFrame) -> bytes:
         left.axhline(0, color="black", linewidth=0.8)
         left.set(xscale="log", title="explained of hidden sites, unseen donors")
         for split, head in SHOWN:
-            arms = [of_arm(rows, name, CHOSEN) for name in there]
+            arms = [of_arm(rows, name, ALONE) for name in there]
             values = [a[(a.split == split) & (a["head"] == head)].ari.mean() for a in arms]
             right.plot(list(there.values()), values, "o-", label=f"{split}, {head}")
         right.set(xscale="log", title="ARI of probes")

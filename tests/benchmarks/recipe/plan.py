@@ -20,8 +20,10 @@ INFERENCES: Mapping[str, InferenceConfig] = {
     "nb18-pca10": InferenceConfig(neighbours=18, components=10),
     "nb18-pca20": InferenceConfig(neighbours=18, components=20),
     "centred-nb18-pca20": InferenceConfig(neighbours=18, centre=True, components=20),
+    "nb18-pca20-beside50": InferenceConfig(neighbours=18, components=20, expression=50),
 }
-"""Ways to make vectors, each judged for every arm: they cost next to nothing."""
+"""Ways to make vectors, each judged for every arm: they cost next to nothing. The last one
+came late, and is known of some arms alone."""
 FOR_THE_BASE: Mapping[str, InferenceConfig] = {
     f"layer{n}-nb18-pca20": InferenceConfig(layer=n, neighbours=18, components=20) for n in (0, 2)
 } | {
@@ -29,8 +31,10 @@ FOR_THE_BASE: Mapping[str, InferenceConfig] = {
     for power in (0.25, 0.5, 0.75, 1)
 }
 """More of them, for the base alone."""
-CHOSEN = "nb18-pca20"
-"""The one that arms are compared by."""
+ALONE = "nb18-pca20"
+"""What the encoder gives alone, which levers are told apart by."""
+CHOSEN = "nb18-pca20-beside50"
+"""What `small.toml` asks for: the same, and expression beside it."""
 
 
 class _Part(BaseModel):

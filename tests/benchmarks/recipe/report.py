@@ -9,7 +9,7 @@ import pandas as pd
 
 from tests.benchmarks.markdown import table
 from tests.benchmarks.recipe.figures import draw_levers, draw_rates
-from tests.benchmarks.recipe.plan import CHOSEN, Plan, read_plan
+from tests.benchmarks.recipe.plan import ALONE, CHOSEN, Plan, read_plan
 from tests.benchmarks.recipe.summary import COLUMNS, NONE, Difference, cells, difference, of_arm
 
 FINDINGS = Path(__file__).with_name("findings.md")
@@ -41,15 +41,19 @@ def _side(rows: pd.DataFrame, plan: Plan) -> list[str]:
     labels = {n: what[n] for n in names} | dict.fromkeys(untrained, "before its first step")
     order = sorted([*names, *untrained], key=lambda n: names.index(n.removesuffix("-untrained")))
     controls = sorted(set(rows.arm) - set(order))
+    beside = rows[rows.inference == CHOSEN]
+    shown = [n for n in order if n in set(beside.arm)]
+    others = [(f"{n}, alike", (n, CHOSEN)) for n in shown if n != "base"]
+    others += [("base, alone", ("base", ALONE)), *((n, (n, "output")) for n in controls)]
     return [
-        f"### Levers, vectors made by `{CHOSEN}`",
+        f"### Levers, by what the encoder gives alone (`{ALONE}`)",
         "",
         "Accuracy / ARI, means over seeds of the weights and over folds. `explained`: share of the "
         "squared error at hidden sites of unseen donors that is taken off each slice's gene means.",
         "",
         *table(["arm", "what is changed", "seeds", "explained", *_heads(rows)],
                 [[n, labels[n], str(rows[rows.arm == n].seed.nunique()), _explained(rows, n),
-                  *_cells(rows, n, CHOSEN)] for n in order]),
+                  *_cells(rows, n, ALONE)] for n in order]),
         "",
         "### The same against the base, ARI",
         "",
@@ -57,7 +61,21 @@ def _side(rows: pd.DataFrame, plan: Plan) -> list[str]:
         "Bold: beyond two of them.",
         "",
         *table(["arm", *_heads(rows)],
-                [[n, *_against(rows, n, ("base", CHOSEN))] for n in order if n != "base"]),
+                [[n, *_against(rows, (n, ALONE), ("base", ALONE))] for n in order if n != "base"]),
+        "",
+        f"### With expression beside it (`{CHOSEN}`), as `small.toml` says",
+        "",
+        "The units of training, and what else was judged so: accuracy / ARI.",
+        "",
+        *table(["arm", "seeds", *_heads(rows)],
+                [[n, str(beside[beside.arm == n].seed.nunique()), *_cells(rows, n, CHOSEN)]
+                 for n in shown]),
+        "",
+        "The base, so made, against each of them, and against each control (below), ARI. Controls "
+        "are alone: what the encoder adds to `nbmean18-pca50` is the difference from that row.",
+        "",
+        *table(["against", *_heads(rows)],
+                [[n, *_against(rows, ("base", CHOSEN), other)] for n, other in others]),
         "",
         "### How features become vectors: the base, trained and not",
         "",
@@ -70,10 +88,10 @@ def _side(rows: pd.DataFrame, plan: Plan) -> list[str]:
         *table(["control", *_heads(rows)],
                 [[n, *_cells(rows, n, "output")] for n in controls]),
         "",
-        f"### The base (`{CHOSEN}`) against each control, ARI",
+        f"### The base alone (`{ALONE}`) against each control, ARI",
         "",
         *table(["control", *_heads(rows)],
-                [[n, *_against(rows, "base", (n, "output"))] for n in controls]),
+                [[n, *_against(rows, ("base", ALONE), (n, "output"))] for n in controls]),
     ]  # fmt: skip
 
 
@@ -99,8 +117,8 @@ def _explained(rows: pd.DataFrame, arm: str) -> str:
     return f"{found.mean():.4f}" if len(found) else NONE
 
 
-def _against(rows: pd.DataFrame, arm: str, other: tuple[str, str]) -> list[str]:
-    mine, reference = of_arm(rows, arm, CHOSEN), of_arm(rows, *other)
+def _against(rows: pd.DataFrame, arm: tuple[str, str], other: tuple[str, str]) -> list[str]:
+    mine, reference = of_arm(rows, *arm), of_arm(rows, *other)
     return [_said(difference(mine, reference, column)) for column in _columns(rows)]
 
 

@@ -11,6 +11,7 @@ from stbuild.corpus.reader import Corpus, open_corpus
 from sttrain.embed.embeddings import Embeddings, SliceEmbedding
 from sttrain.embed.encoders import ModelEncoder
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set, stack_slices
+from sttrain.embed.expression import expression_components
 from sttrain.embed.refine import refine_corpus, refine_slice
 from sttrain.embed.splits import EvaluationSplit, read_split
 from sttrain.embed.spots import embed_corpus, gene_rows
@@ -23,7 +24,7 @@ from sttrain.train.config import FitOptions, RunConfig
 from sttrain.train.run import fit
 from tests.benchmarks.recipe.data import Side
 from tests.benchmarks.recipe.explained import explained_share
-from tests.benchmarks.recipe.plan import CHOSEN
+from tests.benchmarks.recipe.plan import ALONE, CHOSEN
 
 SEEDS = 5
 """Seeds of the splits within donors."""
@@ -79,7 +80,7 @@ def judge_run(
     mlp: bool,
 ) -> tuple[list[Score], float | None]:
     """Return the scores of a run under every inference, and what it explains of hidden sites."""
-    corpus, data = _opened(side.seen)
+    corpus, _ = _opened(side.seen)
     model, info = load_encoder(run, initial=untrained)
     encoder = ModelEncoder(model=model, seed=info.seed, rows=gene_rows(corpus, info.genes))
     features: dict[int | None, Embeddings] = {}
@@ -90,8 +91,8 @@ def judge_run(
             bare = InferenceConfig(layer=layer)
             found = embed_corpus(corpus, encoder, provenance={}, inference=bare)
             features[layer] = found.embeddings
-        vectors = _refine(features[layer], data, inference)
-        scores += list(_judge(side, name, vectors, _heads(mlp=mlp and name == CHOSEN)))
+        vectors = _refine(features[layer], corpus.root, inference)
+        scores += list(_judge(side, name, vectors, _heads(mlp=mlp and name in (ALONE, CHOSEN))))
     return scores, explained_share(corpus, model, encoder.rows, side.tested)
 
 
@@ -122,14 +123,22 @@ def _split(root: Path, name: str) -> EvaluationSplit:
     return read_split(corpus, data, name, SEEDS)
 
 
-def _refine(
-    found: Embeddings, data: EvaluationSet, config: InferenceConfig
-) -> dict[str, np.ndarray]:
+@cache
+def _expression(root: Path, neighbours: int, components: int) -> dict[str, np.ndarray]:
+    return expression_components(_opened(root)[1], neighbours, components)
+
+
+def _refine(found: Embeddings, root: Path, config: InferenceConfig) -> dict[str, np.ndarray]:
+    data, beside = _opened(root)[1], None
+    if config.expression:
+        beside = _expression(root, config.neighbours, config.expression)
     slices: dict[str, SliceEmbedding] = {
         slug: replace(part, matrix=refine_slice(part.matrix, data.slices[slug], config))
         for slug, part in found.slices.items()
     }
-    return {slug: part.matrix for slug, part in refine_corpus(slices, config, "arm").items()}
+    return {
+        slug: part.matrix for slug, part in refine_corpus(slices, config, "arm", beside).items()
+    }
 
 
 def _judge(
