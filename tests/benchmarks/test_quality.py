@@ -7,11 +7,12 @@ import pytest
 from sttrain.bench.suite import read_suite
 from sttrain.settings import parse_settings
 from tests.benchmarks.measure import ROOT
-from tests.benchmarks.quality.plan import OBJECTIVES, read_plan, suite_options
+from tests.benchmarks.quality.plan import ALONE, OBJECTIVES, probe_options, read_plan, suite_options
 from tests.benchmarks.quality.report import write_report
 from tests.benchmarks.quality.rows import LOSSES, METRICS, ROWS, keep_rows
-from tests.benchmarks.quality.tables import HEADS, RIVALS, SPLITS, by_window, differences
+from tests.benchmarks.quality.tables import HEADS, SPLITS, by_window, differences
 from tests.benchmarks.quality.windows import DATA, STANDARD, TABLES, TITLES, VARIANTS
+from tests.benchmarks.quality.work import ALONE_SUITE
 
 SUITES = ROOT / "manifests" / "suites"
 
@@ -23,6 +24,12 @@ def test_the_plan_is_what_the_suite_asks_for():
     assert {judged.data for plan in read_plan() for judged in plan.judged} <= {
         each.name for each in suite.data
     }
+    alone = read_suite(ALONE_SUITE, parse_settings([v for v in probe_options(3) if v != "--set"]))
+    assert [f"{each.name}{ALONE}" for each in suite.checkpoints] == [
+        each.name for each in alone.checkpoints
+    ]
+    assert alone.probe == suite.probe
+    assert [each.name for each in alone.data] == [each.name for each in suite.data]
     assert suite.heads_of("pca10") == ("knn", "logistic", "logistic-each")
     assert suite.heads_of("nbmean18-pca50") == ("knn", "logistic", "logistic-each", "mlp")
 
@@ -60,10 +67,11 @@ def make_rows(gains):
 
 
 def test_differences_are_paired_over_seeds():
-    text = "\n".join(differences(make_rows({"patch": 0.1, **dict.fromkeys(RIVALS, 0.0)})))
+    found = differences(make_rows({"patch": 0.1, "patch-alone": 0.0, "spot": 0.0}))
     # Seeds differ by 0.1 and gains by 0.01 alone: unpaired, no difference would be clear.
-    assert "**+0.110 ± 0.006**" in text
-    assert "-" not in differences(make_rows({"patch": 0.0, "spot": 0.0}))[4].split("|")[2]
+    assert found[2].startswith("| `patch` less `spot` | **+0.110 ± 0.006** |")
+    assert found[3].startswith("| `patch` less `patch-alone` | **+0.110 ± 0.006** |")
+    assert len(found) == 4
 
 
 def test_hidden_squares_stand_by_window_and_side_and_nothing_else_does():

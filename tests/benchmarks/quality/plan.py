@@ -11,6 +11,8 @@ from tests.benchmarks.corpora import Origin
 FILE = Path(__file__).with_name("plan.toml")
 OBJECTIVES = ("patch", "multispot", "spot", "slice")
 """Units of training; all meet as many site-gene values."""
+ALONE = "-alone"
+"""Ending of an encoder's name where its vectors have no expression beside them."""
 MLP_STEPS = 2000
 HEADS = ("knn", "logistic", "logistic-each", "mlp")
 WITHOUT_MLP = (
@@ -66,18 +68,24 @@ def read_plan() -> Sequence[DataSet]:
     return [DataSet.model_validate(each) for each in tomllib.loads(FILE.read_text())["sets"]]
 
 
-def suite_options(seeds: int) -> list[str]:
-    """Return what is laid over the suite `honest`: fewer seeds, fewer steps of the network."""
-    without = ",".join(f'{{method="{name}",heads=["mlp"]}}' for name in WITHOUT_MLP)
+def probe_options(seeds: int) -> list[str]:
+    """Return what is laid over both suites: fewer seeds, fewer steps of the network."""
     heads = ",".join(f'"{head}"' for head in HEADS)
-    values = (
+    return _options(
         f"probe.seeds={seeds}",
         "probe.held_out_seeds=1",
         f"probe.mlp_steps={MLP_STEPS}",
         f"probe.heads=[{heads}]",
         "probe.reduce=[]",
-        f"without=[{without}]",
-        "cluster.seeds=3",
-        "reconstruct.repeats=10",
     )
+
+
+def suite_options(seeds: int) -> list[str]:
+    """Return what is laid over the suite `honest`."""
+    without = ",".join(f'{{method="{name}",heads=["mlp"]}}' for name in WITHOUT_MLP)
+    more = _options(f"without=[{without}]", "cluster.seeds=3", "reconstruct.repeats=10")
+    return [*probe_options(seeds), *more]
+
+
+def _options(*values: str) -> list[str]:
     return [part for value in values for part in ("--set", value)]

@@ -13,7 +13,8 @@ ORDER = (
     "majority", "libsize", "coords", "coords-shuffled", "raw", "pca10", "pca10-centred", "pca50",
     "pca50-centred", "nbmean6-pca10", "nbmean6-pca50", "nbmean18-pca10", "nbmean18-pca50",
     "nbmean18-pca50-centred", "nbmean36-pca10", "nbmean36-pca50", "banksy18-pca10",
-    "banksy18-pca50", "gene-mean", "nearest16", "inverse-distance", "patch-untrained", "spot",
+    "banksy18-pca50", "gene-mean", "nearest16", "inverse-distance", "patch-alone-untrained",
+    "spot-alone", "multispot-alone", "slice-alone", "patch-alone", "patch-untrained", "spot",
     "multispot", "slice", "patch",
 )  # fmt: skip
 HEADS = {
@@ -23,8 +24,19 @@ HEADS = {
     "MLP (800 epochs, at most 2,000 steps)": "MLP",
 }
 SPLITS = ("paper20@1", "block20@1", "donor-out@1")
-RIVALS = ("patch-untrained", "multispot", "spot", "slice", "nbmean18-pca10", "nbmean18-pca50")
-"""What the patch encoder is held against."""
+PATCH = ("patch", "patch-alone")
+"""The patch encoder with expression beside it, as the recipe says, and without."""
+RIVALS = {
+    PATCH[0]: (
+        "patch-untrained", "multispot", "spot", "slice", "patch-alone", "nbmean18-pca10",
+        "nbmean18-pca50",
+    ),
+    PATCH[1]: (
+        "patch-alone-untrained", "multispot-alone", "spot-alone", "slice-alone", "nbmean18-pca10",
+        "nbmean18-pca50",
+    ),
+}  # fmt: skip
+"""What each of the two is held against."""
 Column = tuple[str, str]
 
 
@@ -56,16 +68,19 @@ def scores(rows: pd.DataFrame, metric: str) -> list[str]:
 
 def differences(rows: pd.DataFrame) -> list[str]:
     """Return what the patch encoder gains in ARI over others, by seeds or donors in pairs."""
-    found = columns(rows)
-    body = []
-    for rival in RIVALS:
-        cells = []
-        for column in found:
-            mine, other = (_of(rows, name, column).ari_pred for name in ("patch", rival))
-            gain = (mine - other).dropna()
-            cells.append(_signed(gain))
-        body.append([rival, *cells])
-    return table(["patch less", *names(found)], body)
+    found, there = columns(rows), set(rows.method)
+    body = [
+        [f"`{own}` less `{rival}`", *(_gain(rows, own, rival, column) for column in found)]
+        for own in PATCH
+        for rival in RIVALS[own]
+        if {own, rival} <= there
+    ]
+    return table(["difference", *names(found)], body)
+
+
+def _gain(rows: pd.DataFrame, own: str, rival: str, column: Column) -> str:
+    mine, other = (_of(rows, name, column).ari_pred for name in (own, rival))
+    return _signed((mine - other).dropna())
 
 
 def by_head(rows: pd.DataFrame, printed: Sequence[Printed]) -> list[str]:

@@ -8,10 +8,18 @@ import pandas as pd
 
 from tests.benchmarks.corpora import command, make_grids, make_shards
 from tests.benchmarks.measure import ROOT
-from tests.benchmarks.quality.plan import OBJECTIVES, DataSet, Judged, suite_options
+from tests.benchmarks.quality.plan import (
+    ALONE,
+    OBJECTIVES,
+    DataSet,
+    Judged,
+    probe_options,
+    suite_options,
+)
 
 RECIPE = ROOT / "manifests" / "runs" / "small.toml"
 SUITE = ROOT / "manifests" / "suites" / "honest.toml"
+ALONE_SUITE = Path(__file__).with_name("alone.toml")
 COVER = ("--cover", 8, "--draws", 4)
 TENTHS = 10
 
@@ -45,15 +53,18 @@ def judge(data: Path, work: Path, plan: DataSet, judged: Judged) -> pd.DataFrame
     grids = make_grids(work, f"{judged.name}-eval", files, plan.origin, label=True)
     known = ("--vocabulary", training_corpus(data, work, plan))
     corpus = make_shards(grids, work / "corpora" / f"{judged.name}-eval", *COVER, *known)
-    runs = [f"{name}={run_of(work, plan, name)}" for name in OBJECTIVES]
     results = work / "results" / judged.name
-    command(
-        "sttrain", "bench", "run", SUITE, "-o", results, "--skip-missing",
-        "--data", f"{judged.data}={corpus}",
-        *(part for run in runs for part in ("--checkpoint", run)),
-        *suite_options(judged.seeds),
-    )  # fmt: skip
-    return pd.read_parquet(results / f"{SUITE.stem}.parquet")
+    for suite, end, options in (
+        (SUITE, "", suite_options(judged.seeds)), (ALONE_SUITE, ALONE, probe_options(judged.seeds)),
+    ):  # fmt: skip
+        runs = [f"{name}{end}={run_of(work, plan, name)}" for name in OBJECTIVES]
+        command(
+            "sttrain", "bench", "run", suite, "-o", results, "--skip-missing",
+            "--data", f"{judged.data}={corpus}",
+            *(part for run in runs for part in ("--checkpoint", run)), *options,
+        )  # fmt: skip
+    found = [pd.read_parquet(results / f"{suite.stem}.parquet") for suite in (SUITE, ALONE_SUITE)]
+    return pd.concat(found, ignore_index=True)
 
 
 def curve(run: Path) -> list[float]:
