@@ -28,14 +28,16 @@ run stbuild show $out/grids/br8325-ant.zarr -o $out/figures/br8325-ant.png
 step 'Pretraining a tiny masked autoencoder'
 run sttrain fit $out/train -c manifests/runs/tiny.toml -o $out/run
 
-step 'One vector per spot, before and after pretraining'
+step 'One vector per spot: before and after pretraining, and with the expression about it beside'
 run sttrain embed $out/run $out/eval --untrained -o $out/untrained.h5ad
 run sttrain embed $out/run $out/eval -o $out/pretrained.h5ad
+run sttrain embed $out/run $out/eval --neighbours 6 --components 20 --expression 50 -o $out/combined.h5ad
 
 step 'Probes: do the vectors know the cortical layers better than trivial baselines?'
 run sttrain probe $out/eval \
     --method raw --method pca50 --method nbmean6-pca50 \
     --embedding untrained=$out/untrained.h5ad --embedding pretrained=$out/pretrained.h5ad \
+    --embedding combined=$out/combined.h5ad \
     --split paper20@1 --split block20@1 --head knn --head mlp --mlp-epochs 50 --seeds 10 \
     -o $out/results
 

@@ -25,6 +25,7 @@ from stbuild.corpus.errors import (
 from stbuild.corpus.jsonio import dump_document, load_strict
 from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import open_corpus
+from stbuild.corpus.storage import read_file
 from stbuild.earlier import Earlier
 from stbuild.inputs import BuildInputs
 from stbuild.leakage import require_no_leak
@@ -163,7 +164,7 @@ def _claim(inputs: BuildInputs, out: Path, work: Path) -> None:
         "config": inputs.config.model_dump(mode="json"),
     }
     if state.is_file():
-        old = load_strict(state.read_bytes(), str(state))
+        old = load_strict(read_file(state), str(state))
         if old["fingerprint"] != inputs.fingerprint:
             changes = describe_difference(old["config"], mine["config"]) or "other slices"
             raise refuse_difference(out, f"unfinished corpus '{out.name}'", [changes])

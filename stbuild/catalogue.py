@@ -7,6 +7,7 @@ from stbuild.corpus import names
 from stbuild.corpus.documents import Document, Sha256, Slug, read_document
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import BadInputError, Problem
+from stbuild.corpus.storage import read_file
 
 GRIDS_JSON: Final = "grids.json"
 FORMAT: Final = "stcorpus/grids"
@@ -56,12 +57,12 @@ def read_catalogue(root: Path) -> Catalogue:
             fix="run `stbuild compact ... -o` with this folder first; a rerun resumes",
         )
         raise BadInputError(problem)
-    return read_document(Catalogue, path.read_bytes(), str(path))
+    return read_document(Catalogue, read_file(path), str(path))
 
 
 def write_catalogue(root: Path, catalogue: Catalogue) -> None:
     """Write the catalogue unless the same one stands there already."""
     path = root / GRIDS_JSON
     raw = catalogue.to_bytes()
-    if not path.is_file() or path.read_bytes() != raw:
+    if not path.is_file() or read_file(path) != raw:
         write_durable(path, raw)

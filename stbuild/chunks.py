@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import load_strict
+from stbuild.corpus.storage import read_file
 
 CHUNK: Final = 8
 """Sites per side of a chunk of counts; all genes of a site lie in one chunk."""
@@ -217,7 +218,7 @@ def read_layout(folder: Path) -> Layout:
     path = folder / _ZARR_JSON
     if not path.is_file():
         raise _refused(path, "missing")
-    found = load_strict(path.read_bytes(), str(path))
+    found = load_strict(read_file(path), str(path))
     try:
         outer = found["chunk_grid"]["configuration"]["chunk_shape"]
         sharded = found["codecs"][0]["name"] == "sharding_indexed"
@@ -256,7 +257,7 @@ def read_small(folder: Path) -> NDArray[Any]:
     if out.size:
         if not path.is_file():
             raise _refused(path, "missing")
-        layout.decode(path.read_bytes(), out, path)
+        layout.decode(read_file(path), out, path)
     return out
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import IntegrityError, Problem
+from stbuild.corpus.storage import read_file
 
 _FOLDER: Final = "parcels"
 
@@ -31,7 +32,7 @@ class Parcel:
             They are gone, or are others than were written.
         """
         try:
-            raw = self.path.read_bytes()
+            raw = read_file(self.path)
         except FileNotFoundError:
             raw = b""
         if sha256_bytes(raw) != self.sha256:

@@ -28,6 +28,7 @@ from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical, load_strict
 from stbuild.corpus.samples import Patch, WholeSlice, encode_patch, encode_whole
+from stbuild.corpus.storage import read_file
 from stbuild.corpus.tar import pack_sample
 from stbuild.cutting import cut_slice
 from stbuild.genes import Vocabulary
@@ -154,7 +155,7 @@ def cut_part(task: PartTask) -> bool:
 
 def read_part(path: Path) -> PartRecord:
     """Read the record of a part."""
-    return read_document(PartRecord, path.read_bytes(), str(path))
+    return read_document(PartRecord, read_file(path), str(path))
 
 
 def _is_whole(data: Path, record: PartRecord) -> bool:

@@ -25,6 +25,7 @@ from stbuild.corpus.errors import BadInputError, BadUsageError, IntegrityError, 
 from stbuild.corpus.index import read_genes
 from stbuild.corpus.lock import LockDocument, LockedGrid
 from stbuild.corpus.paths import look_at
+from stbuild.corpus.storage import read_file
 from stbuild.genes import share_of
 from stbuild.growth import GIVEN, locked_growth
 from stbuild.inputs import gather_inputs
@@ -67,7 +68,7 @@ def read_lock(path: Path) -> LockDocument:
             fix=f"give a {names.LOCK_JSON}, or a corpus folder",
         )
         raise BadInputError(problem)
-    lock = read_document(LockDocument, file.read_bytes(), str(file))
+    lock = read_document(LockDocument, read_file(file), str(file))
     if error := as_error(_lock_problems(lock, str(file)), IntegrityError):
         raise error
     return lock
@@ -196,7 +197,7 @@ def _given_genes(lock: LockDocument, lock_path: Path) -> list[str]:
         what = f"the corpus was built over a given gene list, but there is no {file.name} here"
         fix = f"put {file.name} of the corpus beside the lock"
         raise BadInputError(_problem(f"lock '{lock_path.name}'", what, fix))
-    genes = read_genes(file.read_bytes(), str(file))
+    genes = read_genes(read_file(file), str(file))
     if lines_digest(genes) != lock.vocabulary.digest:
         what, fix = "its genes are not those of the lock", "get the file of the same corpus"
         raise IntegrityError(_problem(f"genes '{file.name}'", what, fix))

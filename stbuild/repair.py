@@ -31,6 +31,7 @@ from stbuild.corpus.errors import (
 from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.reader import open_corpus
 from stbuild.corpus.release import RELEASE_JSON
+from stbuild.corpus.storage import read_file
 from stbuild.genes import Vocabulary
 from stbuild.growth import GIVEN, Growth, locked_growth, part_given
 from stbuild.inputs import BuildInputs, gather_inputs
@@ -88,7 +89,7 @@ def repair_corpus(
     tables = [file.path for file in document.files if _is_bad(root / file.path, file)]
     sums = list_checksums(document)
     checksums = root / names.CHECKSUMS
-    if not checksums.is_file() or checksums.read_bytes() != sums:
+    if not checksums.is_file() or read_file(checksums) != sums:
         write_durable(checksums, sums)
         tables.append(names.CHECKSUMS)
     if not shards and tables in ([], [names.CHECKSUMS]):
@@ -143,7 +144,7 @@ def _mend(
     if error := as_error(problems, IntegrityError):
         raise error
     for shard in shards:
-        write_durable(root / shard.path, (work / "mended" / shard.path).read_bytes())
+        write_durable(root / shard.path, read_file(work / "mended" / shard.path))
     for path in tables:
         if path in contents:
             write_durable(root / path, contents[path])
@@ -172,7 +173,7 @@ def _growths(root: Path, document: CorpusDocument, given: Vocabulary | None) -> 
     known["generation_of"] = {entry.slug: entry.generation for entry in document.slices}
     lock = root / names.LOCK_JSON
     if not _is_bad(lock, files[names.LOCK_JSON]):
-        locked = read_document(LockDocument, lock.read_bytes(), str(lock))
+        locked = read_document(LockDocument, read_file(lock), str(lock))
         if genes or GIVEN not in locked.vocabulary_rules:
             yield locked_growth(locked, genes)
     else:

@@ -24,6 +24,7 @@ from stbuild.corpus.documents import (
 )
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.jsonio import dump_canonical
+from stbuild.corpus.storage import read_file
 from stbuild.corpus.tar import END
 from stbuild.draws import hashed_order
 from stbuild.parcels import Parcel, write_parcel
@@ -248,7 +249,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
     keys = sha256_json(list(plan.keys))
     record_path = task.work / "shards" / f"{Path(plan.path).name}.json"
     if record_path.is_file() and path.is_file():
-        record = read_document(ShardRecord, record_path.read_bytes(), str(record_path))
+        record = read_document(ShardRecord, read_file(record_path), str(record_path))
         same = record.fingerprint == task.fingerprint and record.keys == keys
         if same and sha256_file(path) == record.entry.sha256:
             return record.entry

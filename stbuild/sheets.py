@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from stbuild.corpus.errors import BadInputError, Problem
 from stbuild.corpus.paths import look_at
+from stbuild.corpus.storage import read_file
 from stbuild.corpus.toml import parse_toml
 
 _MOST_BYTES: Final = 64 << 20
@@ -124,7 +125,7 @@ def _read_text(path: Path, kind: str) -> str:
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise _bad("B022", kind, path, f"{size:,} bytes, at most 64 MiB are read", "split it")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _bad("B022", kind, path, f"not UTF-8: {error.reason}", "save it as UTF-8") from None
 

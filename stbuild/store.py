@@ -24,6 +24,7 @@ from stbuild.corpus.documents import Document, FileEntry, Sha256, read_document
 from stbuild.corpus.durable import PARTIAL, guard_disk, sync_directory
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.jsonio import dump_canonical, load_strict
+from stbuild.corpus.storage import read_file
 from stbuild.counts import as_csr
 from stbuild.grid_arrays import write_arrays
 from stbuild.grids import Box, Grid, GridMeta, Members, Region, Sites
@@ -115,7 +116,7 @@ def read_inventory(path: Path) -> Inventory | None:
         The inventory is unreadable.
     """
     file = path / INVENTORY
-    return read_document(Inventory, file.read_bytes(), str(file)) if file.is_file() else None
+    return read_document(Inventory, read_file(file), str(file)) if file.is_file() else None
 
 
 def check_grid(path: Path) -> list[Problem]:
@@ -148,7 +149,7 @@ def read_meta(path: Path) -> GridMeta:
     file = path / "zarr.json"
     if not file.is_file():
         raise IntegrityError(_problem(file, "missing"))
-    document = load_strict(file.read_bytes(), str(file))
+    document = load_strict(read_file(file), str(file))
     attributes = document.get("attributes", {}) if isinstance(document, dict) else {}
     raw = dump_canonical(attributes.get("stcorpus", {}))
     return read_document(GridMeta, raw, f"{file}:/attributes/stcorpus")

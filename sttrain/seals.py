@@ -18,6 +18,7 @@ from pydantic import Field
 
 from stbuild.corpus.documents import Document, read_document
 from stbuild.corpus.jsonio import dump_document
+from stbuild.corpus.storage import read_file
 from sttrain.errors import IntegrityError, Problem
 
 MARK: Final = b"sttrain-sha256:"
@@ -125,7 +126,7 @@ def read_sealed(model: type[Sealed], path: Path, problem: Problem) -> Sealed:
     IntegrityError
         It is damaged, or of an unknown version.
     """
-    raw = path.read_bytes()
+    raw = read_file(path)
     if fault := find_fault(raw):
         raise IntegrityError(_said(problem, fault))
     try:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Final, NoReturn, Protocol, cast
 
 from stbuild.corpus.errors import Problem, StError, printable
+from stbuild.corpus.storage import failing_storage
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
@@ -188,6 +189,9 @@ def run_guarded(
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and (failing := failing_storage(error)):
+            report_error(failing, as_json=as_json)
+            return failing.exit_code
         saved = save_traceback()
         bug = Problem(
             code="E001",

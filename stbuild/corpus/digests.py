@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.jsonio import dump_canonical
+from stbuild.corpus.storage import reading
 
 _CHUNK = 1 << 20
 
@@ -28,10 +29,12 @@ def sha256_file(path: Path) -> str:
     Raises
     ------
     OSError
-        If the file cannot be read.
+        If the file cannot be opened.
+    ResourceError
+        The storage fails while it is read.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         while block := file.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()

@@ -30,6 +30,7 @@ from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.corpus.index import SampleIndex, read_genes, read_index
 from stbuild.corpus.samples import WholeSlice, decode_whole
 from stbuild.corpus.split_documents import SplitDocument
+from stbuild.corpus.storage import reading
 from stbuild.corpus.tar import unpack_sample
 from stbuild.corpus.urls import show_url
 
@@ -299,8 +300,10 @@ def read_bounded(path: Path, most: int) -> bytes:
     ------
     IntegrityError
         It is larger than `most`.
+    ResourceError
+        The storage fails.
     """
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         raw = file.read(min(path.stat().st_size, most) + 1)
     if len(raw) > most:
         raise _damaged(path, f"more than the {most:,} bytes that are read of such a file")

@@ -14,6 +14,7 @@ from stbuild.corpus.documents import Document, Sha256
 from stbuild.corpus.durable import guard_disk, write_durable
 from stbuild.corpus.errors import StError
 from stbuild.corpus.jsonio import load_strict
+from stbuild.corpus.storage import read_file
 
 _MOST: Final = 4096
 """Largest note that is read."""
@@ -53,7 +54,7 @@ class Partial:
         if self.path.is_symlink() or not self.path.is_file():
             return 0, None
         try:
-            raw = self._note.read_bytes()
+            raw = read_file(self._note)
             note = _Note.model_validate(load_strict(raw, self._note.name, _MOST))
         except (OSError, ValueError, StError):
             return 0, None  # a note that cannot be read is as good as none

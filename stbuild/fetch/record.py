@@ -9,6 +9,7 @@ from typing import Literal
 
 from stbuild.corpus.documents import Count, Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
+from stbuild.corpus.storage import read_file
 
 
 class FetchedFile(Document):
@@ -50,7 +51,7 @@ def read_record(path: Path) -> dict[str, FetchedFile]:
     """
     if not path.is_file():
         return {}
-    document = read_document(FetchedDocument, path.read_bytes(), str(path))
+    document = read_document(FetchedDocument, read_file(path), str(path))
     return {file.path: file for file in document.files}
 
 
@@ -63,5 +64,5 @@ def write_record(path: Path, document: FetchedDocument) -> None:
         The folder cannot be written.
     """
     raw = document.to_bytes()
-    if not path.is_file() or path.read_bytes() != raw:
+    if not path.is_file() or read_file(path) != raw:
         write_durable(path, raw)

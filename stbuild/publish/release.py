@@ -15,6 +15,7 @@ from stbuild.corpus.errors import ConflictError, IntegrityError, Problem
 from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.release import RELEASE_JSON, LicenceEntry, ReleaseDocument
+from stbuild.corpus.storage import read_file
 from stbuild.earlier import put_shard
 from stbuild.publish.card import make_card, whole_licence
 from stbuild.publish.croissant import CROISSANT_JSON, make_croissant, require_mlcroissant
@@ -163,7 +164,7 @@ def _finished(out: Path, corpus: Corpus, options: PublishOptions) -> PublishSumm
     path = out / RELEASE_JSON
     if not path.is_file() or not (out / names.CORPUS_JSON).is_file():
         return None
-    release = read_document(ReleaseDocument, path.read_bytes(), str(path))
+    release = read_document(ReleaseDocument, read_file(path), str(path))
     document = open_corpus(out).document
     if release.options != options.digest() or not _is_of(release, document, corpus.document):
         what = "it holds a release of another corpus, of other metadata, or with other options"

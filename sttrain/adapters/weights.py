@@ -21,6 +21,7 @@ from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import document_problems
 from stbuild.corpus.errors import merge_errors
 from stbuild.corpus.jsonio import load_strict
+from stbuild.corpus.storage import read_file
 from sttrain.adapters.network import CellDecoder, CellEncoder
 from sttrain.adapters.state_dicts import refuse, unpack_tensors
 from sttrain.errors import BadInputError, IntegrityError, StError
@@ -175,7 +176,7 @@ def _all_of(*readers: Callable[[], Any]) -> list[Any]:
 def _read(path: Path, limit: int) -> bytes:
     if path.stat().st_size > limit:
         raise refuse(path, f"{path.stat().st_size:,} bytes, at most {limit:,} are read")
-    return path.read_bytes()
+    return read_file(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stbuild.corpus.footers import read_footer
 from stbuild.corpus.jsonio import dump_canonical
 from stbuild.corpus.reader import open_corpus
+from stbuild.corpus.storage import read_file
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usable
 from sttrain.errors import BadInputError, BadUsageError, Problem
@@ -119,7 +120,7 @@ def read_submission(path: Path) -> Submission:
         raise BadUsageError(_problem(path, "V13", what, f"columns: {', '.join(COLUMNS)}"))
     if not path.is_file():
         raise BadInputError(_problem(path, "V20", "no such file", "give a file of predictions"))
-    raw = path.read_bytes()
+    raw = read_file(path)
     columns = _parquet(path, raw) if path.suffix == ".parquet" else _csv(path, raw)
     rows: dict[tuple[str, int], list[tuple[_Key, str | None]]] = {}
     bad = 0

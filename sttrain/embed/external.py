@@ -16,6 +16,7 @@ from stbuild.corpus.documents import Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.jsonio import dump_document
 from stbuild.corpus.npy import read_npy
+from stbuild.corpus.storage import read_file
 from sttrain.embed.embeddings import (
     Embeddings,
     group_rows,
@@ -92,7 +93,7 @@ def decode_npy(path: Path) -> Embeddings:
     if path.stat().st_size > _MAX_BYTES:
         raise refuse_file(path, f"more than {_MAX_BYTES:,} bytes", "give the slices one by one")
     try:
-        matrix = read_npy(path.read_bytes(), str(path), _FLOATS, 2)
+        matrix = read_npy(read_file(path), str(path), _FLOATS, 2)
     except IntegrityError as error:
         fix = "store it with np.save(path, np.ascontiguousarray(vectors, 'float32'))"
         raise refuse_file(path, error.problems[0].what, fix) from error
@@ -136,7 +137,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
     if beside.stat().st_size > _MAX_SIDECAR:
         raise refuse_file(beside, f"more than {_MAX_SIDECAR:,} bytes", "tell the model in brief")
     try:
-        return read_document(Sidecar, beside.read_bytes(), str(beside))
+        return read_document(Sidecar, read_file(beside), str(beside))
     except IntegrityError as error:
         keys = ", ".join(n for n, field in Sidecar.model_fields.items() if field.is_required())
         fix = f"write the keys {keys}; manifests/methods/README.md has an example"

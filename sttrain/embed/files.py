@@ -16,6 +16,7 @@ import numpy as np
 
 from stbuild.corpus.footers import read_footer
 from stbuild.corpus.parquet import read_all
+from stbuild.corpus.storage import read_file
 from sttrain.embed.embeddings import (
     OBSM_KEY,
     Embeddings,
@@ -230,7 +231,7 @@ def _told_by_schema(path: Path) -> Mapping[str, Any]:
 
 def _read_parquet(path: Path) -> bytes:
     """Return the bytes of a table that its seal does not contradict."""
-    raw = path.read_bytes()
+    raw = read_file(path)
     _refuse_damage(path, find_fault(raw))
     return raw
 

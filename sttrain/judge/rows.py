@@ -26,6 +26,7 @@ from typing import (
 
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.parquet import read_all
+from stbuild.corpus.storage import read_file
 from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem, ResourceError
 from sttrain.seals import find_fault, seal_parquet
 
@@ -112,7 +113,7 @@ class RowTable(Generic[Row]):
             path.with_suffix(".csv"): rows_csv(asdict(row) for row in rows),
         }
         for file, content in contents.items():
-            if not file.is_file() or file.read_bytes() != content:
+            if not file.is_file() or read_file(file) != content:
                 write_durable(file, content)
 
     def summarise_all(
@@ -281,11 +282,13 @@ def read_table(path: Path, columns: set[str]) -> Any:  # noqa: ANN401 - pyarrow 
     ------
     IntegrityError
         It is missing, damaged, lacks a column, or was sealed under another name.
+    ResourceError
+        The storage fails.
     """
     import pyarrow as pa
 
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
         if fault := find_fault(raw, path.name):
             raise IntegrityError(_problem("V20", path, fault, DAMAGED))
         table = read_all(raw)

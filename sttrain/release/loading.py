@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.names import MAX_DOCUMENT_BYTES
+from stbuild.corpus.storage import read_file
 from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.model.autoencoder import MaskedAutoencoder
 from sttrain.model.encoder_info import EncoderInfo
@@ -196,7 +197,7 @@ def _read(path: Path, limit: int) -> bytes:
     size = path.stat().st_size
     if size > limit:
         raise altered(str(path), f"{size:,} bytes, at most {limit:,} are read")
-    return path.read_bytes()
+    return read_file(path)
 
 
 def _read_genes(path: Path, document: ReleaseDocument) -> tuple[str, ...]:

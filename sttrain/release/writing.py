@@ -18,6 +18,7 @@ from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import Document, read_config, read_document
 from stbuild.corpus.names import BLOCKS
 from stbuild.corpus.reader import open_corpus
+from stbuild.corpus.storage import read_file
 from sttrain.errors import (
     BadInputError,
     BadUsageError,
@@ -176,7 +177,7 @@ def _read_run(run: Path) -> RunDocument:
                 fix="give the folder that `sttrain fit -o` wrote",
             )
         )
-    return read_document(RunDocument, path.read_bytes(), str(path))
+    return read_document(RunDocument, read_file(path), str(path))
 
 
 def _choose(

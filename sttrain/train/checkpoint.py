@@ -25,6 +25,7 @@ from torch import Tensor
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import Count, Document, Sha256, read_document
 from stbuild.corpus.durable import write_durable
+from stbuild.corpus.storage import read_file
 from sttrain.errors import BadInputError, IntegrityError, Problem, ResourceError
 from sttrain.model.autoencoder import MaskedAutoencoder, ModelConfig
 from sttrain.model.pretext import Pretext
@@ -218,7 +219,7 @@ def read_checkpoint(folder: Path, name: str) -> CheckpointDocument:
         raise BadInputError(
             Problem(code="T02", subject=f"checkpoint '{name}'", where=str(path), what=what, fix=fix)
         )
-    document = read_document(CheckpointDocument, path.read_bytes(), str(path))
+    document = read_document(CheckpointDocument, read_file(path), str(path))
     files = (WEIGHTS, document.weights), (OPTIMIZER, document.optimizer), (EMA, document.ema)
     for suffix, stored in files:
         if stored is not None:
@@ -340,7 +341,7 @@ def _read_stored(path: Path, stored: StoredFile) -> bytes:
         raise _damaged(path, "missing, or not a regular file")
     if path.stat().st_size != stored.bytes:
         raise _damaged(path, f"{path.stat().st_size:,} bytes, {stored.bytes:,} were written")
-    raw = path.read_bytes()
+    raw = read_file(path)
     if sha256_bytes(raw) != stored.sha256:
         raise _damaged(path, "its SHA-256 is not the one of its .json")
     return raw

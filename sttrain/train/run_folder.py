@@ -28,6 +28,7 @@ from stbuild.corpus.durable import (
 )
 from stbuild.corpus.holder import name_holder, sign_holder
 from stbuild.corpus.outputs import refuse_foreign
+from stbuild.corpus.storage import read_file
 from sttrain.errors import ConflictError, Problem, ResourceError
 from sttrain.train.config import RunConfig, differences
 from sttrain.train.environment import git_state
@@ -122,7 +123,7 @@ def _enter(path: Path, document: RunDocument, *, rebatch: bool) -> RunDocument:
     if not file.is_file():
         write_durable(file, document.to_bytes())
         return document
-    before = read_document(RunDocument, file.read_bytes(), str(file))
+    before = read_document(RunDocument, read_file(file), str(file))
     if before.fingerprint == document.fingerprint:
         return before
     found = differences(

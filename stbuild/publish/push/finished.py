@@ -12,6 +12,7 @@ from stbuild.catalogue import GRIDS_JSON, read_catalogue
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
+from stbuild.corpus.storage import read_file
 from stbuild.publish.push.faults import bad_release
 
 _LINE: Final = re.compile(rf"([0-9a-f]{{64}})  ({names.FILE_PATTERN.strip('^$')})")
@@ -79,7 +80,7 @@ def _file(root: Path, path: str, sha256: str) -> FinishedFile:
 
 def _read_sums(root: Path) -> dict[str, str]:
     path = root / names.CHECKSUMS
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines() if path.is_file() else []
+    lines = read_file(path).decode("utf-8", "replace").splitlines() if path.is_file() else []
     found = [_LINE.fullmatch(line) for line in lines]
     sums = {line[2]: line[1] for line in found if line is not None}
     if len(sums) < len(lines) or names.CORPUS_JSON not in sums or names.CHECKSUMS in sums:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from stbuild.corpus.errors import PlatformError, Problem, StError
+from stbuild.corpus.storage import read_file
 from stbuild.corpus.transient import TransientError
 from stbuild.corpus.urls import refuse_url, show_url
 from stbuild.publish.push.faults import refused, shorten, usage
@@ -84,7 +85,7 @@ class ObjectStore:
 
     def create(self, file: FinishedFile) -> None:
         """Send a small file, unless the object is there already."""
-        where, raw = f"{self._root}/{file.path}", file.source.read_bytes()
+        where, raw = f"{self._root}/{file.path}", read_file(file.source)
 
         def send() -> None:
             try:

@@ -11,6 +11,7 @@ from stbuild.corpus import names
 from stbuild.corpus.documents import read_document
 from stbuild.corpus.errors import IntegrityError, Problem
 from stbuild.corpus.release import RELEASE_JSON, ReleaseDocument
+from stbuild.corpus.storage import read_file
 from stbuild.publish.push.faults import bad_release, usage
 from stbuild.publish.push.targets import Target
 
@@ -83,7 +84,7 @@ def plan_push(
     if problems:
         raise IntegrityError(*problems)
     by_path = {file.path: file for file in files}
-    raw = by_path[RELEASE_JSON].source.read_bytes()
+    raw = read_file(by_path[RELEASE_JSON].source)
     return PushPlan(
         root=root,
         target=target,
@@ -101,7 +102,7 @@ def require_unchanged(file: LocalFile) -> bytes:
     IntegrityError
         The file changed since.
     """
-    raw = file.source.read_bytes()
+    raw = read_file(file.source)
     if len(raw) != file.bytes or hashlib.sha256(raw).hexdigest() != file.sha256:
         root = file.source.parents[file.path.count("/")]
         raise IntegrityError(_damaged(root, file.path, "it changed while it was sent"))
@@ -117,7 +118,7 @@ def _read_sums(root: Path) -> dict[str, str | None]:
         raise bad_release(str(root), what, again)
     if path.stat().st_size > names.MAX_DOCUMENT_BYTES:
         raise bad_release(str(path), "larger than any list of checksums", again)
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    lines = read_file(path).decode("utf-8", "replace").splitlines()
     found = [_LINE.fullmatch(line) for line in lines]
     paths = [line[2] for line in found if line is not None]
     if len(paths) < len(lines) or len(set(paths)) < len(lines) or names.CHECKSUMS in paths:
