@@ -230,6 +230,7 @@ def embed_corpus(
     slices: dict[str, SliceEmbedding] = {}
     coverage: list[Coverage] = []
     inference = inference or InferenceConfig()
+    beside = _expression(corpus, inference)  # first, so that a refusal costs nothing
     layer = inference.layer
     total = sum(s.n_samples for s in corpus.document.shards if s.kind == "patch")
     done = 0
@@ -259,11 +260,7 @@ def embed_corpus(
                 matrix=refine_slice(matrix, whole, inference),
                 labels=name_labels(whole, corpus.document.labels),
             )
-    subject, beside = f"corpus '{corpus.document.name}'", None
-    if inference.expression:
-        data = read_evaluation_set(corpus)
-        beside = expression_components(data, inference.neighbours, inference.expression)
-    slices = refine_corpus(slices, inference, subject, beside)
+    slices = refine_corpus(slices, inference, f"corpus '{corpus.document.name}'", beside)
     made_from = {
         **provenance,
         "corpus": corpus.document.name,
@@ -274,6 +271,26 @@ def embed_corpus(
         embeddings=Embeddings(slices=dict(sorted(slices.items())), provenance=made_from),
         coverage=tuple(sorted(coverage, key=lambda found: found.slice)),
     )
+
+
+def _expression(
+    corpus: "Corpus", inference: InferenceConfig
+) -> dict[str, NDArray[np.float32]] | None:
+    """Return the components of expression that are asked for, (N, D) of every slice.
+
+    Raises
+    ------
+    BadInputError
+        No gene that all slices measure.
+    """
+    if not inference.expression:
+        return None
+    try:
+        data = read_evaluation_set(corpus)
+    except BadInputError as error:
+        more = "; or do without expression beside the vectors: --expression 0"
+        raise BadInputError(*(replace(p, fix=p.fix + more) for p in error.problems)) from error
+    return expression_components(data, inference.neighbours, inference.expression)
 
 
 def _positions_by_slice(index: "SampleIndex") -> dict[str, list[int]]:

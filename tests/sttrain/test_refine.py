@@ -7,7 +7,7 @@ from sttrain.embed.embeddings import SliceEmbedding
 from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.embed.refine import refine_corpus, refine_slice
 from sttrain.embed.spots import embed_checkpoint
-from sttrain.errors import BadUsageError
+from sttrain.errors import BadInputError, BadUsageError
 from sttrain.judge.methods import find_methods
 from sttrain.model.inference import InferenceConfig
 from sttrain.model.pretext import Pretext
@@ -125,6 +125,16 @@ def test_small_panels_have_as_many_components_of_expression_as_there_are(tmp_pat
     assert n_genes < 50
     found = embed_checkpoint(run, corpus.root, out, device="cpu", inference=told)
     assert found.embeddings.width == 2 + n_genes
+
+
+def test_slices_that_share_no_gene_are_told_how_they_can_be_embedded(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "eval", kind="cover", splits=("test",))
+    run, out = write_run(tmp_path / "run", corpus), tmp_path / "e.parquet"
+    monkeypatch.setattr("sttrain.embed.evaluation.drawn_genes", lambda _: np.empty(0, np.int32))
+    embed_checkpoint(run, corpus.root, out, device="cpu")
+    told = {"expression": 3}
+    with pytest.raises(BadInputError, match=r"V17.*measured by all slices.*--expression 0"):
+        embed_checkpoint(run, corpus.root, out, device="cpu", inference=told)
 
 
 def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
