@@ -5,12 +5,13 @@ publish by rename, so a run that was broken off is only started again.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
+import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from stbuild.corpus.errors import BadUsageError, Problem, RemoteError, StError
@@ -21,6 +22,7 @@ from stbuild.workers import SlowTaskError, attempt_there
 
 IN_FLIGHT: Final = 4096
 """Tasks that a scheduler holds at a time: each weighs some kilobytes there."""
+_ENVIRONMENT: Final = "distributed.nanny.pre-spawn-environ"
 _AGAIN: Final = "run the same command again: finished work is kept"
 
 
@@ -57,15 +59,25 @@ def open_dask(workers: Workers, say: Callable[[str], None]) -> Iterator[Runner]:
 def _start(workers: Workers, refusals: list[str]) -> Any:  # noqa: ANN401 - distributed is untyped
     if workers.slurm is not None:
         return open_slurm(workers.slurm, refusals)
-    return LocalCluster(
-        n_workers=workers.jobs,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        # With None its HTTP server would listen on every address of the machine, port 8787.
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
+    with dask.config.set({_ENVIRONMENT: _without_trimming(dask.config.get(_ENVIRONMENT))}):
+        return LocalCluster(
+            n_workers=workers.jobs,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            # With None its HTTP server would listen on every address of the machine, port 8787.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        )
+
+
+def _without_trimming(variables: Mapping[str, object]) -> dict[str, object]:
+    """Return the environment of workers without Dask's setting of the C library's allocator.
+
+    With it every array is asked of the system anew and given back: a million page faults in the
+    time of 3,000 patches, a seventh of the CPU time.
+    """
+    return {key: value for key, value in variables.items() if not key.startswith("MALLOC_")}
 
 
 def _connect(address: str, patience: Patience) -> Any:  # noqa: ANN401 - distributed is untyped

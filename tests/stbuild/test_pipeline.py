@@ -112,6 +112,21 @@ def test_local_processes_give_the_outcomes_of_a_loop():
 
 
 @pytest.mark.dist
+def allocator(_):
+    """Return what a worker's environment tells the C library of memory, and of threads."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "OMP_"))}
+
+
+@pytest.mark.dist
+def test_local_workers_keep_freed_memory_as_a_loop_does(monkeypatch):
+    """Dask's own setting costs a page fault for every 4 KiB of every array, again and again."""
+    for name in allocator(None):
+        monkeypatch.delenv(name)
+    with open_runner(2, None) as runner:
+        (outcome,) = runner(allocator, [0], lambda: None)
+    assert outcome.result == {"OMP_NUM_THREADS": "1"}
+
+
 def test_two_runs_at_once_listen_on_loopback_alone():
     with open_runner(2, None) as one, open_runner(2, None) as two:
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
