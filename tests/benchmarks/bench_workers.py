@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from sttrain.stream.batches import PatchSource, PatchStream, StreamState
-from tests.benchmarks.bench import SECTIONS, Bench
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.measure import run, tool
 from tests.benchmarks.timing import times_as_fast
 
@@ -22,6 +22,8 @@ HEAD = [
 ]
 WORKERS = (1, 2)
 _BATCH = 64
+_SECTIONS = 24
+"""Enough that the start of workers, some seconds, is not all that is seen."""
 Turn = tuple[float, float]
 """Wall and CPU seconds."""
 
@@ -63,7 +65,7 @@ def rows(what: str, turn: Callable[[int], Turn], repeats: int) -> list[str]:
 
 def lines(bench: Bench) -> list[str]:
     """Measure building and loading and return the table."""
-    paths, grids = bench.slices(SECTIONS)[1], bench.grids(SECTIONS)
+    paths, grids = bench.slices(_SECTIONS)[1], bench.grids(_SECTIONS)
     n = 500
     options = ["--n-per-slice", str(n)]
     out, source = bench.work / "workers", PatchSource(bench.training("zstd"), "train")
