@@ -86,7 +86,9 @@ def _side_by_side(
 
 
 def _evened(tables: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    stacked = np.concatenate(list(tables.values()))
-    mean = stacked.mean(axis=0, dtype=np.float64)
-    sd = np.sqrt(stacked.var(axis=0, dtype=np.float64).sum()) or 1.0
+    """Return the tables centred and scaled; what only rounding tells from a constant stays 0."""
+    stacked = np.concatenate(list(tables.values())).astype(np.float64)
+    mean, sd = stacked.mean(axis=0), np.sqrt(stacked.var(axis=0).sum())
+    if sd <= np.linalg.norm(mean) * np.finfo(np.float32).eps:
+        return {slug: np.zeros_like(table) for slug, table in tables.items()}
     return {slug: ((table - mean) / sd).astype(np.float32) for slug, table in tables.items()}

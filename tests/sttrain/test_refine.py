@@ -96,7 +96,9 @@ def test_expression_stands_beside_the_vectors_at_the_same_scale(features):
 
 
 def test_vectors_that_say_nothing_leave_expression_alone():
-    parts = {"one": embedding(np.full((9, 2), 3, np.float32))}
+    same = np.full((9, 2), 3, np.float32)
+    same[4, 1] = np.nextafter(np.float32(3), np.float32(4))
+    parts = {"one": embedding(same)}
     beside = {"one": np.arange(9, dtype=np.float32)[:, None]}
     found = refine_corpus(parts, InferenceConfig(), "x", beside)["one"].matrix
     assert np.all(found[:, :2] == 0)
