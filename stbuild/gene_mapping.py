@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.config import GridConfig
-from stbuild.gene_ids import CONTROLS, ENSEMBL, GeneFacts, describe_genes, strip_version, unmangled
+from stbuild.gene_ids import ENSEMBL, GeneFacts, describe_genes, strip_version, unmangled
 from stbuild.gene_tables import GeneTable, pairs_of
 from stbuild.slices import Notice
 from stbuild.sources.faults import SourceFaultError
@@ -117,9 +117,9 @@ def map_genes(
         fix = "keep one species, or pass --mixed-species if the tissue is a mixture"
         raise SourceFaultError("B068", "genes", what, fix)
     names = _Ids(ids)
-    for i, name in names.each():
-        if CONTROLS.match(name):
-            names.drop(i, "dropped_controls")
+    controls = set(facts.controls)
+    for i in [i for i, name in enumerate(ids) if name in controls]:
+        names.drop(i, "dropped_controls")
     if config.unmangle:
         _unmangle(names, other, table)
     if config.strip_version:

@@ -6,6 +6,7 @@ Run as ``python -m stbuild.jail_child``; requests and replies are lines of JSON.
 """
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -142,6 +143,8 @@ def main() -> None:
         os.dup2(2, 1)
         import stbuild.sources.h5ad  # noqa: F401 - imported once, before any fork
 
+        # What is imported stays: no child needs to look through it, nor to copy its pages.
+        gc.freeze()
         serve(sys.stdin, replies)
 
 

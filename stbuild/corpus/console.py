@@ -4,6 +4,7 @@ Errors that a user can act on become at most three lines each; anything else is 
 saves its traceback and says where.
 """
 
+import gc
 import json
 import os
 import signal
@@ -60,6 +61,7 @@ def run_program(
         Exception into which the library turns an interrupt.
     """
     arguments = sys.argv[1:]
+    gc.freeze()  # what is imported by now stays: nothing needs to look through it again
     _listen()
 
     def action() -> None:
