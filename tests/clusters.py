@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stbuild.pipeline import Patience, Workers, open_runner
+from stbuild.tasks.pipeline import Patience, Workers, open_runner
 
 ROOT = Path(__file__).resolve().parents[1]
 HASTE = Patience(worker=60.0, scheduler=10.0, look=0.5)
@@ -25,8 +25,8 @@ QUICK = {
 """A scheduler that gives a silent worker up after three seconds instead of five minutes."""
 SLOW = """
 import os, time
-import stbuild.workers as workers
-from stbuild.pipeline import attempt as real  # Dask runs this file more than once
+import stbuild.tasks.workers as workers
+from stbuild.tasks.pipeline import attempt as real  # Dask runs this file more than once
 def attempt(function, task):
     if function.__module__.startswith("stbuild"):
         time.sleep(float(os.environ["TASK_SECONDS"]))

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.reader import Corpus, open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from tests.slices import Spec, write_slice
 
 # The same examples every run, and no deadline: the machine may be busy with other things.

@@ -11,10 +11,10 @@ from scipy import sparse
 
 from stbuild.config import GridConfig
 from stbuild.corpus.names import slugify
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
+from stbuild.grid.placing import build_grid
 from stbuild.lattices import assign_cells
-from stbuild.placing import build_grid
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.slices import SliceRecord
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from stbuild.catalogue import Catalogue
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import CorpusDocument, PatchMeta, ShardConfig, WholeMeta
 from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.split_documents import SplitDocument
-from stbuild.grids import GridMeta
+from stbuild.grid.catalogue import Catalogue
+from stbuild.grid.grids import GridMeta
+from stbuild.grid.store import Inventory
 from stbuild.leakage.documents import LeakageReport
-from stbuild.manifests import ManifestDocument, SampleRow
-from stbuild.store import Inventory
+from stbuild.manifests.manifest import ManifestDocument, SampleRow
 from sttrain.embed.external import Sidecar
 from sttrain.release.document import ReleaseDocument
 from sttrain.train.config import RunConfig

@@ -15,9 +15,9 @@ from stbuild.corpus.urls import refuse_url, show_url
 from stbuild.fetch.archives import refuse_member
 from stbuild.fetch.errors import file_problem
 from stbuild.fetch.places import nested, refuse_path, refuse_place
-from stbuild.fetch.rows import SourceRow
 from stbuild.fetch.sheet import Row, Sheet, read_sheet
 from stbuild.fetch.transport import refused_url
+from stbuild.manifests.rows import SourceRow
 
 __all__ = ["Plan", "SourceRow", "Wanted", "fetched_path", "read_plan"]
 

@@ -1,6 +1,6 @@
 """The sample sheet of a manifest as `stbuild fetch` reads it: where sources are.
 
-The other columns are :mod:`stbuild.manifests`' business; here they are only known by name.
+The other columns are :mod:`stbuild.manifests.manifest`' business; here they are only known by name.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from typing import Final
 
 from stbuild.corpus.documents import as_error, read_config
 from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
-from stbuild.fetch.rows import SourceRow
-from stbuild.manifests import ManifestDocument, known_columns
-from stbuild.sheets import SheetRow, read_rows, read_toml, row_place, sheet_problem
+from stbuild.manifests.manifest import ManifestDocument, known_columns
+from stbuild.manifests.rows import SourceRow
+from stbuild.manifests.sheets import SheetRow, read_rows, read_toml, row_place, sheet_problem
 
 _PLACES: Final = ("path", "positions", "labels_file")
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
-from stbuild.grids import Box, GridMeta, Region
+from stbuild.grid.grids import Box, GridMeta, Region
 
 PANEL: Final = 512
 """Genes that two sections are compared on. With it, sums of products of 8-bit features stay below
@@ -28,7 +28,7 @@ _VERSIONED: Final = re.compile(r"^(ENS[A-Z]*[0-9]{11})\.[0-9]+$")
 
 
 class GridLike(Protocol):
-    """A grid in memory or on disk: :class:`stbuild.grids.Grid`, ``stbuild.store.StoredGrid``."""
+    """A grid in memory or on disk: ``Grid`` or ``StoredGrid`` of :mod:`stbuild.grid`."""
 
     @property
     def meta(self) -> GridMeta:

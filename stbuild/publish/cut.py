@@ -7,6 +7,7 @@ whole, since samples hold positions in them. No file is written here.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stbuild.build.growth import GIVEN
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes, sha256_json
 from stbuild.corpus.documents import (
@@ -22,7 +23,6 @@ from stbuild.corpus.documents import (
 from stbuild.corpus.index import write_slices
 from stbuild.corpus.lock import LockDocument, LockedGrid
 from stbuild.corpus.reader import Corpus
-from stbuild.growth import GIVEN
 from stbuild.leakage.documents import LEAKAGE_JSON, LeakageReport
 from stbuild.publish.cut_splits import cut_splits
 from stbuild.publish.cut_tables import cut_genes, cut_index, cut_leakage, cut_panels
@@ -147,7 +147,7 @@ def _locked(grid: LockedGrid, split: str, config: ShardConfig) -> LockedGrid:
 
 
 def _plan_digest(corpus: Corpus, shards: Sequence[ShardEntry]) -> str:
-    """Return the digest of a plan of these shards, as :func:`stbuild.shards.plan_digest` has it."""
+    """Return the digest of a plan of these shards: :func:`stbuild.build.shards.plan_digest`."""
     keys: dict[str, list[str]] = {shard.path: [] for shard in shards}
     for split, kind in sorted({(shard.split, shard.kind) for shard in shards}):
         index, known = corpus.index(split, kind), corpus.document.shards_of(split, kind)

@@ -11,7 +11,7 @@ from stbuild.corpus.names import BLOCKS
 from stbuild.corpus.reader import Corpus
 from stbuild.corpus.samples import decode_patch
 from stbuild.corpus.tar import unpack_sample
-from stbuild.figures import new_figure
+from stbuild.show.figures import new_figure
 
 _MOST = 6
 """Slices that are drawn: the first of each tissue and donor, then others."""

@@ -6,7 +6,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from stbuild.assemble import require_files, require_whole
+from stbuild.build.assemble import require_files, require_whole
+from stbuild.build.earlier import put_shard
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import CorpusDocument, FileEntry, read_document
@@ -16,7 +17,6 @@ from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.release import RELEASE_JSON, LicenceEntry, ReleaseDocument
 from stbuild.corpus.storage import read_file
-from stbuild.earlier import put_shard
 from stbuild.publish.card import make_card, whole_licence
 from stbuild.publish.croissant import CROISSANT_JSON, make_croissant, require_mlcroissant
 from stbuild.publish.gate import pass_gate

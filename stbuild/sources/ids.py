@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from stbuild.gene_ids import ENSEMBL
+from stbuild.genes.ids import ENSEMBL
 from stbuild.sources.faults import SourceFaultError
 
 _LONGEST_ID: Final = 200

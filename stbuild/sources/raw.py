@@ -1,6 +1,7 @@
 """What a source holds of one section, as every reader hands it over: nothing dropped, all checked.
 
-Readers know file formats; which spots and genes are kept is decided in :mod:`stbuild.intake`.
+Readers know file formats; which spots and genes are kept is decided in
+:mod:`stbuild.reading.intake`.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.draws import hashed_order
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
 from stbuild.splits.codes import MIN_CLASS, N_SEEDS, TRAIN_SHARE, blank_codes, is_labelled
 
 TILE: Final = 8

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.draws import hashed_order
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
 
 N_SEEDS: Final = 10
 TRAIN_SHARE: Final = 0.2

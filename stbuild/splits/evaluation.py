@@ -5,7 +5,7 @@ from typing import Final
 
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.split_documents import SplitAssignment, SplitDocument
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
 from stbuild.splits.blocks import BLOCK_RULE, assign_block20, wide_rule, wide_seeds
 from stbuild.splits.codes import N_SEEDS, is_labelled
 from stbuild.splits.few_shot import SHOTS, assign_few_shot, few_shot_rule

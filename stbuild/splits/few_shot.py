@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
 from stbuild.splits.codes import blank_codes, is_labelled, shuffle_spots
 
 SHOTS: Final = (1, 5, 20)

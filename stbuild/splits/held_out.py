@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from stbuild.corpus.split_documents import SplitAssignment
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
 from stbuild.splits.codes import blank_codes, is_labelled
 
 DONOR_RULE: Final = (

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
 from stbuild.splits.codes import MIN_CLASS, TRAIN_SHARE, blank_codes, is_labelled, shuffle_spots
 
 PAPER_RULE: Final = (

@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stbuild.build import build_corpus
-from stbuild.catalogue import read_catalogue
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.catalogue import read_catalogue
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 
 INPUTS = Path(__file__).with_name("inputs")

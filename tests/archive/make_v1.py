@@ -8,15 +8,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.extension import extend_config, gather_extension
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.reader import open_corpus
-from stbuild.extension import extend_config, gather_extension
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from tests.slices import Spec, make_anndata
 
 TRAIN = ShardConfig(

@@ -17,8 +17,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from stbuild.grids import Box, Grid
-from stbuild.store import StoredGrid, read_grid, write_grid
+from stbuild.grid.grids import Box, Grid
+from stbuild.grid.store import StoredGrid, read_grid, write_grid
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.timing import take_turns, times_as_fast
 

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from stbuild.corpus.reader import Corpus
-from stbuild.store import read_grid
+from stbuild.grid.store import read_grid
 from sttrain.stream.source import PatchSource
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from stbuild.catalogue import Catalogue, CatalogueEntry, read_catalogue, write_catalogue
+from stbuild.build.parts import PartRecord, PartSample
+from stbuild.build.shards import Member, plan_digest, plan_shards
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import (
     CorpusDocument,
@@ -26,11 +27,10 @@ from stbuild.corpus.documents import (
     VocabularyEntry,
     read_document,
 )
-from stbuild.manifests import read_inputs
-from stbuild.parts import PartRecord, PartSample
-from stbuild.pipeline import open_runner
-from stbuild.preview import plan_tasks
-from stbuild.shards import Member, plan_digest, plan_shards
+from stbuild.grid.catalogue import Catalogue, CatalogueEntry, read_catalogue, write_catalogue
+from stbuild.manifests.manifest import read_inputs
+from stbuild.plan.preview import plan_tasks
+from stbuild.tasks.pipeline import open_runner
 
 SLICES = (1_000, 10_000, 100_000)
 SAMPLES = (100_000, 1_000_000, 3_000_000)

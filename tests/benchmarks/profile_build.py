@@ -22,15 +22,15 @@ from typing import Any, Final
 
 from numcodecs import blosc
 
-from stbuild.build import build_corpus
-from stbuild.compact import CompactTask, compact_slice
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.reading import ReadTask
+from stbuild.grid.compact import CompactTask, compact_slice
+from stbuild.manifests.manifest import read_inputs
+from stbuild.reading.opening import ReadTask
+from stbuild.tasks.pipeline import run_loop
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.bench_build import synthetic
 from tests.benchmarks.measure import memcpy_speed, run
@@ -38,27 +38,27 @@ from tests.benchmarks.measure import memcpy_speed, run
 START: Final = "start: interpreters and imports of three processes"
 PHASES: Final = {
     "stbuild.sources.matrices:_fetch": "read: inflate the counts (HDF5)",
-    "stbuild.reading:read_source": "read: the rest of the file, checks",
-    "stbuild.reading:take_in": "read: genes and spots kept",
-    "stbuild.compact:build_grid": "grid: place the spots",
-    "stbuild.placing:_counts_digest": "grid: SHA-256 of the counts",
-    "stbuild.grid_arrays:_dense": "grid: sparse to dense",
-    "stbuild.chunks:Layout.encode": "grid: zstd",
-    "stbuild.compact:write_grid": "grid: files, SHA-256, fsync",
-    "stbuild.chunks:Layout.decode": "cut: decode the grid",
-    "stbuild.patches:_read_dense": "cut: turn sites to genes",
-    "stbuild.moments:WindowMoments._add_row": "cut: sums of q over strips",
-    "stbuild.moments:_sum_columns": "cut: sums over windows",
-    "stbuild.patches:gene_weights": "cut: variances",
-    "stbuild.patches:keyed_stream": "cut: random numbers",
-    "stbuild.patches:draw_uniforms": "cut: random numbers",
-    "stbuild.patches:choose_genes": "cut: choose genes",
-    "stbuild.patches:SliceView.crop_counts": "cut: crop",
+    "stbuild.reading.opening:read_source": "read: the rest of the file, checks",
+    "stbuild.reading.opening:take_in": "read: genes and spots kept",
+    "stbuild.grid.compact:build_grid": "grid: place the spots",
+    "stbuild.grid.placing:_counts_digest": "grid: SHA-256 of the counts",
+    "stbuild.grid.arrays:_dense": "grid: sparse to dense",
+    "stbuild.grid.chunks:Layout.encode": "grid: zstd",
+    "stbuild.grid.compact:write_grid": "grid: files, SHA-256, fsync",
+    "stbuild.grid.chunks:Layout.decode": "cut: decode the grid",
+    "stbuild.patches.cropping:_read_dense": "cut: turn sites to genes",
+    "stbuild.patches.moments:WindowMoments._add_row": "cut: sums of q over strips",
+    "stbuild.patches.moments:_sum_columns": "cut: sums over windows",
+    "stbuild.patches.cropping:gene_weights": "cut: variances",
+    "stbuild.patches.cropping:keyed_stream": "cut: random numbers",
+    "stbuild.patches.cropping:draw_uniforms": "cut: random numbers",
+    "stbuild.patches.cropping:choose_genes": "cut: choose genes",
+    "stbuild.patches.cropping:SliceView.crop_counts": "cut: crop",
     "stbuild.corpus.samples:encode_counts": "cut: zstd",
     "stbuild.corpus.samples:Patch.content": "cut: SHA-256 of the content",
-    "stbuild.build:cut_part": "cut: members, tar, SHA-256, scratch file",
-    "stbuild.build:write_shard": "shards: read, check, write, read back, fsync",
-    "stbuild.build:publish_corpus": "tables, index, documents",
+    "stbuild.build.building:cut_part": "cut: members, tar, SHA-256, scratch file",
+    "stbuild.build.building:write_shard": "shards: read, check, write, read back, fsync",
+    "stbuild.build.building:publish_corpus": "tables, index, documents",
 }
 
 
@@ -97,9 +97,10 @@ class Clock:
 def start_seconds() -> float:
     """Return what the three processes take to start and import."""
     codes = (
-        "import stbuild.cli, stbuild.compact, stbuild.jail, stbuild.sections, stbuild.pipeline",
-        "import stbuild.jail_child, stbuild.sources.h5ad",
-        "import stbuild.cli, stbuild.build, stbuild.extension, pyarrow.parquet",
+        "import stbuild.cli, stbuild.grid.compact, stbuild.reading.jail, stbuild.reading.sections; "
+        "import stbuild.tasks.pipeline",
+        "import stbuild.reading.jail_child, stbuild.sources.h5ad",
+        "import stbuild.cli, stbuild.build.building, stbuild.build.extension, pyarrow.parquet",
     )
     return sum(run([sys.executable, "-c", code]).cpu for code in codes)
 

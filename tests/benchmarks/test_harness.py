@@ -227,7 +227,7 @@ def test_a_step_is_parted_into_kinds_of_work(tmp_path):
 
 
 def test_stores_of_a_grid_give_back_its_counts(tmp_path, grids):
-    from stbuild.store import read_grid
+    from stbuild.grid.store import read_grid
 
     grid = read_grid(min(grids.glob("*.zarr")))
     rows = measure_grid(grid, tmp_path, 1)

@@ -30,7 +30,7 @@ def test_draws_of_another_library_are_noticed(tmp_path):
     def stream(purpose: str, seed: int, content: str, number: int) -> np.random.Philox:
         return keyed_stream(purpose, seed + 1, content, number)
 
-    with patch("stbuild.patches.keyed_stream", stream):
+    with patch("stbuild.patches.cropping.keyed_stream", stream):
         found = golden.digests(tmp_path, ["hvg", "train"])
     assert found["grids"] == WANTED["grids"]
     assert found["train"]["corpus_id"] != WANTED["train"]["corpus_id"]

@@ -15,7 +15,10 @@ from sttrain.cli import cli as sttrain
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LISTED = ("corpus", "stream", "model", "train", "release", "embed", "judge")
+LISTED = (
+    *("corpus", "genes", "tasks", "manifests", "reading", "grid", "patches", "build", "plan"),
+    *("stream", "model", "train", "release", "embed", "judge"),
+)
 """Packages whose modules stand in the README's tree one by one."""
 GROUPS: dict[str, click.Group] = {"stbuild": stbuild, "sttrain": sttrain}
 TEXTS = {
@@ -80,8 +83,6 @@ def test_links_lead_somewhere():
 
 def test_every_module_is_in_the_tree():
     tree = next(block for block in blocks("") if block.startswith("stbuild/"))
-    if "<!--" in tree:
-        pytest.skip("the tree of README.md is not finished yet")
     for package in ("stbuild", "sttrain"):
         for path in sorted((ROOT / package).rglob("*.py")):
             # A package whose files all do one thing stands there as a whole, with a slash.

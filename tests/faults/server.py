@@ -13,10 +13,10 @@ PRELOADED = """
 anndata matplotlib.backends.backend_agg matplotlib.figure mlcroissant pyarrow.dataset
 sklearn.cluster sklearn.decomposition sklearn.linear_model sklearn.mixture sklearn.neighbors
 torch._dynamo torch.onnx torch.utils.tensorboard
-stbuild.build stbuild.compact stbuild.extension stbuild.publish.release stbuild.sections
-stbuild.sources.h5ad sttrain.bench.run sttrain.embed.files sttrain.embed.spots sttrain.judge.cluster
-sttrain.judge.probes sttrain.judge.reconstruct sttrain.release.encoder sttrain.train.curves
-sttrain.train.run
+stbuild.build.building stbuild.grid.compact stbuild.build.extension stbuild.publish.release
+stbuild.reading.sections stbuild.sources.h5ad sttrain.bench.run sttrain.embed.files
+sttrain.embed.spots sttrain.judge.cluster sttrain.judge.probes sttrain.judge.reconstruct
+sttrain.release.encoder sttrain.train.curves sttrain.train.run
 """
 """What the commands import when they need it; one second and more each."""
 

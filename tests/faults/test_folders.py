@@ -10,8 +10,8 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.intake import take_in
-from stbuild.reading import read_here
+from stbuild.reading.intake import take_in
+from stbuild.reading.opening import read_here
 from tests.faults.lab import COMMANDS, MADE
 from tests.faults.test_full_disk import remount, small_disk
 from tests.slices import Spec, record_of, write_slice
@@ -161,6 +161,6 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch
             file.write(b"\0")
         return take_in(*arguments)
 
-    monkeypatch.setattr("stbuild.reading.take_in", append)
+    monkeypatch.setattr("stbuild.reading.opening.take_in", append)
     with pytest.raises(BadInputError, match=r"B012.*s\.h5ad changed while it was read"):
         read_here(record_of(path), config)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import stbuild.compact
-from stbuild import store
+import stbuild.grid.compact
 from stbuild.corpus import durable
-from stbuild.written import WrittenFiles
+from stbuild.grid import store
+from stbuild.grid.written import WrittenFiles
 
 YEAR = 365 * 86_400
 CLONE_NEWNET = 0x40000000
@@ -43,7 +43,7 @@ def write_in_place() -> None:
         raw = blocks if isinstance(blocks, bytes) else b"".join(blocks)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(raw[: len(raw) // 2])
-        time.sleep(0.02)
+        time.sleep(0.1)
         with path.open("ab") as file:
             file.write(raw[len(raw) // 2 :])
         return len(raw), sha256(raw).hexdigest()
@@ -64,7 +64,7 @@ def write_slowly() -> None:
         real_grid(*arguments)
 
     real_grid = store.write_grid
-    patch.object(stbuild.compact, "write_grid", write_grid).start()
+    patch.object(stbuild.grid.compact, "write_grid", write_grid).start()
     patch.object(durable, "_write", write).start()
 
 

@@ -14,18 +14,18 @@ from unittest.mock import ANY, patch
 
 import numpy as np
 
-import stbuild.assemble
-import stbuild.compact
-import stbuild.genes
-import stbuild.inputs
-import stbuild.parts
-import stbuild.patches
-import stbuild.shards
+import stbuild.build.assemble
+import stbuild.build.inputs
+import stbuild.build.parts
+import stbuild.build.shards
+import stbuild.genes.vocabulary
+import stbuild.grid.compact
+import stbuild.patches.cropping
 import stbuild.windows
-from stbuild.catalogue import Catalogue, read_catalogue
 from stbuild.cli import cli
 from stbuild.corpus import durable, names
 from stbuild.draws import keyed_stream
+from stbuild.grid.catalogue import Catalogue, read_catalogue
 
 Written = tuple[int, str]
 
@@ -58,7 +58,7 @@ def write_the_mark_first() -> None:
             durable.write_durable(*other)
         return found
 
-    patch.object(stbuild.assemble, "write_durable", write).start()
+    patch.object(stbuild.build.assemble, "write_durable", write).start()
 
 
 def draw_by_process() -> None:
@@ -67,15 +67,15 @@ def draw_by_process() -> None:
     def stream(purpose: str, seed: int, content: str, number: int) -> np.random.Philox:
         return keyed_stream(purpose, seed, f"{content}{os.getpid()}", number)
 
-    for module in (stbuild.windows, stbuild.patches):
+    for module in (stbuild.windows, stbuild.patches.cropping):
         patch.object(module, "keyed_stream", stream).start()
 
 
 def skip_if_exists() -> None:
     """What stands under its name is believed to be whole."""
-    patch.object(stbuild.compact, "check_grid", lambda _: []).start()
-    patch.object(stbuild.parts, "_is_whole", lambda data, _: data.is_file()).start()
-    patch.object(stbuild.shards, "sha256_file", lambda _: ANY).start()
+    patch.object(stbuild.grid.compact, "check_grid", lambda _: []).start()
+    patch.object(stbuild.build.parts, "_is_whole", lambda data, _: data.is_file()).start()
+    patch.object(stbuild.build.shards, "sha256_file", lambda _: ANY).start()
 
 
 def take_slices_as_listed() -> None:
@@ -87,8 +87,10 @@ def take_slices_as_listed() -> None:
         entries = sorted(found.grids, key=lambda entry: order.index(entry.file_name))
         return found.model_copy(update={"grids": tuple(entries)})
 
-    patch.object(stbuild.inputs, "read_catalogue", listed).start()
-    patch.object(stbuild.shards, "hashed_order", lambda *given: list(range(len(given[-1])))).start()
+    patch.object(stbuild.build.inputs, "read_catalogue", listed).start()
+    patch.object(
+        stbuild.build.shards, "hashed_order", lambda *given: list(range(len(given[-1])))
+    ).start()
 
 
 def take_genes_as_hashed() -> None:
@@ -97,7 +99,7 @@ def take_genes_as_hashed() -> None:
     def as_hashed(found: Iterable[str]) -> list[str]:
         return list(set(found))
 
-    patch.object(stbuild.genes, "sorted", as_hashed, create=True).start()
+    patch.object(stbuild.genes.vocabulary, "sorted", as_hashed, create=True).start()
 
 
 def stamp_members() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import anndata  # noqa: F401 - these are imported so that every fork has them
 
-import stbuild.build
-import stbuild.compact
-import stbuild.extension
-import stbuild.sections
+import stbuild.build.building
+import stbuild.build.extension
+import stbuild.grid.compact
+import stbuild.reading.sections
 import stbuild.sources.h5ad  # noqa: F401
 from stbuild.cli import cli
 from tests.stbuild.broken import CRASHING, DAMAGED

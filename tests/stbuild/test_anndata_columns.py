@@ -6,9 +6,9 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.manifests import Manifest
-from stbuild.reading import read_here
-from stbuild.sections import expand_sections
+from stbuild.manifests.manifest import Manifest
+from stbuild.reading.opening import read_here
+from stbuild.reading.sections import expand_sections
 from tests.slices import Spec, make_anndata, record_of
 
 PLAIN = GridConfig()

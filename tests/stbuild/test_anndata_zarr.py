@@ -12,7 +12,7 @@ from scipy import sparse
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources.anndata_zarr import looks_like_anndata_zarr, read_anndata_zarr
 from stbuild.sources.faults import SourceFaultError
 from tests.slices import Spec, make_anndata, record_of

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stbuild.corpus.errors import StError
-from stbuild.grids import Grid
+from stbuild.grid.grids import Grid
+from stbuild.grid.placing import build_grid
 from stbuild.lattices import assign_cells
-from stbuild.placing import build_grid
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from tests.slices import record_of
 from tests.stbuild.test_zoo import MESSAGE
 from tests.strategies import CONTAINERS, DTYPES, Drawn, hurt, slices

@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
+from stbuild.build.rebuild import rebuild_corpus
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig, read_config
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.rebuild import rebuild_corpus
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
 from stbuild.splits.block_windows import plan_blocks, share_windows
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 from tests.slices import Spec, write_slice
 from tests.trees import tree_digests

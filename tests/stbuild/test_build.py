@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import webdataset
 
-import stbuild.compact as module
-from stbuild.assemble import publish_corpus
-from stbuild.build import build_corpus
-from stbuild.catalogue import read_catalogue
-from stbuild.compact import compact
+import stbuild.grid.compact as module
+from stbuild.build.assemble import publish_corpus
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
+from stbuild.build.shards import write_shard
 from stbuild.config import PAPER_GRID, PAPER_SHARDS, GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import (
@@ -29,11 +29,11 @@ from stbuild.corpus.errors import (
 )
 from stbuild.corpus.reader import open_corpus
 from stbuild.corpus.samples import decode_patch
-from stbuild.genes import Vocabulary
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.shards import write_shard
+from stbuild.genes.vocabulary import Vocabulary
+from stbuild.grid.catalogue import read_catalogue
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from tests.conftest import COVER, TRAIN
 from tests.slices import Spec, write_slice
 from tests.trees import tree_digests
@@ -115,7 +115,7 @@ def test_an_unfinished_build_of_another_config_is_refused(grids, tmp_path, monke
     def stop(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stbuild.build.publish_corpus", stop)
+    monkeypatch.setattr("stbuild.build.building.publish_corpus", stop)
     with pytest.raises(KeyboardInterrupt):
         build(grids, tmp_path / "c")
     monkeypatch.undo()
@@ -137,10 +137,10 @@ def test_resuming_after_a_stop_cuts_nothing_twice(train_corpus, grids, tmp_path,
             raise KeyboardInterrupt
         return real(task)
 
-    monkeypatch.setattr("stbuild.build.write_shard", fail_second)
+    monkeypatch.setattr("stbuild.build.building.write_shard", fail_second)
     with pytest.raises(KeyboardInterrupt):
         build(grids, tmp_path / "c")
-    monkeypatch.setattr("stbuild.build.write_shard", real)
+    monkeypatch.setattr("stbuild.build.building.write_shard", real)
     kept = part_times(tmp_path)
     again = []
 
@@ -148,7 +148,7 @@ def test_resuming_after_a_stop_cuts_nothing_twice(train_corpus, grids, tmp_path,
         again.extend(part_times(tmp_path))
         return publish_corpus(*arguments)
 
-    monkeypatch.setattr("stbuild.build.publish_corpus", publish)
+    monkeypatch.setattr("stbuild.build.building.publish_corpus", publish)
     build(grids, tmp_path / "c")
     assert again == kept
     assert tree_digests(tmp_path / "c") == tree_digests(train_corpus.root)

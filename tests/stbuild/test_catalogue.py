@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stbuild.compact import compact
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, GateError
-from stbuild.genes import read_vocabulary
+from stbuild.genes.vocabulary import read_vocabulary
+from stbuild.grid.compact import compact
+from stbuild.grid.store import read_meta
 from stbuild.lattices import assign_cells
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.reading import read_here
+from stbuild.manifests.manifest import read_inputs
+from stbuild.reading.opening import read_here
 from stbuild.sources import matrices
-from stbuild.store import read_meta
+from stbuild.tasks.pipeline import run_loop
 from tests.slices import Spec, make_anndata, record_of
 from tests.zoo.make_zoo import CASES
 

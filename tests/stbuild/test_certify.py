@@ -5,19 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from stbuild.build import build_corpus
-from stbuild.certify import certify_folders
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.certify import certify_folders
+from stbuild.build.inputs import gather_inputs
+from stbuild.build.rebuild import rebuild_corpus
+from stbuild.build.repair import repair_corpus
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig, read_config
 from stbuild.corpus.errors import BadInputError, BadUsageError, GateError
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
+from stbuild.grid.compact import compact
 from stbuild.leakage import require_no_leak
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.rebuild import rebuild_corpus
-from stbuild.repair import repair_corpus
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 from tests.slices import Spec, make_anndata
 from tests.trees import tree_digests

@@ -7,7 +7,8 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from stbuild.chunks import (
+from stbuild.corpus.errors import IntegrityError
+from stbuild.grid.chunks import (
     CHUNK,
     Counts,
     Layout,
@@ -17,8 +18,7 @@ from stbuild.chunks import (
     write_json,
     write_small,
 )
-from stbuild.corpus.errors import IntegrityError
-from stbuild.written import WrittenFiles
+from stbuild.grid.written import WrittenFiles
 
 DIMENSIONS = ("row", "col", "gene")
 

@@ -201,7 +201,7 @@ def test_a_bug_exits_with_1_and_saves_its_traceback(monkeypatch, capsys, grids, 
     def broken(_root):
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr("stbuild.catalogue.read_catalogue", broken)
+    monkeypatch.setattr("stbuild.grid.catalogue.read_catalogue", broken)
     monkeypatch.setattr(sys, "argv", ["stbuild", "shard", str(grids), "-o", str(tmp_path / "c")])
     with pytest.raises(SystemExit) as stopped:
         stbuild.cli.main()

@@ -7,14 +7,14 @@ from distributed.comm import tcp
 from distributed.comm.utils import from_frames
 from distributed.protocol import pickle as wire
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import open_runner, run_loop
-from stbuild.preview import plan_slice, plan_tasks
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.plan.preview import plan_slice, plan_tasks
+from stbuild.tasks.pipeline import open_runner, run_loop
 from tests.clusters import runner_on, running_cluster
 from tests.conftest import SAMPLE
 from tests.slices import Spec, write_slice

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadUsageError, PlatformError, RemoteError
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import Patience, open_runner, run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import Patience, open_runner, run_loop
+from stbuild.tasks.workers import attempt_there
 from stbuild.tools import running_code
-from stbuild.workers import attempt_there
 from tests.clusters import kill, runner_on, running_cluster
 from tests.slices import Spec, write_slice
 from tests.trees import tree_digests

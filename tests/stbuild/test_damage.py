@@ -10,19 +10,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import StError
 from stbuild.corpus.jsonio import dump_document
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
 from stbuild.publish.options import PublishOptions
 from stbuild.publish.release import publish_release
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 from tests.slices import Spec, make_anndata
 from tests.trees import tree_digests

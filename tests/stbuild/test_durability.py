@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stbuild.compact import compact
 from stbuild.config import GridConfig
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from stbuild.workspace import hold_folder
 from tests.stbuild.broken import CRASHING, DAMAGED, ELSEWHERE
 from tests.stbuild.environments import ALONE, SORTED, TOGETHER, Environment, why_not
@@ -152,7 +152,7 @@ def damage_a_grid(files, root):
 
 def test_a_damaged_grid_is_written_again_unless_it_is_trusted(slice_files, tmp_path, monkeypatch):
     assert damage_a_grid(slice_files, tmp_path / "checked")
-    monkeypatch.setattr("stbuild.compact.check_grid", lambda _: [])
+    monkeypatch.setattr("stbuild.grid.compact.check_grid", lambda _: [])
     assert not damage_a_grid(slice_files, tmp_path / "trusted")
 
 

@@ -5,21 +5,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.extension import extend_config, gather_extension
+from stbuild.build.growth import Growth, grow_labels
+from stbuild.build.inputs import gather_inputs
+from stbuild.build.rebuild import rebuild_corpus
+from stbuild.build.repair import repair_corpus
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
 from stbuild.corpus.names import MAX_LABELS
 from stbuild.corpus.reader import open_corpus
-from stbuild.extension import extend_config, gather_extension
-from stbuild.genes import Vocabulary
-from stbuild.growth import Growth, grow_labels
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.rebuild import rebuild_corpus
-from stbuild.repair import repair_corpus
+from stbuild.genes.vocabulary import Vocabulary
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 from tests.slices import Spec, make_anndata
 from tests.trees import tree_digests
@@ -155,7 +155,7 @@ def test_a_run_that_was_stopped_goes_on(lab, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("stbuild.build.publish_corpus", stop)
+        patched.setattr("stbuild.build.building.publish_corpus", stop)
         with pytest.raises(KeyboardInterrupt):
             extend(grids, lab / "v1", out)
     extend(grids, lab / "v1", out)

@@ -22,6 +22,7 @@ from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stbuild.commands.fetch import fetch as command
 from stbuild.corpus.errors import (
     BadInputError,
     ConflictError,
@@ -32,7 +33,6 @@ from stbuild.corpus.errors import (
     StError,
 )
 from stbuild.fetch import download
-from stbuild.fetch.command import fetch as command
 from stbuild.fetch.transport import Options
 from tests.fetching import PATIENCE, digest, fetch, left, write_sheet
 from tests.server import Server, serving

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.corpus.urls import SCHEMES, refuse_redirect, refuse_url, show_url
 from stbuild.fetch.plan import read_plan
-from stbuild.fetch.rows import SourceRow
+from stbuild.manifests.rows import SourceRow
 from tests.fetching import digest, write_sheet
 
 URL = "https://example.org/x.h5ad"

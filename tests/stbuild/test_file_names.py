@@ -10,9 +10,9 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.manifests import Manifest
-from stbuild.reading import read_here
-from stbuild.sections import expand_sections
+from stbuild.manifests.manifest import Manifest
+from stbuild.reading.opening import read_here
+from stbuild.reading.sections import expand_sections
 from stbuild.sources.file_names import choose_named, find_named
 from stbuild.sources.formats import detect_format
 from tests.slices import Spec, make_anndata, record_of

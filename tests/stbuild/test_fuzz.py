@@ -8,7 +8,7 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import StError
-from stbuild.jail import Limits, read_jailed
+from stbuild.reading.jail import Limits, read_jailed
 from tests.slices import Spec, make_anndata, record_of
 
 

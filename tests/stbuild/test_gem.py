@@ -9,7 +9,7 @@ import pytest
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
 from stbuild.lattices import assign_cells
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources.formats import detect_format
 from tests.slices import record_of
 from tests.vendor_files import counts_of

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stbuild import gene_ids
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
-from stbuild.gene_ids import describe_genes, strip_version, unmangled
-from stbuild.gene_mapping import map_genes
-from stbuild.gene_tables import GeneTable, make_gene_table, read_gene_table, write_gene_table
-from stbuild.genes import check_kinds, choose_vocabulary
+from stbuild.genes import ids as gene_ids
+from stbuild.genes.ids import describe_genes, strip_version, unmangled
+from stbuild.genes.tables import GeneTable, make_gene_table, read_gene_table, write_gene_table
+from stbuild.genes.vocabulary import check_kinds, choose_vocabulary
+from stbuild.reading.gene_mapping import map_genes
 from stbuild.sources.faults import SourceFaultError
 
 HUMAN = ["GAPDH", "ACTB", "C1orf159", "HLA-A", "MT-CO1", "FO538757.1", "AL627309.1", "CD8A"]

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from tests.conftest import SAMPLE
 from tests.slices import Spec, grid_of, make_anndata, record_of
 

@@ -11,12 +11,12 @@ import anndata
 import numpy as np
 import pytest
 
-from stbuild import jail, jail_child
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, IntegrityError, ResourceError
-from stbuild.handover import load_slice, save_slice
-from stbuild.jail import Jail, Limits, list_jailed, read_jailed
-from stbuild.reading import read_here
+from stbuild.reading import jail, jail_child
+from stbuild.reading.handover import load_slice, save_slice
+from stbuild.reading.jail import Jail, Limits, list_jailed, read_jailed
+from stbuild.reading.opening import read_here
 from tests.slices import Spec, make_anndata, record_of, write_slice
 
 CONFIG = GridConfig(label="label", pitch_um=100.0)

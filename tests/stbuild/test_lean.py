@@ -21,9 +21,9 @@ write_genes(["a", "b"], [1, 2]); write_panels({"s": np.arange(2, dtype=np.int32)
 @pytest.mark.parametrize(
     ("code", "allowed"),
     [
-        pytest.param("import stbuild.cli, stbuild.compact", set(), id="compact"),
-        pytest.param("import stbuild.cli, stbuild.build", set(), id="shard"),
-        pytest.param("import stbuild.jail_child, stbuild.sources.h5ad", set(), id="jail"),
+        pytest.param("import stbuild.cli, stbuild.grid.compact", set(), id="compact"),
+        pytest.param("import stbuild.cli, stbuild.build.building", set(), id="shard"),
+        pytest.param("import stbuild.reading.jail_child, stbuild.sources.h5ad", set(), id="jail"),
         pytest.param(TABLES, {"pyarrow"}, id="tables"),
     ],
 )

@@ -2,11 +2,11 @@
 
 import pytest
 
+from stbuild.commands.options import resolve_config, resolve_given
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.corpus.names import slugify
-from stbuild.manifests import read_inputs
-from stbuild.options import resolve_config, resolve_given
+from stbuild.manifests.manifest import read_inputs
 
 
 def write(tmp_path, sheet, toml='name = "x"\nsamples = "s.csv"\n'):

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from tests.slices import Spec, make_anndata, record_of
 
 LABELLED = GridConfig(label="label")

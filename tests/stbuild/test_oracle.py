@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.documents import ShardConfig
-from stbuild.cutting import cut_slice, plan_windows
-from stbuild.genes import Vocabulary
+from stbuild.genes.vocabulary import Vocabulary
+from stbuild.patches.cutting import cut_slice, plan_windows
 from stbuild.splits.corpus import assign_splits
 from tests import oracle
 from tests.slices import Spec, grid_of, write_slice

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from stbuild import cutting
 from stbuild.corpus.documents import ShardConfig
-from stbuild.cutting import cut_slice, plan_parts, plan_windows
-from stbuild.genes import Vocabulary, union_vocabulary
-from stbuild.moments import SCALE, WindowMoments, slice_moments, variance_weights
-from stbuild.patches import whole_sample
+from stbuild.genes.vocabulary import Vocabulary, union_vocabulary
+from stbuild.patches import cutting
+from stbuild.patches.cropping import whole_sample
+from stbuild.patches.cutting import cut_slice, plan_parts, plan_windows
+from stbuild.patches.moments import SCALE, WindowMoments, slice_moments, variance_weights
 from stbuild.windows import Window, plan_training
 from tests.slices import Spec, grid_of, write_slice
 

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from stbuild.corpus.errors import BadInputError, Problem, RemoteError, ResourceError, StError
-from stbuild.pipeline import Patience, Workers, open_runner, run_loop
+from stbuild.tasks.pipeline import Patience, Workers, open_runner, run_loop
+from stbuild.tasks.workers import SlowTaskError, attempt_there
 from stbuild.tools import running_code
-from stbuild.workers import SlowTaskError, attempt_there
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from stbuild.config import GridConfig
 from stbuild.corpus.documents import SourceFile
 from stbuild.corpus.errors import BadInputError
 from stbuild.corpus.names import MAX_LABELS
+from stbuild.grid.placing import build_grid, placing_notices
+from stbuild.grid.store import write_grid
 from stbuild.lattices import Lattice, snap
 from stbuild.lattices.fourier import find_waves
 from stbuild.lattices.lattice import round_angle
-from stbuild.placing import build_grid, placing_notices
 from stbuild.slices import Slice, SliceRecord
-from stbuild.store import write_grid
 from tests.slices import Spec, grid_of, make_anndata, write_slice
 from tests.trees import tree_digests
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.preview import plan_slice, plan_tasks, shared_genes
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.plan.preview import plan_slice, plan_tasks, shared_genes
+from stbuild.tasks.pipeline import run_loop
 from tests.conftest import SAMPLE
 
 REAL = ["her2st/B2", "mouse_brain_2k/MOB3", "heart/heart_4_CN73_C2"]

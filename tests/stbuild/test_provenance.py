@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from stbuild.compact import compact
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.manifests import Manifest, read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.provenance import changed_files, describe_files
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import Manifest, read_inputs
+from stbuild.reading.provenance import changed_files, describe_files
 from stbuild.slices import SliceRecord
+from stbuild.tasks.pipeline import run_loop
 from tests.slices import Spec, write_slice
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from stbuild.build import build_corpus
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
+from stbuild.build.rebuild import rebuild_corpus
+from stbuild.build.repair import repair_corpus
 from stbuild.cli import cli
-from stbuild.compact import compact
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import (
@@ -23,15 +25,13 @@ from stbuild.corpus.errors import (
     PlatformError,
 )
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
 from stbuild.publish.card import escape
 from stbuild.publish.licences import known_licences, licence_ids, licence_text, why_refused
 from stbuild.publish.options import PublishOptions
 from stbuild.publish.release import publish_release
-from stbuild.rebuild import rebuild_corpus
-from stbuild.repair import repair_corpus
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 from tests.slices import Spec, make_anndata
 from tests.trees import tree_digests

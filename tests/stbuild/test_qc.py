@@ -10,12 +10,12 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.preview import plan_slice, plan_tasks
-from stbuild.qc import write_qc
-from stbuild.qc.flags import flag_slice
-from stbuild.qc.pictures import histogram, picture_places, picture_totals
+from stbuild.manifests.manifest import read_inputs
+from stbuild.plan.flags import flag_slice
+from stbuild.plan.page import write_qc
+from stbuild.plan.pictures import histogram, picture_places, picture_totals
+from stbuild.plan.preview import plan_slice, plan_tasks
+from stbuild.tasks.pipeline import run_loop
 from tests.conftest import SAMPLE
 from tests.slices import Spec, write_slice
 

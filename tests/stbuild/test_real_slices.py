@@ -6,14 +6,14 @@ import anndata
 import numpy as np
 import pytest
 
-from stbuild.compact import slice_config
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import StError
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import attempt
-from stbuild.preview import plan_slice, plan_tasks
-from stbuild.sections import expand_sections
+from stbuild.grid.compact import slice_config
+from stbuild.manifests.manifest import read_inputs
+from stbuild.plan.preview import plan_slice, plan_tasks
+from stbuild.reading.sections import expand_sections
+from stbuild.tasks.pipeline import attempt
 
 OPTIONS = {
     # What the data's README says about a file, as a user would put it into a sample sheet.
@@ -120,9 +120,9 @@ def test_all_sections_of_a_registered_file_are_the_layers_by_themselves(shared_d
     ],
 )
 def test_originals_become_the_same_grid_as_their_h5ad(raw, h5ad, n_genes, shared_data):
+    from stbuild.grid.placing import build_grid
     from stbuild.lattices import assign_cells
-    from stbuild.placing import build_grid
-    from stbuild.reading import read_here
+    from stbuild.reading.opening import read_here
     from tests.slices import record_of
 
     grids = []

@@ -6,17 +6,17 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from stbuild.build import build_corpus
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
+from stbuild.build.rebuild import rebuild_corpus
 from stbuild.cli import cli
-from stbuild.compact import compact
-from stbuild.comparison import compare_corpora
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, IntegrityError
-from stbuild.genes import Vocabulary
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
-from stbuild.rebuild import rebuild_corpus
+from stbuild.genes.vocabulary import Vocabulary
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
+from stbuild.verify.comparison import compare_corpora
 from tests.conftest import COVER, TRAIN
 from tests.trees import tree_digests
 

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
+from stbuild.build.repair import repair_corpus
 from stbuild.corpus.errors import ConflictError
 from stbuild.corpus.names import LOCK_JSON
-from stbuild.pipeline import run_loop
-from stbuild.repair import repair_corpus
+from stbuild.tasks.pipeline import run_loop
 from tests.trees import tree_digests
 
 

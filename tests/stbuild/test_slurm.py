@@ -9,10 +9,10 @@ import time
 import dask
 import pytest
 
+from stbuild.commands.options import open_workers, resolve_config
 from stbuild.corpus.errors import BadUsageError
-from stbuild.options import open_workers, resolve_config
-from stbuild.slurm import job_arguments
-from stbuild.slurm_config import SlurmConfig
+from stbuild.tasks.slurm import job_arguments
+from stbuild.tasks.slurm_config import SlurmConfig
 from tests import fake_slurm
 from tests.trees import tree_digests
 

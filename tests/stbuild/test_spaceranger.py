@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.formats import detect_format, read_source
 from stbuild.sources.spaceranger import read_spaceranger

@@ -11,7 +11,7 @@ import zarr
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, PlatformError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources import spatialdata as reader
 from stbuild.sources.faults import SourceFaultError
 from tests.slices import Spec, make_anndata, record_of

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.errors import IntegrityError
-from stbuild.grids import Box
-from stbuild.store import StoredGrid, check_grid, read_grid, read_inventory, write_grid
-from stbuild.written import WrittenFiles
+from stbuild.grid.grids import Box
+from stbuild.grid.store import StoredGrid, check_grid, read_grid, read_inventory, write_grid
+from stbuild.grid.written import WrittenFiles
 from tests.slices import Spec, grid_of, write_slice
 
 
@@ -49,8 +49,8 @@ def test_large_counts_are_stored_in_32_bits(tmp_path, grid):
 def test_a_grid_in_several_zarr_shards_reads_back_the_same(
     tmp_path, grid, monkeypatch, cells, n_shards
 ):
-    monkeypatch.setattr("stbuild.grid_arrays._SHARD_BYTES", cells * 40 * 2)
-    monkeypatch.setattr("stbuild.store._READ_BYTES", 8 * 18 * 40 * 2)
+    monkeypatch.setattr("stbuild.grid.arrays._SHARD_BYTES", cells * 40 * 2)
+    monkeypatch.setattr("stbuild.grid.store._READ_BYTES", 8 * 18 * 40 * 2)
     path = tmp_path / "blocks.zarr"
     write_grid(path, grid, "0" * 64)
     inventory = read_inventory(path)

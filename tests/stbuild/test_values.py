@@ -6,7 +6,7 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources.values import is_missing, to_id, to_text
 from tests.slices import Spec, make_anndata, record_of
 

@@ -10,7 +10,7 @@ import zarr
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources.formats import detect_format, read_source
 from tests.slices import Spec, make_anndata, record_of, write_slice
 from tests.vendor_files import IDS, NAMES, counts_of, write_h5, write_mtx

@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from stbuild import cutting, grid_arrays, store
-from stbuild.build import build_corpus
-from stbuild.catalogue import read_catalogue
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.draws import keyed_stream
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.patches import crop_training, view_part
-from stbuild.pipeline import Patience, Runner, attempt, open_runner, run_loop
+from stbuild.grid import arrays as grid_arrays
+from stbuild.grid import store
+from stbuild.grid.catalogue import read_catalogue
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.patches import cutting
+from stbuild.patches.cropping import crop_training, view_part
+from stbuild.tasks.pipeline import Patience, Runner, attempt, open_runner, run_loop
 from tests.clusters import runner_on, running_cluster
 from tests.slices import Spec, write_slice
 from tests.trees import tree_digests
@@ -104,7 +106,7 @@ def open_place(place: str, n: int, threads: int, folder: Path) -> Iterator[Runne
         def start(**told: Any) -> Any:
             return LocalCluster(**{**told, "n_workers": n, "threads_per_worker": threads})
 
-        with patch("stbuild.dask_runner.LocalCluster", start), open_runner(jobs=2) as runner:
+        with patch("stbuild.tasks.dask_runner.LocalCluster", start), open_runner(jobs=2) as runner:
             yield runner
     else:
         with running_cluster(folder, 0) as cluster, runner_on(cluster, CALM) as runner:
@@ -175,7 +177,7 @@ def test_draws_by_the_thread_are_noticed(sources, wanted, tmp_path, monkeypatch)
     def stream(purpose: str, seed: int, content: str, number: int) -> np.random.Philox:
         return keyed_stream(purpose, seed, f"{content}{threading.get_ident()}", number)
 
-    monkeypatch.setattr("stbuild.patches.keyed_stream", stream)
+    monkeypatch.setattr("stbuild.patches.cropping.keyed_stream", stream)
     with pytest.raises(AssertionError):
         check(sources, wanted, tmp_path, "threads", 2, 1, [None])
 

@@ -6,7 +6,7 @@ import pytest
 
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
-from stbuild.reading import read_here
+from stbuild.reading.opening import read_here
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.xenium import looks_like_xenium, read_xenium
 from tests.slices import record_of

@@ -7,12 +7,12 @@ from typing import Any
 from unittest.mock import patch
 
 from stbuild.corpus.console import NOTICE
-from stbuild.jail import Jail
-from stbuild.jail_child import serve
+from stbuild.reading.jail import Jail
+from stbuild.reading.jail_child import serve
 
 
 class ForkedServer:
-    """What :class:`stbuild.jail.Jail` needs of a process, over a fork of this one."""
+    """What :class:`stbuild.reading.jail.Jail` needs of a process, over a fork of this one."""
 
     def __init__(self) -> None:
         theirs, to_them = os.pipe()

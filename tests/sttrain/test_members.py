@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from stbuild.build import build_corpus
-from stbuild.compact import compact
+from stbuild.build.building import build_corpus
+from stbuild.build.inputs import gather_inputs
 from stbuild.config import GridConfig
 from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.reader import open_corpus
-from stbuild.inputs import gather_inputs
-from stbuild.manifests import read_inputs
-from stbuild.pipeline import run_loop
+from stbuild.grid.compact import compact
+from stbuild.manifests.manifest import read_inputs
+from stbuild.tasks.pipeline import run_loop
 from stbuild.verify import verify_corpus
 from sttrain.embed.embeddings import Embeddings, SliceEmbedding
 from sttrain.embed.members import spread_to_members

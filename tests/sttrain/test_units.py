@@ -376,10 +376,10 @@ def test_what_does_not_go_together_is_refused(wrong, words):
 
 
 def test_slices_need_whole_slices(grids, tmp_path):
-    from stbuild.build import build_corpus
+    from stbuild.build.building import build_corpus
+    from stbuild.build.inputs import gather_inputs
     from stbuild.corpus.documents import ShardConfig
-    from stbuild.inputs import gather_inputs
-    from stbuild.pipeline import run_loop
+    from stbuild.tasks.pipeline import run_loop
 
     config = ShardConfig(name="none", window=8, genes=16, n_per_slice=4)
     build_corpus(gather_inputs(grids, config, None), tmp_path / "c", run_loop)

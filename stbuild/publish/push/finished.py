@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stbuild.catalogue import GRIDS_JSON, read_catalogue
 from stbuild.corpus import names
 from stbuild.corpus.digests import sha256_file
 from stbuild.corpus.errors import BadInputError, IntegrityError, Problem
 from stbuild.corpus.storage import read_file
+from stbuild.grid.catalogue import GRIDS_JSON, read_catalogue
 from stbuild.publish.push.faults import bad_release
 
 _LINE: Final = re.compile(rf"([0-9a-f]{{64}})  ({names.FILE_PATTERN.strip('^$')})")
@@ -91,7 +91,7 @@ def _read_sums(root: Path) -> dict[str, str]:
 
 def _read_grids(root: Path) -> dict[str, str]:
     # Zarr is needed for grids alone.
-    from stbuild.store import INVENTORY, check_grid, read_inventory
+    from stbuild.grid.store import INVENTORY, check_grid, read_inventory
 
     sums = {GRIDS_JSON: sha256_file(root / GRIDS_JSON)}
     problems: list[Problem] = []

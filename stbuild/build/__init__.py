@@ -1,0 +1,1 @@
+"""From grids to a corpus: parts, shards, tables, documents; again, further, mended."""

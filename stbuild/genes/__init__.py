@@ -1,0 +1,1 @@
+"""Genes: kinds of ids, tables of pairs, the vocabulary of a corpus."""

@@ -1,0 +1,1 @@
+"""What is to be built: a TOML file with a sample sheet, or a list of paths."""

@@ -1,0 +1,1 @@
+"""From a grid to patches: exact variances, gene choice, crops. Nothing is written."""

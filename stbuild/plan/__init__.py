@@ -1,0 +1,1 @@
+"""What would be built, before any work; as a table and as one HTML page."""

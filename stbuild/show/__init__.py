@@ -1,0 +1,1 @@
+"""A slice or a patch as picture or text."""

@@ -1,0 +1,1 @@
+"""Where tasks run: a loop, local processes, a Dask cluster, jobs of SLURM."""
