@@ -1,13 +1,15 @@
 """One vector per measured spot from an encoder: windows, overlaps and gene draws averaged.
 
 Slices are embedded one after the other, their windows in the order of their keys, sums in float64:
-the vectors do not depend on the batch size beyond the rounding of the encoder itself.
+the vectors do not depend on the batch size beyond the rounding of the encoder itself, and on a CPU
+not at all on the number of its cores: each encodes batches of its own.
 Letters: B batch, P patch side, L = P * P sites, N spots of a slice, D features.
 """
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,14 +34,17 @@ from sttrain.embed.refine import refine_corpus, refine_slice
 from sttrain.embed.sums import Coverage, SpotSums
 from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.model.inference import InferenceConfig
+from sttrain.threads import map_ahead, one_core_threads
 
 if TYPE_CHECKING:
     from stbuild.corpus.index import SampleIndex
     from stbuild.corpus.reader import Corpus
-    from stbuild.corpus.samples import Patch
+    from stbuild.corpus.samples import Patch, WholeSlice
     from sttrain.model.encoder_info import EncoderInfo
 
 _PACKAGES: Final = ("numpy", "torch")
+_MOST_CORES: Final = 16
+"""Each holds what a batch needs: 200 MB for 32 patches of 512 genes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,28 +235,25 @@ def embed_corpus(
     slices: dict[str, SliceEmbedding] = {}
     coverage: list[Coverage] = []
     inference = inference or InferenceConfig()
-    beside = _expression(corpus, inference)  # first, so that a refusal costs nothing
-    layer = inference.layer
     total = sum(s.n_samples for s in corpus.document.shards if s.kind == "patch")
-    done = 0
-    for split in corpus.document.splits("slice"):
-        index = corpus.index(split)
-        positions = _positions_by_slice(index)
-        for whole in corpus.whole_slices(split):
-            require_sound(whole, len(corpus.document.labels))
-            slug = whole.meta.slice
-            mine = positions.get(slug, [])
-            sums = SpotSums(whole)
+    done, workers = 0, _cores(device)
+    with one_core_threads(workers) as pool:
+        beside = _expression(corpus, inference)  # first, so that a refusal costs nothing
+        for split, index, whole, mine in _slices(corpus):
+            slug, sums = whole.meta.slice, SpotSums(whole)
             here = encoder.for_slice(whole) if isinstance(encoder, PerSlice) else encoder
+            size = batch
             if isinstance(here, WholeEncoder):
-                mine = _first_of_draws(index, mine)
-            for patches in _batches(corpus, split, index, mine, batch):
+                mine, size = _first_of_draws(index, mine), 1
+            encode = partial(_encode, here, rows=genes, layer=inference.layer, device=device)
+            batches = _batches(corpus, split, index, mine, size)
+            for patches, features in map_ahead(pool, encode, batches, workers):
                 if progress:
                     progress(done, total, slug)
                 if isinstance(here, WholeEncoder):
-                    sums.add_all(here.encode_slice(p.genes, layer) for p in patches)
+                    sums.add_all(features)
                 else:
-                    sums.add(patches, _encode(here, patches, genes, layer, device))
+                    sums.add(patches, features)
                 done += len(patches)
             matrix = sums.means()
             coverage.append(sums.coverage(len(mine)))
@@ -260,7 +262,8 @@ def embed_corpus(
                 matrix=refine_slice(matrix, whole, inference),
                 labels=name_labels(whole, corpus.document.labels),
             )
-    slices = refine_corpus(slices, inference, f"corpus '{corpus.document.name}'", beside)
+        subject = f"corpus '{corpus.document.name}'"
+        slices = refine_corpus(slices, inference, subject, beside)
     made_from = {
         **provenance,
         "corpus": corpus.document.name,
@@ -293,6 +296,23 @@ def _expression(
     return expression_components(data, inference.neighbours, inference.expression)
 
 
+def _cores(device: str) -> int:
+    """Return how many batches are encoded at a time; a GPU takes one after the other."""
+    import torch
+
+    return min(torch.get_num_threads(), _MOST_CORES) if device == "cpu" else 1
+
+
+def _slices(corpus: "Corpus") -> "Iterator[tuple[str, SampleIndex, WholeSlice, list[int]]]":
+    """Yield every slice with its split, the index of that, and where its patches stand there."""
+    for split in corpus.document.splits("slice"):
+        index = corpus.index(split)
+        positions = _positions_by_slice(index)
+        for whole in corpus.whole_slices(split):
+            require_sound(whole, len(corpus.document.labels))
+            yield split, index, whole, positions.get(whole.meta.slice, [])
+
+
 def _positions_by_slice(index: "SampleIndex") -> dict[str, list[int]]:
     """Return the positions of every slice's patches, in the order of their keys."""
     positions: dict[str, list[int]] = {}
@@ -316,13 +336,16 @@ def _batches(
 
 
 def _encode(
-    encoder: SiteEncoder,
+    encoder: SiteEncoder | WholeEncoder,
     patches: "list[Patch]",
+    *,
     rows: NDArray[np.int32] | None,
     layer: int | None,
     device: str,
-) -> NDArray[np.float32]:
-    """Return (B, L, D) float32 features."""
+) -> "tuple[list[Patch], NDArray[np.float32]]":
+    """Return patches and their float32 features: (B, L, D), or (B, N, D) of all spots."""
+    if isinstance(encoder, WholeEncoder):
+        return patches, np.stack([encoder.encode_slice(p.genes, layer) for p in patches])
     import torch
 
     counts = np.stack([patch.counts.astype(np.int32) for patch in patches])
@@ -337,4 +360,4 @@ def _encode(
             torch.from_numpy(totals).to(device),
             layer=layer,
         )
-    return np.asarray(features.float().cpu().numpy(), np.float32)
+    return patches, np.asarray(features.float().cpu().numpy(), np.float32)

@@ -3,9 +3,8 @@
 Letters: B patches of a batch, M genes of a patch, P patch side.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from sttrain.errors import IntegrityError
 from sttrain.stream.order import Order, World
 from sttrain.stream.shards import Places
 from sttrain.stream.source import PatchSource, cut_members
+from sttrain.threads import map_ahead
 
 __all__ = ["Batch", "PatchSource", "PatchStream", "StreamState", "cut_members"]
 
@@ -120,13 +120,7 @@ class PatchStream:
             return
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="sttrain-read")
         try:
-            ahead: deque[Future[Batch]] = deque()
-            for state in states:
-                ahead.append(pool.submit(self.read, state))
-                if len(ahead) > self.workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            yield from map_ahead(pool, self.read, states, self.workers)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -10,6 +10,7 @@ from sttrain.embed.evaluation import read_patch
 from sttrain.embed.spots import embed_checkpoint, embed_corpus
 from sttrain.errors import BadInputError, BadUsageError, IntegrityError
 from sttrain.model.inference import InferenceConfig
+from sttrain.model.pretext import Pretext
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -70,6 +71,22 @@ def test_vectors_do_not_depend_on_the_batch_size(corpus):
         again = run(corpus, batch=batch).embeddings
         for slug, part in first.slices.items():
             np.testing.assert_allclose(again.slices[slug].matrix, part.matrix, rtol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["patch", "slice"])
+def test_vectors_do_not_depend_on_the_number_of_cores(corpus, tmp_path, objective):
+    pretext = Pretext(objective=objective)
+    folder, before = write_run(tmp_path / "run", corpus, pretext=pretext), torch.get_num_threads()
+    made = []
+    try:
+        for cores in (1, 2, 5):
+            torch.set_num_threads(cores)
+            out = tmp_path / f"{cores}.parquet"
+            embed_checkpoint(folder, corpus.root, out, batch=3)
+            made.append(out.read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert made == [made[0]] * 3
 
 
 def test_every_slice_of_every_split_is_there_with_labels(corpus):
