@@ -19,6 +19,7 @@ from stbuild.corpus.errors import BadInputError, BadUsageError, ConflictError, P
 from stbuild.corpus.lock import LockDocument
 from stbuild.corpus.reader import Corpus
 from stbuild.genes.vocabulary import Vocabulary
+from stbuild.grid.catalogue import Catalogue, read_catalogue
 from stbuild.workspace import describe_difference
 
 
@@ -91,6 +92,8 @@ def gather_extension(
         last = lock.vocabulary_rules[-1]
         vocabulary = Vocabulary(()) if last == GIVEN else last
     growth = replace(old, rules=(*old.rules, vocabulary))
+    if error := as_error(_missing(read_catalogue(grids), lock), ConflictError):
+        raise error
     inputs = gather_inputs(grids, config, growth, mixed_ids=mixed_ids, mixed_species=mixed_species)
     if error := as_error(_changes(inputs, lock), ConflictError):
         raise error
@@ -102,19 +105,25 @@ def gather_extension(
     return inputs, read_earlier(base)
 
 
+def _missing(catalogue: Catalogue, lock: LockDocument) -> list[Problem]:
+    here = {entry.slug for entry in catalogue.grids}
+    what, fix = "it is not among the grids", "give a folder that holds its grid too"
+    return [
+        _problem("B097", f"slice '{grid.name}'", what, fix)
+        for grid in lock.grids
+        if grid.slug not in here
+    ]
+
+
 def _changes(inputs: BuildInputs, lock: LockDocument) -> list[Problem]:
     metas = {meta.slug: meta for meta in inputs.metas}
     problems = []
     for grid in lock.grids:
-        meta = metas.get(grid.slug)
-        if meta is None:
-            what, fix = "it is not among the grids", "give a folder that holds its grid too"
-        elif differ := [name for name in LOCKED if getattr(meta, name) != getattr(grid, name)]:
+        meta = metas[grid.slug]
+        if differ := [name for name in LOCKED if getattr(meta, name) != getattr(grid, name)]:
             what = f"its grid is another one than the corpus was built from: {', '.join(differ)}"
             fix = "compact it from the same source, with the same sample sheet and options"
-        else:
-            continue
-        problems.append(_problem("B097", f"slice '{grid.name}'", what, fix))
+            problems.append(_problem("B097", f"slice '{grid.name}'", what, fix))
     return problems
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from stbuild.corpus.names import slugify
 from stbuild.screen import Screen, format_size
 
 if TYPE_CHECKING:
+    from stbuild.corpus.documents import CorpusDocument
     from stbuild.manifests.manifest import Manifest
     from stbuild.plan.preview import SlicePlan
     from stbuild.reading.jail import Limits
@@ -87,6 +89,7 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
     Example: stbuild plan my/*.h5ad spaceranger/sample1 --label layer --report qc.html
     """
     from stbuild.plan.preview import plan_slice, plan_tasks, refuse_clashes, shared_genes
+    from stbuild.splits import doubtful_splits
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     presets = (PAPER_GRID, PAPER_SHARDS) if flags["preset"] else ({}, {})
@@ -102,6 +105,7 @@ def plan(inputs: tuple[str, ...], **flags: Any) -> None:
         outcomes = runner(plan_slice, tasks, start("slices", len(tasks)))
     outcomes = refuse_clashes(tasks, outcomes)
     plans = [outcome.result for outcome in outcomes if outcome.result is not None]
+    screen.notices(doubtful_splits([record.split for record in manifest.records]))
     screen.notices(notice for item in plans for notice in item.notices)
     union, common = shared_genes(plans)
     summary = {"slices": len(tasks), "good": len(plans), "genes_union": union,
@@ -159,6 +163,7 @@ def compact(inputs: tuple[str, ...], output: str, target: str | None, **flags: A
     Example: stbuild compact my/*.h5ad -o grids/ --label layer -j 2
     """
     from stbuild.grid.compact import compact as run_compact
+    from stbuild.splits import doubtful_splits
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     refuse_url_output(output)
@@ -172,6 +177,7 @@ def compact(inputs: tuple[str, ...], output: str, target: str | None, **flags: A
             skip_bad=flags["on_bad"] == "skip", done=done,
         )  # fmt: skip
     reports = summary.reports
+    screen.notices(doubtful_splits([record.split for record in manifest.records]))
     screen.notices(notice for report in reports for notice in report.notices)
     n_new = sum(not report.reused for report in reports)
     lines = [
@@ -228,7 +234,9 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     from stbuild.build.extension import extend_config, gather_extension
     from stbuild.build.inputs import gather_inputs
     from stbuild.corpus.reader import open_corpus
+    from stbuild.genes.vocabulary import Vocabulary, require_measured
     from stbuild.grid.catalogue import GRIDS_JSON, read_catalogue
+    from stbuild.splits import doubtful_splits
 
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     refuse_url_output(output)
@@ -249,16 +257,19 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
         given = resolve_given(preset, manifest, flags["config"], pick_fields(ShardConfig, flags))
         config = extend_config(base, given)
         inputs, earlier = gather_extension(Path(grids), base, config, genes, **mixed)
+    if isinstance(genes, Vocabulary):
+        require_measured(genes, inputs.genes, Path(flags["vocabulary"]))
     with open_workers(flags, screen.say) as runner, screen.progress() as start:
         summary = build_corpus(inputs, Path(output), runner, earlier=earlier, started=start)
-    screen.notices(summary.notices)
+    screen.notices((*doubtful_splits(list(inputs.split_of.values())), *summary.notices))
     document, size = summary.document, format_size(summary.n_bytes)
     lines = [f"corpus {document.name}: {document.corpus_id}"]
     if summary.already_done:
         lines.append(f"{output} is finished already; nothing was written")
     else:
         lines += [
-            f"{len(document.slices)} slices, {sum(s.n_spots for s in document.slices):,} spots, "
+            f"{len(document.slices)} slices ({_count_splits(document)}), "
+            f"{sum(s.n_spots for s in document.slices):,} spots, "
             f"{document.vocabulary.n_genes:,} genes",
             f"{summary.n_windows:,} patches kept of {summary.n_tries:,} windows tried; "
             f"{summary.n_padded_patches:,} padded in genes",
@@ -267,6 +278,11 @@ def shard(grids: str, output: str, target: str | None, **flags: Any) -> None:
     value = {k: v for k, v in vars(summary).items() if k not in ("document", "notices")}
     push_objects(output, target, screen)
     screen.result(value | {"corpus_id": document.corpus_id}, lines)
+
+
+def _count_splits(document: "CorpusDocument") -> str:
+    times = Counter(entry.split for entry in document.slices)
+    return ", ".join(f"{split} {n:,}" for split, n in sorted(times.items()))
 
 
 def _read_genes(vocabulary: str | None) -> Any:

@@ -3,7 +3,7 @@
 A default stands in one place only, the model's field; so does the text of ``--help``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 import rich_click as click
 from pydantic import BaseModel, ValidationError
 
-from stbuild.corpus.documents import CONFIG_FIX, document_problems, read_config
+from stbuild.corpus.documents import (
+    CONFIG_FIX,
+    document_problems,
+    read_config,
+    validate_written,
+)
 from stbuild.corpus.errors import BadUsageError, Problem
 from stbuild.corpus.toml import parse_toml
 
@@ -193,10 +198,11 @@ def resolve_config(
         Every key that is unknown or has a bad value, each where it was given last.
     """
     value = resolve_given(preset, manifest, file, flags)
-    if value.get("cover") is not None and "n_per_slice" not in {k for k, v in flags.items() if v}:
-        value["n_per_slice"] = None
+    given = (preset, manifest, _read_toml(file), _given(flags))
+    if _last(given, "cover") > _last(given, "n_per_slice"):
+        value["n_per_slice"] = None  # training patches, said before or by default
     try:
-        return model.model_validate(value)
+        return validate_written(model, value)
     except ValidationError as error:
         layers = ((manifest, place), (_read_toml(file), str(file)), (_given(flags), _COMMAND_LINE))
         said = {key: where for layer, where in layers for key in layer}
@@ -215,6 +221,11 @@ def resolve_given(
 ) -> dict[str, Any]:
     """Merge what was asked for, without defaults; later ones win."""
     return preset | manifest | _read_toml(file) | _given(flags)
+
+
+def _last(given: Sequence[dict[str, Any]], name: str) -> int:
+    """Return which of several says something of a key last; -1 if none does."""
+    return max((i for i, said in enumerate(given) if said.get(name) is not None), default=-1)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

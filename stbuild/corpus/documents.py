@@ -6,7 +6,7 @@ with its path. No file is opened here.
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -365,10 +365,35 @@ def read_config(model: type[Model], value: dict[str, Any], where: str) -> Model:
         Every problem at once; an unknown key comes with the nearest known one.
     """
     try:
-        return model.model_validate(value)
+        return validate_written(model, value)
     except ValidationError as error:
         problems = document_problems(error, model, value, where, "B111", CONFIG_FIX)
         raise BadUsageError(*problems) from None
+
+
+def validate_written(model: type[Model], value: dict[str, Any]) -> Model:
+    """Validate what a person wrote: true and false are no numbers, whatever pydantic says.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        Unknown keys and bad values, all of them.
+    """
+    return model.model_validate(_spell_truths(model, value))
+
+
+def _spell_truths(model: type[BaseModel], value: dict[str, Any]) -> dict[str, Any]:
+    """Return the value with true and false as words where numbers are due, so that they fail."""
+    spelt = dict(value)
+    for name, item in value.items():
+        field = model.model_fields.get(name)
+        kind = None if field is None else field.annotation
+        kinds = {kind, *get_args(kind)}
+        if isinstance(item, bool) and kinds & {int, float} and bool not in kinds:
+            spelt[name] = str(item).lower()
+        elif isinstance(item, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            spelt[name] = _spell_truths(kind, item)
+    return spelt
 
 
 def key_problems(model: type[BaseModel], value: dict[str, Any], where: str) -> list[Problem]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,8 +223,32 @@ def read_vocabulary(path: Path) -> Vocabulary:
     return Vocabulary(tuple(sorted(genes)))
 
 
-def _refused(path: Path, what: str) -> BadInputError:
-    fix = "give a corpus folder, or a text file with one gene id a line, each once"
+def require_measured(
+    vocabulary: Vocabulary, per_slice: Iterable[Sequence[str]], path: Path
+) -> None:
+    """Refuse a list of genes of which no slice measures some: headers, typing errors, other ids.
+
+    The genes of a corpus are taken as they are: slices that are judged may lack some.
+
+    Raises
+    ------
+    BadInputError
+        B075, with the first of them.
+    """
+    if (path / CORPUS_JSON).is_file():
+        return
+    measured = {gene for genes in per_slice for gene in genes}
+    if unknown := [gene for gene in vocabulary.genes if gene not in measured]:
+        listed = ", ".join(unknown[:5])
+        what = f"{len(unknown):,} of {len(vocabulary.genes):,} ids are in no slice ({listed})"
+        fix = "take them off the list; or give a corpus, whose genes are taken as they are"
+        raise _refused(path, what, fix)
+
+
+_LIST_FIX: Final = "give a corpus folder, or a text file with one gene id a line, each once"
+
+
+def _refused(path: Path, what: str, fix: str = _LIST_FIX) -> BadInputError:
     return BadInputError(
         Problem(
             code="B075", subject=f"vocabulary '{path.name}'", where=str(path), what=what, fix=fix

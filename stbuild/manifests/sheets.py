@@ -18,6 +18,8 @@ from stbuild.corpus.toml import parse_toml
 
 _MOST_BYTES: Final = 64 << 20
 _REQUIRED: Final = ("slice", "path")
+_OTHER_MARKS: Final = {";": "semicolons", "\t": "tabs"}
+"""What else spreadsheets put between cells."""
 
 
 class SheetRow(NamedTuple):
@@ -107,6 +109,11 @@ def _read_lines(sheet: Path, problems: list[Problem]) -> Iterator[tuple[int, lis
 
 
 def _header_problems(header: list[str], known: Sequence[str], sheet: Path) -> Iterable[Problem]:
+    for mark, name in _OTHER_MARKS.items():
+        if len(header) == 1 and set(header[0].split(mark)) & set(_REQUIRED):
+            what = f"its cells are parted by {name}, where commas are expected"
+            yield sheet_problem("sample sheet", sheet, what, "save it as CSV, with commas")
+            return
     for name, times in Counter(header).items():
         if times > 1:
             yield sheet_problem(f"column '{name}'", sheet, f"stands {times} times", "keep one")

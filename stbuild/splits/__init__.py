@@ -8,7 +8,7 @@ Evaluation splits (:mod:`~stbuild.splits.evaluation`) assign labelled spots; cor
 
 from stbuild.splits.block_windows import plan_blocks
 from stbuild.splits.blocks import BUFFER_UM, assign_block20
-from stbuild.splits.corpus import SplitMember, assign_splits
+from stbuild.splits.corpus import SplitMember, assign_splits, doubtful_splits
 from stbuild.splits.evaluation import evaluation_splits
 from stbuild.splits.masks import BlockMasks, block_split, window_origins
 from stbuild.splits.random20 import assign_paper20
@@ -21,6 +21,7 @@ __all__ = [
     "assign_paper20",
     "assign_splits",
     "block_split",
+    "doubtful_splits",
     "evaluation_splits",
     "plan_blocks",
     "window_origins",

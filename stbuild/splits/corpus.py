@@ -6,17 +6,39 @@ by :mod:`stbuild.leakage`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final, Literal, Protocol
 
 from stbuild.corpus import names
 from stbuild.corpus.errors import BadInputError, BadUsageError, Problem
 from stbuild.draws import hashed_order
+from stbuild.slices import Notice
 
 Rule = Literal["donor", "section", "pair"]
 
 _DRAWS: Final = 64
 """Orders of the groups that are tried; the one that comes nearest to the fractions is kept."""
+
+
+_USUAL: Final = ("train", "val", "test")
+_NEAR: Final = 0.7
+"""Likeness from which another name looks like a slip of one of these."""
+
+
+def doubtful_splits(splits: Sequence[str]) -> tuple[Notice, ...]:
+    """Say which names of splits, one of every slice, look like slips of the usual ones.
+
+    The slices of such a split are in the corpus, and nobody trains on them.
+    """
+    found = []
+    for name, n in sorted(Counter(splits).items()):
+        near = [] if name in _USUAL else get_close_matches(name, _USUAL, n=1, cutoff=_NEAR)
+        if near:
+            what = f"{n:,} of {len(splits):,} slices are in it; did you mean '{near[0]}'?"
+            found.append(Notice(code="B121", subject=f"split '{name}'", what=what))
+    return tuple(found)
 
 
 class SplitMember(Protocol):

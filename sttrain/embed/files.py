@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NUMBERED: Final = re.compile(r"e[0-9]{1,6}")
+_PLACES: Final = ("spatial", "x_spatial", "spatial3d", "coords", "coordinates", "xy")
+"""Entries of obsm that hold positions: never vectors, unless they are asked for by name."""
 _BOMB_BYTES: Final = 4 * 2**30
 _BOMB_RATIO: Final = 1000
 _SEALED: Final = "sttrain-sealed"
@@ -150,7 +152,7 @@ def _told_in(file: "h5py.File") -> Mapping[str, Any]:
 
 def _choose_key(keys: list[str], path: Path, key: str | None) -> str:
     wanted = key or OBSM_KEY
-    if key is None and wanted not in keys and len(keys) == 1:
+    if key is None and wanted not in keys and len(keys) == 1 and keys[0].lower() not in _PLACES:
         return keys[0]
     if wanted not in keys:
         listed = ", ".join(keys) or "nothing"

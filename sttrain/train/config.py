@@ -5,8 +5,9 @@ freely (threads, workers, how often something is written) is in :class:`FitOptio
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -21,6 +22,8 @@ from sttrain.settings import config_problem, lay_over
 from sttrain.stream.remote import CACHE_GB
 from sttrain.stream.source import OnBad
 from sttrain.train.objectives import MaskConfig
+
+_FLAGS: Final = "command line"
 
 
 class OptimizerConfig(Document):
@@ -232,7 +235,12 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> RunConfig:
             fix = "give a TOML file such as manifests/runs/small.toml"
             raise BadUsageError(config_problem(str(path), f"unreadable: {error}", fix)) from error
     lay_over(value, overrides)
-    return read_config(RunConfig, value, str(path) if path else "command line")
+    try:
+        return read_config(RunConfig, value, str(path) if path else _FLAGS)
+    except BadUsageError as error:
+        flagged = {f"key '{key}'" for key in overrides}
+        problems = (replace(p, where=_FLAGS) if p.subject in flagged else p for p in error.problems)
+        raise BadUsageError(*problems) from None
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

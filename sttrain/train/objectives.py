@@ -69,6 +69,12 @@ def keyed_generator(purpose: str, *numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(key >> 1)
 
 
+def kind_shares(mask: MaskConfig) -> dict[Kind, float]:
+    """Return the share of steps that hides each kind."""
+    shares = mask.mix if mask.kind == "mix" else tuple(float(mask.kind == kind) for kind in KINDS)
+    return dict(zip(KINDS, shares, strict=True))
+
+
 def draw_kind(config: MaskConfig, seed: int, epoch: int, step: int) -> Kind:
     """Return what is hidden in a step: the same on every rank."""
     if config.kind != "mix":

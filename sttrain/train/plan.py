@@ -26,7 +26,14 @@ from sttrain.train.costs import (
     StepMemory,
     StepShape,
 )
-from sttrain.train.objectives import KINDS, Kind, MaskConfig, count_hidden, hidden_sites
+from sttrain.train.objectives import (
+    KINDS,
+    Kind,
+    MaskConfig,
+    count_hidden,
+    hidden_sites,
+    kind_shares,
+)
 from sttrain.train.single_costs import unit_flops, unit_memory
 from sttrain.train.slice_source import plan_views, views_of
 
@@ -191,12 +198,6 @@ def plan_run(
         memory=max(memories, key=lambda memory: memory.total),
         steps_looked_at=len(batches),
     )
-
-
-def kind_shares(mask: MaskConfig) -> dict[Kind, float]:
-    """Return the share of steps that hides each kind."""
-    shares = mask.mix if mask.kind == "mix" else tuple(float(mask.kind == kind) for kind in KINDS)
-    return dict(zip(KINDS, shares, strict=True))
 
 
 def step_shape(

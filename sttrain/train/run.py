@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stbuild.corpus.reader import Corpus
-from sttrain.errors import BadUsageError, ConflictError, Problem, StError
+from sttrain.errors import BadInputError, BadUsageError, ConflictError, Problem, StError
 from sttrain.model.autoencoder import MaskedAutoencoder
 from sttrain.progress import TrainingReport
 from sttrain.stream.batches import StreamState
@@ -36,7 +38,7 @@ from sttrain.train.config import FitOptions, RunConfig, differences
 from sttrain.train.distributed import Ranks, join_ranks
 from sttrain.train.learner import SliceFacts
 from sttrain.train.loop import FitSummary, Loop, Stop, checkpoint_facts
-from sttrain.train.objectives import keyed_generator
+from sttrain.train.objectives import count_hidden, keyed_generator, kind_shares
 from sttrain.train.run_folder import RunDocument, describe_environment, open_run
 from sttrain.train.statistics import measure_corpus
 from sttrain.train.trainer import Trainer, choose_device, choose_precision
@@ -167,6 +169,8 @@ class _Setting:
         self.source = open_source(
             self.corpus, config.split, config, on_bad=options.on_bad, cache=options.cache
         )
+        if config.objective == "patch":
+            _require_targets(config, patches_of(self.source).index.observed)
         self.batch = batch_of(self.source, config.batch)
         if ranks.world.n_ranks > self.batch:
             raise _too_many(ranks.world.n_ranks, self.batch)
@@ -300,6 +304,17 @@ def _engine(options: FitOptions, ranks: Ranks) -> str:
     names = ["fsdp"] * parted + ["compiled"] * options.compile
     names += [f"parts of {options.part}"] * (options.part is not None)
     return ", ".join(names) or "plain"
+
+
+def _require_targets(config: RunConfig, observed: NDArray[np.integer]) -> None:
+    """Refuse patches of which no mask hides anything: the loss would be 0 from the first step."""
+    most = observed.max(keepdims=True, initial=0).astype(np.int64)
+    shares = kind_shares(config.mask)
+    if any(share and count_hidden(config.mask, kind, most, 1) for kind, share in shares.items()):
+        return
+    what = f"no patch has more than {int(most[0])} observed sites: nothing of them can be hidden"
+    fix = "build the corpus with a larger --window; or hide values, with mask.kind = element"
+    raise BadInputError(Problem(code="L24", subject=f"split '{config.split}'", what=what, fix=fix))
 
 
 def _too_many(n_ranks: int, batch: int) -> BadUsageError:

@@ -22,8 +22,7 @@ from sttrain.stream.order import Order
 from sttrain.train.allocator import keep_freed_memory
 from sttrain.train.config import RunConfig, load_config
 from sttrain.train.costs import StepShape, count_flops
-from sttrain.train.objectives import KINDS, Kind
-from sttrain.train.plan import kind_shares
+from sttrain.train.objectives import KINDS, Kind, kind_shares
 from sttrain.train.statistics import as_tensors
 from sttrain.train.trainer import Trainer, choose_precision
 from tests.benchmarks.bench import Bench

@@ -93,6 +93,12 @@ def test_more_slices_for_a_finished_corpus(slice_files, tmp_path):
     assert "no others" in run("shard", grids, "-o", second, "--extend", first, code=3)[1]
     run("compact", *slice_files, "-o", grids)
     extend = ("shard", grids, "-o", second, "--extend", first)
+    run("compact", slice_files[2], "-o", tmp_path / "alone")
+    _, err = run("shard", tmp_path / "alone", *extend[2:], code=5)
+    assert [line.split(": ")[0] for line in err.splitlines()] == [
+        "error[B097] slice 'alpha'",
+        "error[B097] slice 'beta'",
+    ]
     assert "window: 8 -> 4" in run(*extend, "--window", 4, code=2)[1]
     assert "3 slices" in run(*extend)[0]
     old, new = tree_digests(first), tree_digests(second)
@@ -157,6 +163,33 @@ def test_a_list_in_the_manifest_reaches_the_corpus(slice_files, tmp_path):
     run("compact", tmp_path / "m.toml", "-o", tmp_path / "g")
     run("shard", tmp_path / "g", "-o", tmp_path / "c")
     assert open_corpus(tmp_path / "c").document.config.allow == ("one:two", "a:b")
+
+
+def test_a_slip_in_the_name_of_a_split_is_told(slice_files, tmp_path):
+    rows = "".join(
+        f"{i},{path},{'trian' if i else 'train'}\n" for i, path in enumerate(slice_files)
+    )
+    (tmp_path / "s.csv").write_text(f"slice,path,split\n{rows}")
+    (tmp_path / "m.toml").write_text('name = "m"\nsamples = "s.csv"\n')
+    said = "split 'trian': 2 of 3 slices are in it; did you mean 'train'?"
+    assert said in run("plan", tmp_path / "m.toml")[1]
+    assert said in run("compact", tmp_path / "m.toml", "-o", tmp_path / "g")[1]
+    size = ("--window", 8, "--genes", 16, "--n-per-slice", 3)
+    out, err = run("shard", tmp_path / "g", "-o", tmp_path / "c", *size)
+    assert "3 slices (train 1, trian 2)" in out
+    assert said in err
+
+
+def test_a_list_of_genes_that_no_slice_has_is_refused(train_corpus, grids, tmp_path):
+    listed = tmp_path / "genes.txt"
+    listed.write_text("\n".join(["gene_id", *train_corpus.genes]) + "\n")
+    size = ("--window", 8, "--genes", 16, "--n-per-slice", 3, "--vocabulary")
+    _, err = run("shard", grids, "-o", tmp_path / "c", *size, listed, code=3)
+    assert MESSAGE.fullmatch(err.strip())
+    assert f"1 of {len(train_corpus.genes) + 1} ids are in no slice (gene_id)" in err
+    assert not (tmp_path / "c").exists()
+    listed.write_text("\n".join(train_corpus.genes) + "\n")
+    run("shard", grids, "-o", tmp_path / "c", *size, listed)
 
 
 def test_a_conflict_exits_with_5_and_damage_with_6(train_corpus, grids, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from stbuild.commands.options import resolve_config, resolve_given
 from stbuild.config import GridConfig
+from stbuild.corpus.documents import ShardConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.corpus.names import slugify
 from stbuild.manifests.manifest import read_inputs
@@ -206,3 +207,43 @@ def test_bad_keys_are_told_where_they_were_given(tmp_path):
         "key 'max_gap'": str(tmp_path / "c.toml"),
         "key 'bin_um'": "command line",
     }
+
+
+@pytest.mark.parametrize("line", ["window = true", "seed = false", "min_fill = true"])
+def test_true_is_no_number(tmp_path, line):
+    (tmp_path / "c.toml").write_text(f"{line}\nstrict_size = true\n")
+    with pytest.raises(BadUsageError) as caught:
+        resolve_config(ShardConfig, {}, {}, str(tmp_path / "c.toml"), {})
+    (problem,) = caught.value.problems
+    assert problem.subject == f"key '{line.partition(' ')[0]}'"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "file", "flags", "patches"),
+    [
+        pytest.param({}, "", {}, 200, id="training-by-default"),
+        pytest.param({}, "cover = 8", {}, None, id="cover-beside-the-default"),
+        pytest.param({"n_per_slice": 5}, "cover = 8", {}, None, id="cover-said-later"),
+        pytest.param({"n_per_slice": 5}, "", {"cover": 8}, None, id="cover-said-by-a-flag"),
+        pytest.param({}, "cover = 8\nn_per_slice = 5", {}, "both", id="both-in-one-file"),
+        pytest.param({"cover": 8}, "n_per_slice = 5", {}, "both", id="patches-said-later"),
+        pytest.param({}, "", {"cover": 8, "n_per_slice": 5}, "both", id="both-by-flags"),
+    ],
+)
+def test_training_or_evaluation_is_what_was_said_last(tmp_path, manifest, file, flags, patches):
+    (tmp_path / "c.toml").write_text(file)
+    given = (ShardConfig, {}, manifest, str(tmp_path / "c.toml"), flags)
+    if patches == "both":
+        with pytest.raises(BadUsageError, match="not both"):
+            resolve_config(*given)
+    else:
+        assert resolve_config(*given).n_per_slice == patches
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_sheet_with_other_marks_is_told_once(tmp_path, mark, name):
+    sheet = "slice,path,donor\na,a.h5ad,1\nb,b.h5ad,2\n".replace(",", mark)
+    with pytest.raises(BadInputError) as caught:
+        read_inputs(write(tmp_path, sheet))
+    (problem,) = caught.value.problems
+    assert name in problem.what

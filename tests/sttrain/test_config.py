@@ -65,6 +65,18 @@ def test_bad_files(tmp_path, content, words):
         load_config(recipe, {})
 
 
+def test_true_is_no_number_and_a_flag_is_told_as_one(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text("batch = true\n[optimizer]\nlr = true\n")
+    with pytest.raises(BadUsageError) as caught:
+        load_config(path, {"epochs": 0})
+    assert {(p.subject, p.where) for p in caught.value.problems} == {
+        ("key 'batch'", str(path)),
+        ("key 'optimizer.lr'", str(path)),
+        ("key 'epochs'", "command line"),
+    }
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(BadUsageError, match="No such file"):
         load_config(tmp_path / "none.toml", {})

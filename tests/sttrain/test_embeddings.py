@@ -273,3 +273,11 @@ def test_vectors_of_no_value_are_refused():
     part = SliceEmbedding(barcodes=("a",), matrix=np.zeros((1, 0), np.float32))
     with pytest.raises(BadInputError, match="vectors of no value"):
         align_embeddings(Embeddings(slices={"one": part}, provenance={}), {"one": ["a"]}, "x")
+
+
+@pytest.mark.parametrize("name", ["spatial", "X_spatial", "coords"])
+def test_positions_are_no_vectors_unless_they_are_asked_for(tmp_path, name):
+    path = foreign(tmp_path, {name: np.ones((7, 2))})
+    with pytest.raises(BadInputError, match=f"it has {name}"):
+        read_embeddings(path)
+    assert read_embeddings(path, name).width == 2

@@ -14,8 +14,15 @@ from sttrain.stream.batches import PatchSource
 from sttrain.stream.order import Order
 from sttrain.train.config import FitOptions, RunConfig
 from sttrain.train.costs import StepShape, count_flops, estimate_memory
-from sttrain.train.objectives import KINDS, MaskConfig, draw_hidden, draw_kind, squared_errors
-from sttrain.train.plan import describe_plan, kind_shares, plan_run, step_shape
+from sttrain.train.objectives import (
+    KINDS,
+    MaskConfig,
+    draw_hidden,
+    draw_kind,
+    kind_shares,
+    squared_errors,
+)
+from sttrain.train.plan import describe_plan, plan_run, step_shape
 from sttrain.train.statistics import as_tensors
 from tests.corpora import write_corpus
 from tests.sttrain.judged import TINY

@@ -27,6 +27,7 @@ from sttrain.release.encoder import load_encoder
 from sttrain.train import checkpoint as store
 from sttrain.train.checkpoint import list_checkpoints
 from sttrain.train.config import FitOptions, RunConfig
+from sttrain.train.objectives import MaskConfig
 from sttrain.train.run import fit
 from sttrain.train.trace import read_trace
 from sttrain.train.trainer import choose_device, choose_precision
@@ -190,6 +191,20 @@ def test_another_configuration_is_refused(root, whole, change, words):
     with pytest.raises(ConflictError, match=words) as caught:
         fit(root, whole, CONFIG.model_copy(update=change), OPTIONS)
     assert caught.value.exit_code == 5
+
+
+def test_patches_of_which_nothing_can_be_hidden_are_refused(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", window=1).root
+    with pytest.raises(BadInputError, match="more than 1 observed sites"):
+        fit(
+            corpus,
+            tmp_path / "run",
+            CONFIG.model_copy(update={"mask": MaskConfig(kind="site")}),
+            OPTIONS,
+        )
+    assert not (tmp_path / "run").exists()
+    values = CONFIG.model_copy(update={"mask": MaskConfig(kind="element"), "epochs": 1})
+    assert fit(corpus, tmp_path / "run", values, OPTIONS).steps
 
 
 def test_another_corpus_is_refused(whole, tmp_path):
