@@ -1,5 +1,7 @@
 """Manifests: what is accepted, and every problem of one at once."""
 
+from typing import Any
+
 import pytest
 
 from stbuild.commands.options import resolve_config, resolve_given
@@ -232,7 +234,7 @@ def test_true_is_no_number(tmp_path, line):
 )
 def test_training_or_evaluation_is_what_was_said_last(tmp_path, manifest, file, flags, patches):
     (tmp_path / "c.toml").write_text(file)
-    given = (ShardConfig, {}, manifest, str(tmp_path / "c.toml"), flags)
+    given = (ShardConfig, dict[str, Any](), manifest, str(tmp_path / "c.toml"), flags)
     if patches == "both":
         with pytest.raises(BadUsageError, match="not both"):
             resolve_config(*given)
