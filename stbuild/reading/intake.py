@@ -15,7 +15,7 @@ from stbuild.config import GridConfig
 from stbuild.counts import column_sums, gather, row_sums
 from stbuild.genes.tables import GeneTable
 from stbuild.lattices.arrays import compare_positions
-from stbuild.reading.gene_mapping import map_genes
+from stbuild.reading.gene_mapping import find_genes, map_genes
 from stbuild.reading.provenance import describe_files
 from stbuild.slices import Notice, Slice, SliceRecord, Unit
 from stbuild.sources.faults import Faults, SourceFaultError
@@ -53,7 +53,8 @@ def take_in(
     """Decide which spots and genes of a source are kept.
 
     Spots without counts, and by default those with ``in_tissue`` 0, are dropped and counted.
-    Library sizes are taken over all genes of the source, before any gene is left out.
+    Library sizes are taken over all genes of the source, before any gene is left out; control
+    probes and features of other types are no genes.
 
     Parameters
     ----------
@@ -79,7 +80,9 @@ def take_in(
     faults.attempt(lambda: require_labels(raw.labels))
     if faults.found:
         raise faults.error(record.name, record.path)
-    totals = row_sums(raw.counts)
+    genes = find_genes(raw.genes, raw.gene_types)
+    # Where none is a gene, it is their mapping that says so.
+    totals = row_sums(raw.counts, None if genes.all() or not genes.any() else genes)
     off, lost = _off_tissue(raw, config)
     kept = np.flatnonzero(~off & ~lost & (totals > 0))
     places = faults.attempt(lambda: _locate(record, raw, config, kept))
@@ -88,7 +91,13 @@ def take_in(
     molecules = column_sums(raw.counts, mask)
     mapping = faults.attempt(
         lambda: map_genes(
-            raw.genes, raw.gene_names, molecules, config, table, subject=f"slice '{record.name}'"
+            raw.genes,
+            raw.gene_names,
+            molecules,
+            config,
+            table,
+            subject=f"slice '{record.name}'",
+            types=raw.gene_types,
         )
     )
     if faults.found or places is None or mapping is None:
@@ -109,8 +118,10 @@ def take_in(
         **mapping.report.as_ledger(),
         "molecules_kept": int(row_sums(counts).sum()),
         **raw.ledger,
+        **_count_others(raw, genes),
     }
-    _require_conserved(ledger, int(totals[kept].sum()), mapping.report.as_ledger())
+    in_spots = int(totals[kept].sum()) + int(molecules[~genes].sum())
+    _require_conserved(ledger, in_spots, mapping.report.as_ledger())
     labels = raw.labels
     array = places.array
     return Slice(
@@ -135,6 +146,17 @@ def take_in(
             *mapping.notices,
         ),
     )
+
+
+def _count_others(raw: RawSlice, genes: NDArray[np.bool_]) -> dict[str, int]:
+    """Return how many features are no genes, with their molecules; a reader's own among them."""
+    if genes.all():
+        return {}
+    n, lost = int(np.count_nonzero(~genes)), int(column_sums(raw.counts)[~genes].sum())
+    return {
+        "features_of_other_types": n + raw.ledger.get("features_of_other_types", 0),
+        "molecules_of_other_types": lost + raw.ledger.get("molecules_of_other_types", 0),
+    }
 
 
 def _locate(

@@ -24,6 +24,8 @@ _NAMES: Final = (
     "gene_ids", "gene_id", "ensembl_id", "feature_id",
 )  # fmt: skip
 """Columns of var that hold the other id of a gene, in order of preference."""
+_TYPES: Final = ("feature_types", "feature_type")
+"""Columns of var that say which features are genes, as 10x calls them."""
 _POSITIONS: Final = ("spatial", "x_spatial", "spatial_coords", "coordinates", "coords")
 """Entries of obsm that hold (x, y), in order of preference; compared without case."""
 _SECTIONS: Final = (*SECTIONS, "batch", "library", "puck")
@@ -98,6 +100,21 @@ def _read_ids(var: Frame, column: str) -> list[str]:
         fix = "give each gene an id, or leave out --gene-id-column: then the index is taken"
         raise SourceFaultError("B074", f"{var.where}/{column}", what, fix)
     return ids
+
+
+def read_gene_types(var: Frame) -> list[str] | None:
+    """Return what var calls the type of each feature, empty where there is none; None without.
+
+    Raises
+    ------
+    SourceFaultError
+        B074: a column that holds no list of texts.
+    """
+    found = find(present := var.columns(), _TYPES)
+    if found is None:
+        return None
+    values = _read_plain(var, present[found], "B074")
+    return ["" if is_missing(value) else to_text(value) for value in values]
 
 
 def position_key(names: Sequence[str]) -> str | None:

@@ -22,6 +22,7 @@ from stbuild.sources.anndata_columns import (
     check_positions,
     position_key,
     read_gene_ids,
+    read_gene_types,
     read_labels,
     read_places,
     read_sections,
@@ -166,6 +167,7 @@ def read_table_group(
     obs, var = ZarrFrame(root, "obs"), ZarrFrame(root, var_path)
     barcodes = faults.attempt(obs.index)
     ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
+    types = faults.attempt(lambda: read_gene_types(var))
     if barcodes is None:  # nothing else of obs can be judged
         raise faults.error(record.name, record.path)
     n = len(barcodes)
@@ -193,6 +195,7 @@ def read_table_group(
         barcodes=barcodes,
         genes=ids[0],
         gene_names=ids[1],
+        gene_types=types,
         array=places.array,
         xy=places.xy,
         unit=places.unit,

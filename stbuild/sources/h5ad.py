@@ -19,6 +19,7 @@ from stbuild.sources.anndata_columns import (
     check_positions,
     position_key,
     read_gene_ids,
+    read_gene_types,
     read_labels,
     read_places,
     read_sections,
@@ -64,6 +65,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         obs, var = open_frame(file, "obs"), open_frame(file, var_path)
         barcodes = faults.attempt(obs.index)
         ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
+        types = faults.attempt(lambda: read_gene_types(var))
         if barcodes is None:  # nothing else of obs can be judged
             raise faults.error(record.name, record.path)
         n = len(barcodes)
@@ -88,6 +90,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         barcodes=barcodes,
         genes=ids[0],
         gene_names=ids[1],
+        gene_types=types,
         array=places.array,
         xy=places.xy,
         unit=places.unit,

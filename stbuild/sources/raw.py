@@ -32,6 +32,9 @@ class RawSlice:
     """(K,) gene ids: the column that was asked for, or the source's own first id."""
     gene_names: Sequence[str] | None = None
     """(K,) the other name of each gene where the source has two (symbol beside Ensembl id)."""
+    gene_types: Sequence[str] | None = None
+    """(K,) what the source calls the type of each feature, empty where it has none; None where it
+    knows of none, or the reader has left out all that are no genes."""
     array: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     """Array coordinates (row, col), each (N,), maybe fractional, NaN where a spot has none."""
     xy: NDArray[np.float64] | None = None
