@@ -1,4 +1,7 @@
-"""Features that are no genes: left out by one rule whatever the source, and in no library size."""
+"""Features that are no genes: left out by one rule whatever the source, and in no library size.
+
+Ids that name no gene are refused.
+"""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +10,7 @@ import pytest
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
 from stbuild.reading.opening import read_here
+from stbuild.sources.ids import require_genes
 from tests.slices import Spec, make_anndata, record_of
 from tests.vendor_files import counts_of, hex_spots, write_h5, write_mtx, write_positions
 
@@ -136,3 +140,30 @@ def test_a_table_with_reads_of_no_gene_counts_them_apart(tmp_path):
     assert set(read.totals.tolist()) == {5}
     assert read.ledger["features_of_other_types"] == 2
     assert read.ledger["molecules_of_other_types"] == 36 * 540
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("how", HOW)
+def test_ids_that_merely_count_the_genes_are_refused_in_any_order(how, first, tmp_path):
+    data = data_of()
+    data.var["symbol"] = list(data.var_names)
+    data.var_names = [str(i + first) for i in np.random.default_rng(0).permutation(12)]
+    path = write(data, tmp_path / f"s.{how}")
+    told = rf"B074.*12 genes are the numbers {first} to {first + 11}.*--gene-id-column"
+    with pytest.raises(BadInputError, match=told):
+        read_here(record_of(path), PLAIN)
+    named = read_here(record_of(path), GridConfig(gene_id_column="symbol"))
+    assert sorted(named.genes) == sorted(data.var["symbol"])
+
+
+def test_columns_of_a_table_that_are_numbers_are_no_genes_either(tmp_path):
+    rows = [f"{i % 6}x{i // 6}\t3\t2\t1" for i in range(36)]
+    path = tmp_path / "s.tsv"
+    path.write_text("\n".join(["\t0\t1\t2", *rows]) + "\n")
+    with pytest.raises(BadInputError, match=r"B074.*3 genes are the numbers 0 to 2"):
+        read_here(record_of(path), PLAIN)
+
+
+@pytest.mark.parametrize("ids", [["1", "2", "9"], ["0", "1", "1"], ["100", "101", "102"], ["7"]])
+def test_numbers_that_name_genes_stay(ids):
+    require_genes(ids)
