@@ -17,7 +17,7 @@ from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import SECTIONS, find, find_array, find_position, fold
 from stbuild.sources.tables.positions import read_marks
-from stbuild.sources.values import count_words, is_missing, to_text
+from stbuild.sources.values import count_words, is_missing, to_labels, to_text
 
 _NAMES: Final = (
     "feature_name", "gene_name", "gene_names", "gene_symbols", "gene_symbol", "symbol",
@@ -285,7 +285,7 @@ def read_labels(obs: Frame, record: SliceRecord, config: GridConfig, n_spots: in
     words = count_words(values)
     subject = f"labels '{column}' of slice '{record.name}'"
     return Labels(
-        values=[None if is_missing(value) else to_text(value) for value in values],
+        values=to_labels(values),
         notices=() if words is None else (Notice(code="B077", subject=subject, what=words),),
     )
 
