@@ -18,6 +18,8 @@ _HALF: Final = 0.5
 _EXPLAINED: Final = 0.5
 """Share of the spread of positions below which an array says nothing of them: of shuffled ones it
 explains next to nothing, of any that are merely warped nearly all."""
+_NEARLY: Final = 0.95
+"""Share of spots of one parity that makes a checkerboard; on a full array it is about half."""
 _NEAR: Final = 1.2
 """Factor within which a ratio of pitches is a known one: the quincunx of ST 2k arrays is 1.11."""
 
@@ -27,9 +29,10 @@ def read_array(
 ) -> Sites:
     """Say what array coordinates lie on.
 
-    A checkerboard (row + col of one parity for all spots, both parities of rows present) is
+    A checkerboard (row + col of one parity for nearly all spots, both parities of rows present) is
     ``hex`` if its rows are sqrt(3) column steps apart, and ``quincunx`` if about one. Any other
-    ratio has confidence 0, that of a ``hex`` whose rows and columns are swapped too.
+    ratio has confidence 0, that of a ``hex`` whose rows and columns are swapped too. Spots of the
+    other parity have no site on it: no such array has one where they say they are.
 
     Parameters
     ----------
@@ -38,38 +41,45 @@ def read_array(
     xy
         (N, 2) positions of the same spots, or None; NaN rows are passed over.
     """
-    even = int(np.count_nonzero((rows + cols) % 2 == 0))
-    share = max(even, rows.size - even) / rows.size
-    measures, confidence = {"parity": share}, 1.0
-    fit = _fit(rows, cols, xy)
-    if fit is not None:
-        measures |= fit
+    even = (rows + cols) % 2 == 0
+    major = even if 2 * np.count_nonzero(even) >= rows.size else ~even
+    share = float(np.count_nonzero(major)) / rows.size
+    checkered = share >= _NEARLY and np.unique(rows[major] % 2).size == 2
+    if not checkered or np.count_nonzero(major) < 4:
+        checkered, major = False, np.ones(rows.size, bool)
+    fit = _fit(rows[major], cols[major], None if xy is None else xy[major])
     kind, evidence = "square", f"rows and columns of mixed parity ({share:.0%} of one)"
-    if share == 1 and np.unique(rows % 2).size == 2 and rows.size >= 4:
-        evidence = "row + col has one parity for all spots"
-        kind = "hex"
-        if fit is None:
-            evidence += "; no positions to tell hex from quincunx"
-        else:
-            ratio = fit["row_pitch"] / fit["pitch"]
-            swapped = _is_near(ratio, 1 / HEX_RATIO)
-            kind = "hex" if swapped or abs(ratio - HEX_RATIO) < abs(ratio - 1) else "quincunx"
-            known = _is_near(ratio, HEX_RATIO) or _is_near(ratio, 1)
-            if not known and fit["residual"] < DISAGREE:
-                confidence = 0.0
-            evidence += f"; row pitch is {ratio:.2f} of the column pitch (hex {HEX_RATIO:.2f})"
+    confidence = 1.0
+    if checkered:
+        n_odd = int(np.count_nonzero(~major))
+        others = f"all but {n_odd:,} of {rows.size:,}" if n_odd else "all"
+        kind, said, confidence = _tell_checkerboard(fit)
+        evidence = f"row + col has one parity for {others} spots{said}"
+    measures = {"parity": share} | (fit or {})
     if kind != "square" and fit is not None:
         measures["pitch"] = 2 * fit["pitch"]  # neighbours along a row are two columns apart
     if fit is not None:
         evidence += f"; positions agree to {fit['residual']:.2f} pitches"
     return Sites(
         kind=kind,
-        row=rows,
-        col=cols,
-        placed=np.ones(rows.size, bool),
+        row=np.where(major, rows, 0),
+        col=np.where(major, cols, 0),
+        placed=major,
         evidence=evidence,
         measures=measures | {"confidence": confidence},
     )
+
+
+def _tell_checkerboard(fit: dict[str, float] | None) -> tuple[str, str, float]:
+    """Return the kind of a checkerboard, what says so, and the confidence."""
+    if fit is None:
+        return "hex", "; no positions to tell hex from quincunx", 1.0
+    ratio = fit["row_pitch"] / fit["pitch"]
+    swapped = _is_near(ratio, 1 / HEX_RATIO)
+    kind = "hex" if swapped or abs(ratio - HEX_RATIO) < abs(ratio - 1) else "quincunx"
+    known = _is_near(ratio, HEX_RATIO) or _is_near(ratio, 1)
+    said = f"; row pitch is {ratio:.2f} of the column pitch (hex {HEX_RATIO:.2f})"
+    return kind, said, 1.0 if known or fit["residual"] >= DISAGREE else 0.0
 
 
 def is_swapped(sites: Sites) -> bool:
