@@ -311,6 +311,11 @@ def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, 
     return None
 
 
+def is_whole(record: SliceRecord) -> bool:
+    """Tell whether all spots of a file are one slice; ids may repeat in sections of their own."""
+    return record.split_by is None and record.part is None
+
+
 def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> RawSlice:
     """Return the section that the record names, or the whole if it is one section alone.
 

@@ -20,6 +20,7 @@ from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     Labels,
     check_positions,
+    is_whole,
     position_key,
     read_gene_ids,
     read_gene_types,
@@ -184,7 +185,8 @@ def read_table_group(
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
     found = None
     if ids is not None:
-        faults.attempt(lambda: require_spots(barcodes))
+        if is_whole(record):
+            faults.attempt(lambda: require_spots(barcodes))
         shape = (len(barcodes), len(ids[0]))
         found = faults.attempt(lambda: _counts(root, matrix, shape, scratch, config))
     if faults.found or ids is None or places is None or found is None:

@@ -17,6 +17,7 @@ from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     Labels,
     check_positions,
+    is_whole,
     position_key,
     read_gene_ids,
     read_gene_types,
@@ -77,8 +78,9 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
         counts = None
         if ids is not None:
-            # Intake checks ids too; here they join the other faults of the file.
-            faults.attempt(lambda: require_spots(barcodes))
+            if is_whole(record):
+                # Intake checks ids too; here they join the other faults of the file.
+                faults.attempt(lambda: require_spots(barcodes))
             shape = (len(barcodes), len(ids[0]))
             counts = faults.attempt(lambda: _counts(file, matrix_path, shape, scratch, config))
         notices += _primary_notice(record, obs)

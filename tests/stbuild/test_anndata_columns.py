@@ -1,5 +1,6 @@
 """AnnData as people have it: CELLxGENE files, several sections in one, positions in odd places."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
 from stbuild.manifests.manifest import Manifest
+from stbuild.reading.jail import Limits
 from stbuild.reading.opening import read_here
 from stbuild.reading.sections import expand_sections
 from tests.slices import Spec, make_anndata, record_of
@@ -68,8 +70,6 @@ def two_sections(shift):
     """Two sections in one file, the second one `shift` pixels to the right."""
     first, second = (make_anndata(Spec(seed=s, rows=9, cols=8, drop=0)) for s in (1, 2))
     second.obsm["spatial"][:, 0] += shift
-    import anndata
-
     data = anndata.concat({"L1": first, "L2": second}, label="section", index_unique="-")
     del data.obs["array_row"], data.obs["array_col"]
     return data
@@ -101,6 +101,43 @@ def test_split_by_gives_each_section_by_itself(tmp_path, shift):
         assert list(read.barcodes) == list(mine.obs_names)
         assert int(read.counts.sum()) == int(mine.X.sum())
         assert (read.xy == mine.obsm["spatial"]).all()
+
+
+@pytest.mark.parametrize("limits", [None, Limits()])
+@pytest.mark.parametrize("how", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_sections_may_share_their_barcodes_and_a_table_of_labels(tmp_path, how, limits):
+    one = make_anndata(Spec(seed=1, drop=0))
+    data = anndata.concat([one, one[::-1].copy()])
+    data.obs["section"] = np.repeat(["A", "B"], one.n_obs)
+    data.obs_names = list(one.obs_names) + list(one.obs_names)[::-1]
+    path = tmp_path / f"s.{how}"
+    (data.write_zarr if how == "zarr" else data.write_h5ad)(path)
+    with pytest.raises(BadInputError, match=r"B082.*--split-by"):
+        read_here(record_of(path), PLAIN)
+    rows = [f"{b},{s},{s}{i % 3}" for s in "AB" for i, b in enumerate(one.obs_names)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["barcode,section,label", *rows]) + "\n")
+    record = record_of(path, split_by="section", labels_file=str(table))
+    config = GridConfig(label="label")
+    manifest = expand_sections(Manifest(name="x", records=(record,)), config, limits)
+    reads = {r.part: read_here(r, config) for r in manifest.records}
+    assert list(reads) == ["A", "B"]
+    for part, read in reads.items():
+        wanted = {name: f"{part}{i % 3}" for i, name in enumerate(one.obs_names)}
+        assert len(read.barcodes) == one.n_obs
+        assert read.labels == [wanted[name] for name in read.barcodes]
+
+
+def test_barcodes_twice_in_one_section_are_refused_after_the_split(tmp_path):
+    data = two_sections(0)
+    names = list(data.obs_names)
+    names[1] = names[0]
+    data.obs_names = names
+    path = write(data, tmp_path)
+    part = sorted(set(data.obs["section"]))[0]
+    with pytest.raises(BadInputError, match=r"B082.*1 spot ids stand more than once"):
+        read_here(record_of(path, split_by="section", part=part), PLAIN)
 
 
 def test_an_unknown_column_or_section_is_refused(tmp_path):
