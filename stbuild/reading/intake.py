@@ -78,6 +78,7 @@ def take_in(
     faults.attempt(lambda: require_genes(raw.genes))
     faults.attempt(lambda: refuse_transposed(raw.barcodes, raw.genes))
     faults.attempt(lambda: require_labels(raw.labels))
+    faults.attempt(lambda: _require_one_plane(raw, config))
     if faults.found:
         raise faults.error(record.name, record.path)
     genes = find_genes(raw.genes, raw.gene_types)
@@ -146,6 +147,35 @@ def take_in(
             *mapping.notices,
         ),
     )
+
+
+def _require_one_plane(raw: RawSlice, config: GridConfig) -> None:
+    """Refuse spots that positions of several planes would put on top of each other.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: several depths.
+    """
+    if raw.planes is None or (raw.array is not None and not _by_positions(config)):
+        return
+    column, values = raw.planes
+    found = sorted(set(values) - {""})
+    if len(found) > 1:
+        what = (
+            f"spots in {len(found):,} planes ({', '.join(found[:5])!s:.100}): on one grid they "
+            "would lie on top of each other"
+        )
+        fix = (
+            f"--split-by {column} builds each plane by itself; leave the column out, if it is no "
+            "depth"
+        )
+        raise SourceFaultError("B047", f"/obs/{column}", what, fix)
+
+
+def _by_positions(config: GridConfig) -> bool:
+    """Tell whether cells are asked to come from positions, whatever the array says."""
+    return config.coords == "positions" or config.layout in ("px100", "bin")
 
 
 def _count_others(raw: RawSlice, genes: NDArray[np.bool_]) -> dict[str, int]:
@@ -224,7 +254,7 @@ def _misplaced(
         return _used_for_all(
             record, f"{n_bad:,} of {n:,} spots have no finite position; array coordinates"
         )
-    if config.coords == "positions" or config.layout in ("px100", "bin"):
+    if _by_positions(config):
         return None
     found = compare_positions(*array, xy)
     if found.is_contradiction and config.coords == "auto":

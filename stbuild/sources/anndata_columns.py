@@ -290,6 +290,28 @@ def read_labels(obs: Frame, record: SliceRecord, config: GridConfig, n_spots: in
     )
 
 
+def read_planes(obs: Frame, n_spots: int) -> tuple[str, list[str]] | None:
+    """Return the column of depths (z beside x and y) with its values, or None.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: a column that holds no list of values, one per spot.
+    """
+    present = obs.columns()
+    pair = find_position(present)
+    x = "x" if pair is None else pair.name
+    found = find(present, ["z", *(f"{x[:i]}z{x[i + 1 :]}" for i, c in enumerate(x) if c == "x")])
+    if found is None:
+        return None
+    name = present[found]
+    values = _read_plain(obs, name, "B047")
+    if len(values) != n_spots:
+        what = f"{len(values):,} depths for {n_spots:,} spots"
+        raise SourceFaultError("B047", f"{obs.where}/{name}", what, "mend the column")
+    return name, ["" if is_missing(value) else to_text(value) for value in values]
+
+
 def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, list[str]] | None:
     """Return the column that tells sections apart with its values, or None.
 

@@ -26,6 +26,7 @@ from stbuild.sources.anndata_columns import (
     read_gene_types,
     read_labels,
     read_places,
+    read_planes,
     read_sections,
     require_part,
 )
@@ -183,6 +184,7 @@ def read_table_group(
     )
     labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
+    planes = faults.attempt(lambda: read_planes(obs, n))
     found = None
     if ids is not None:
         if is_whole(record):
@@ -209,6 +211,7 @@ def read_table_group(
             *labels.notices,
         ),
         sections=sections,
+        planes=planes,
     )
     return require_part(raw, record, scratch)
 

@@ -23,6 +23,7 @@ from stbuild.sources.anndata_columns import (
     read_gene_types,
     read_labels,
     read_places,
+    read_planes,
     read_sections,
     require_part,
 )
@@ -76,6 +77,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         )
         labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
         sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
+        planes = faults.attempt(lambda: read_planes(obs, n))
         counts = None
         if ids is not None:
             if is_whole(record):
@@ -102,6 +104,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         files=(Path(record.path),),
         notices=(*notices, *labels.notices),
         sections=sections,
+        planes=planes,
     )
     return require_part(raw, record, scratch)
 

@@ -60,11 +60,14 @@ class RawSlice:
     sections: tuple[str, Sequence[str]] | None = None
     """A column that may tell several sections apart and its (N,) values, where there is one."""
 
+    planes: tuple[str, Sequence[str]] | None = None
+    """A column of depths beside the positions and its (N,) values, empty where a spot has none."""
+
     def take(self, rows: NDArray[np.int64], scratch: Path | None = None) -> "RawSlice":
         """Return some spots alone, in the given order."""
         n, numbers = len(self.barcodes), rows.tolist()
         array, labels = self.array, self.labels
-        sections = self.sections
+        sections, planes = self.sections, self.planes
         return replace(
             self,
             counts=gather(self.counts, rows, scratch) if rows.size < n else self.counts,
@@ -75,4 +78,5 @@ class RawSlice:
             placed=None if self.placed is None else self.placed[rows],
             labels=None if labels is None else [labels[i] for i in numbers],
             sections=None if sections is None else (sections[0], [sections[1][i] for i in numbers]),
+            planes=None if planes is None else (planes[0], [planes[1][i] for i in numbers]),
         )

@@ -1,5 +1,7 @@
 """AnnData as people have it: CELLxGENE files, several sections in one, positions in odd places."""
 
+from typing import Any
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -270,6 +272,67 @@ def test_one_plane_of_three_dimensions_is_flat_and_several_are_refused(tmp_path)
     data.obsm["spatial"][0, 2] = 9
     with pytest.raises(BadInputError, match=r"B047.*of several planes each is a slice"):
         read_here(record_of(write(data, tmp_path)), PLAIN)
+
+
+PLANES: dict[str, tuple[list[str], list[Any]]] = {
+    "numbers": (["x", "y", "z"], [0.0, 1.0, 2.0, 3.0]),
+    "text": (["x", "y", "z"], ["a", "b", "c", "d"]),
+    "centroids": (["x_centroid", "y_centroid", "z_centroid"], [0.5, 1.5, 2.5, 3.5]),
+    "centres": (["CENTER_X", "CENTER_Y", "CENTER_Z"], [0, 1, 2, 3]),
+    "obsm": (["", "", "z"], [0, 1, 2, 3]),
+}
+
+
+def in_planes(name, n_planes=4):
+    names, depths = PLANES[name]
+    data = make_anndata(Spec(kind="square", rows=9, cols=8, drop=0))
+    del data.obs["array_row"], data.obs["array_col"]
+    rng = np.random.default_rng(0)
+    data.obsm["spatial"] = rng.uniform(0, 1000, (data.n_obs, 2))
+    if names[0]:
+        xy = data.obsm.pop("spatial")
+        data.obs[names[0]], data.obs[names[1]] = xy[:, 0], xy[:, 1]
+    data.obs[names[2]] = [depths[i % n_planes] for i in range(data.n_obs)]
+    return data, names[2]
+
+
+@pytest.mark.parametrize("how", ["h5ad", "zarr"])
+@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_cells_of_several_planes_are_refused_and_each_plane_is_a_slice(name, how, tmp_path):
+    data, column = in_planes(name)
+    path = tmp_path / f"s.{how}"
+    (data.write_zarr if how == "zarr" else data.write_h5ad)(path)
+    config = GridConfig(layout="bin", bin_size=200)
+    with pytest.raises(BadInputError, match=rf"B047.*/obs/{column}.*4 planes.*--split-by {column}"):
+        read_here(record_of(path), config)
+    record = record_of(path, split_by=column)
+    manifest = expand_sections(Manifest(name="m", records=(record,)), config, None)
+    parts = [read_here(part, config) for part in manifest.records]
+    assert [len(part.barcodes) for part in parts] == [18] * 4
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_one_plane_and_depths_beside_an_array_say_nothing(name, tmp_path):
+    data, column = in_planes(name, n_planes=1)
+    data.obs.loc[data.obs_names[3], column] = np.nan
+    if not isinstance(PLANES[name][1][0], str):
+        data.obs[column] = data.obs[column].astype(float)
+    assert len(read_here(record_of(write(data, tmp_path)), PLAIN).barcodes) == data.n_obs
+    data = make_anndata(Spec(rows=9, cols=8))
+    data.obs["z"] = np.arange(data.n_obs)
+    path = write(data, tmp_path, "array")
+    assert len(read_here(record_of(path), PLAIN).barcodes) == data.n_obs
+    with pytest.raises(BadInputError, match=r"B047.*planes"):
+        read_here(record_of(path), GridConfig(layout="bin"))
+
+
+def test_a_table_of_positions_says_where_cells_of_any_depth_are(tmp_path):
+    data, _ = in_planes("numbers")
+    rows = [f"{name},{i % 9},{i // 9}" for i, name in enumerate(data.obs_names)]
+    (tmp_path / "p.csv").write_text("\n".join(["cell,x,y", *rows]) + "\n")
+    record = record_of(write(data, tmp_path), positions=str(tmp_path / "p.csv"))
+    assert len(read_here(record, PLAIN).barcodes) == data.n_obs
 
 
 @pytest.mark.parametrize(
