@@ -69,14 +69,17 @@ def as_csr(
     return csr_array((data, indices.astype(kind, copy=False), starts), shape=shape)
 
 
-def row_sums(counts: csr_array) -> NDArray[np.int64]:
-    """Return the (N,) sums over columns."""
+def row_sums(counts: csr_array, columns: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Return the (N,) sums over all columns, or over those of a mask."""
     sums = np.zeros(counts.shape[0], np.int64)
     for start, stop in bands(counts.indptr):
         first, lengths = int(counts.indptr[start]), np.diff(counts.indptr[start : stop + 1])
         filled = np.flatnonzero(lengths)  # an empty row would take the value of the next
         if filled.size:
-            data = counts.data[first : int(counts.indptr[stop])]
+            part = np.s_[first : int(counts.indptr[stop])]
+            data = counts.data[part]
+            if columns is not None:
+                data = data * columns[counts.indices[part]]
             edges = counts.indptr[start + filled] - first
             sums[start + filled] = np.add.reduceat(data, edges, dtype=np.int64)
     return sums

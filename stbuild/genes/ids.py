@@ -19,9 +19,20 @@ ENSEMBL: Final = re.compile(r"ENS([A-Z]{0,6})G\d{11}(\.\d+)?")
 CONTROLS: Final = re.compile(
     r"(?i:NegControl(Probe|Codeword)_|NegPrb|Negative ?Control|SystemControl|antisense_"
     r"|(Unassigned|Deprecated|Intergenic)Codeword_|Unassigned_Codeword|Blank[-_]|BLANK_)"
-    r"|ERCC-\d{5}"
+    r"|ERCC-\d{5}|(Negative|FalseCode)\d+$|Intergenic_Region_\d"
+    r"|X?__(no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)\b"
+    r"|N_(unmapped|multimapping|noFeature|ambiguous)$"
 )
-"""Beginnings of probes that are no genes: platform controls and ERCC spike-ins."""
+"""Beginnings of what is no gene: controls of platforms, ERCC spike-ins, and the rows that HTSeq and
+STAR add for reads of no gene (R writes an X before an underscore)."""
+_GENE_TYPE: Final = "gene expression"
+_OTHER_TYPES: Final = frozenset({
+    "antibody capture", "antigen capture", "blank codeword", "chromatin accessibility",
+    "crispr guide capture", "custom", "deprecated codeword", "genomic control",
+    "multiplexing capture", "negative control codeword", "negative control probe", "peaks",
+    "protein", "protein expression", "unassigned codeword",
+})  # fmt: skip
+"""Feature types, compared without case, that are no genes even where no feature is called one."""
 _GENOME: Final = re.compile(r"(GRCh3\d|hg19|hg38|GRCm3\d|mm10|mm39)_{1,3}(.+)")
 _EXCEL: Final = re.compile(
     r"\d{1,2}-(?:Mar|Sep|Dec|Oct|Apr)|(?:Mar|Sep|Dec)-\d{2}|\d{4}-\d{2}-\d{2}( 00:00:00)?"
@@ -149,6 +160,24 @@ def _symbol_species(cases: Sequence[Case | None]) -> set[str]:
     if title >= _CLEAR:
         return {"mouse"}
     return {"human", "mouse"} if min(upper, title) >= _BOTH else set()
+
+
+def find_other_types(kinds: Sequence[str]) -> list[bool]:
+    """Tell which features are no genes by what a source calls their types.
+
+    Where any feature is of type ``Gene Expression``, all of other types are no genes. Elsewhere
+    the types may be anything, such as the biotypes of genes; then only those are none that 10x and
+    others call antibodies, guides, peaks or controls. A feature without a type is a gene.
+
+    Parameters
+    ----------
+    kinds
+        (K,) types, empty where there is none.
+    """
+    folded = [kind.strip().replace("_", " ").lower() for kind in kinds]
+    if _GENE_TYPE in folded:
+        return [kind not in ("", _GENE_TYPE) for kind in folded]
+    return [kind in _OTHER_TYPES for kind in folded]
 
 
 def strip_version(name: str) -> str:

@@ -344,6 +344,9 @@ def placing_notices(meta: GridMeta) -> tuple[Notice, ...]:
         found.append(Notice(code="B053", subject=subject, what=what))
     residual = meta.measures.get("residual", 0.0)
     if "parity" in meta.measures and residual > DISAGREE:
-        what = f"positions lie {residual:.2f} pitches off the array coordinates, which are used"
+        what = (
+            f"positions lie {residual:.2f} pitches off the array coordinates: cells are those of "
+            "the array, distances those of the positions"
+        )
         found.append(Notice(code="B051", subject=subject, what=what))
     return tuple(found)

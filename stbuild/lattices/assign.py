@@ -107,7 +107,10 @@ def _find_sites(record: SliceRecord, st_slice: Slice, config: GridConfig) -> Sit
     if _use_array(st_slice, config):
         sites = read_array(*_array(st_slice), st_slice.xy)
         refuse_doubtful(record, sites, config)
-        return sites
+        if config.layout != "square":
+            return sites
+        rows, cols = _array(st_slice)  # every one of them has a site on a full array
+        return replace(sites, row=rows, col=cols, placed=np.ones(rows.size, bool))
     if config.coords == "array" or st_slice.xy is None:
         what = "no whole array coordinates" if config.coords == "array" else "no positions"
         fix = "give them, or leave --coords auto"
@@ -279,6 +282,9 @@ def _finish(
         first = st_slice.barcodes[int(np.argmin(placed))]
         what = f"{n_off:,} of {placed.size:,} spots lie off the lattice (first: {first})"
         fix = "--off-grid drop leaves them out, counted"
+        if "parity" in cells.measures:
+            what += f": {cells.evidence}"
+            fix = f"mend their array coordinates; {fix}; --layout square takes a full array"
         raise refused(record, "B055", what, fix, BadInputError)
     shape = (int(row[placed].max()) + 1, int(col[placed].max()) + 1)
     if shape[0] * shape[1] > MOST_CELLS:

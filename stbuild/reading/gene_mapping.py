@@ -1,7 +1,7 @@
 """The genes of one slice: which are kept, under which id, and what became of the others.
 
 Every molecule is accounted for: kept, or dropped by a named reason. Library sizes are taken
-before, over all genes of the source.
+before, over all genes of the source; what is no gene (:func:`find_genes`) has no part in them.
 """
 
 from collections import Counter
@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.config import GridConfig
-from stbuild.genes.ids import ENSEMBL, GeneFacts, describe_genes, strip_version, unmangled
+from stbuild.genes.ids import (
+    CONTROLS,
+    ENSEMBL,
+    GeneFacts,
+    describe_genes,
+    find_other_types,
+    strip_version,
+    unmangled,
+)
 from stbuild.genes.tables import GeneTable, pairs_of
 from stbuild.slices import Notice
 from stbuild.sources.faults import SourceFaultError
@@ -32,7 +40,7 @@ class GeneReport:
     n_kept: int
     genes: dict[str, int] = field(default_factory=dict)
     """Genes by what happened: renamed, summed, dropped_duplicates, dropped_controls,
-    dropped_ambiguous, dropped_unmapped."""
+    dropped_other_types, dropped_ambiguous, dropped_unmapped."""
     molecules: dict[str, int] = field(default_factory=dict)
     """Molecules of them, by the same names."""
 
@@ -79,6 +87,20 @@ class _Ids:
         return [(i, name) for i, name in enumerate(self.ids) if name is not None]
 
 
+def find_genes(ids: Sequence[str], types: Sequence[str] | None) -> NDArray[np.bool_]:
+    """Return which features of a source are genes: all but controls and those of other types.
+
+    Parameters
+    ----------
+    ids
+        (K,) ids as the source has them.
+    types
+        (K,) what the source calls their types, or None.
+    """
+    genes = np.asarray([CONTROLS.match(name) is None for name in ids], np.bool_)
+    return genes if types is None else genes & ~np.asarray(find_other_types(types), np.bool_)
+
+
 def map_genes(
     ids: Sequence[str],
     other: Sequence[str] | None,
@@ -87,6 +109,7 @@ def map_genes(
     table: GeneTable | None,
     *,
     subject: str,
+    types: Sequence[str] | None = None,
 ) -> GeneMapping:
     """Decide which genes of a source are kept, and under which id.
 
@@ -104,6 +127,8 @@ def map_genes(
         Pairs of Ensembl ids and symbols beside the source's own.
     subject
         The slice, for notices.
+    types
+        (K,) what the source calls the types of its features, or None.
 
     Raises
     ------
@@ -111,15 +136,17 @@ def map_genes(
         B067: duplicate ids, where they are refused. B068: human and mouse genes in one slice.
         B070: fewer than half of the molecules map to the ids that were asked for.
     """
-    facts = describe_genes(ids)
+    others = [False] * len(ids) if types is None else find_other_types(types)
+    facts = describe_genes([name for name, other in zip(ids, others, strict=True) if not other])
     if len(facts.species) > 1 and not config.mixed_species:
         what = f"genes of {' and '.join(facts.species)} in one slice"
         fix = "keep one species, or pass --mixed-species if the tissue is a mixture"
         raise SourceFaultError("B068", "genes", what, fix)
     names = _Ids(ids)
     controls = set(facts.controls)
-    for i in [i for i, name in enumerate(ids) if name in controls]:
-        names.drop(i, "dropped_controls")
+    for i, name in names.each():
+        if others[i] or name in controls:
+            names.drop(i, "dropped_other_types" if others[i] else "dropped_controls")
     if config.unmangle:
         _unmangle(names, other, table)
     if config.strip_version:
@@ -236,6 +263,7 @@ def _finish(
 _MENDED: Final = {
     "dropped_duplicates": "--gene-id-column may hold unique ids, or --duplicate-genes sum",
     "dropped_controls": "give the counts of genes: control probes are never kept",
+    "dropped_other_types": "give the counts of genes: features of other types are never kept",
     "dropped_ambiguous": "--gene-ids source keeps the ids as they are",
     "dropped_unmapped": "give --gene-table FILE, or leave --gene-ids source",
 }
@@ -244,7 +272,8 @@ _SAID: Final = {
     "dropped_duplicates": (
         "B067", "share an id with another", "left out; --gene-id-column may hold unique ids"
     ),
-    "dropped_controls": ("B073", "are control probes or spike-ins", "left out"),
+    "dropped_controls": ("B073", "are control probes, spike-ins or reads of no gene", "left out"),
+    "dropped_other_types": ("B073", "are no genes by their feature type", "left out"),
     "dropped_ambiguous": ("B071", "have several possible ids", "left out"),
     "dropped_unmapped": ("B071", "have no id of the kind asked for", "left out"),
     "summed": ("B067", "share an id with another", "summed"),
@@ -265,7 +294,9 @@ def _notices(
             listed = ", ".join(sorted({ids[i] for i in rows})[:_LISTED])
             lost = f", {report.molecules[why]:,} molecules" if report.molecules[why] else ""
             text = f"{len(rows):,} genes {what} ({listed}){lost}: {done}"
-            if why.startswith("dropped"):
+            if code == "B073":
+                text = f"{text.replace('genes', 'features', 1)}; they are in no library size"
+            elif why.startswith("dropped"):
                 text += "; their molecules stay in the library sizes"
             found.append(Notice(code=code, subject=subject, what=text))
     if facts.excel:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stbuild.config import GridConfig
 from stbuild.counts import column_sums, gather, row_sums
 from stbuild.genes.tables import GeneTable
-from stbuild.reading.gene_mapping import map_genes
+from stbuild.lattices.arrays import compare_positions
+from stbuild.reading.gene_mapping import find_genes, map_genes
 from stbuild.reading.provenance import describe_files
 from stbuild.slices import Notice, Slice, SliceRecord, Unit
 from stbuild.sources.faults import Faults, SourceFaultError
@@ -52,7 +53,8 @@ def take_in(
     """Decide which spots and genes of a source are kept.
 
     Spots without counts, and by default those with ``in_tissue`` 0, are dropped and counted.
-    Library sizes are taken over all genes of the source, before any gene is left out.
+    Library sizes are taken over all genes of the source, before any gene is left out; control
+    probes and features of other types are no genes.
 
     Parameters
     ----------
@@ -76,9 +78,12 @@ def take_in(
     faults.attempt(lambda: require_genes(raw.genes))
     faults.attempt(lambda: refuse_transposed(raw.barcodes, raw.genes))
     faults.attempt(lambda: require_labels(raw.labels))
+    faults.attempt(lambda: _require_one_plane(raw, config))
     if faults.found:
         raise faults.error(record.name, record.path)
-    totals = row_sums(raw.counts)
+    genes = find_genes(raw.genes, raw.gene_types)
+    # Where none is a gene, it is their mapping that says so.
+    totals = row_sums(raw.counts, None if genes.all() or not genes.any() else genes)
     off, lost = _off_tissue(raw, config)
     kept = np.flatnonzero(~off & ~lost & (totals > 0))
     places = faults.attempt(lambda: _locate(record, raw, config, kept))
@@ -87,7 +92,13 @@ def take_in(
     molecules = column_sums(raw.counts, mask)
     mapping = faults.attempt(
         lambda: map_genes(
-            raw.genes, raw.gene_names, molecules, config, table, subject=f"slice '{record.name}'"
+            raw.genes,
+            raw.gene_names,
+            molecules,
+            config,
+            table,
+            subject=f"slice '{record.name}'",
+            types=raw.gene_types,
         )
     )
     if faults.found or places is None or mapping is None:
@@ -108,8 +119,10 @@ def take_in(
         **mapping.report.as_ledger(),
         "molecules_kept": int(row_sums(counts).sum()),
         **raw.ledger,
+        **_count_others(raw, genes),
     }
-    _require_conserved(ledger, int(totals[kept].sum()), mapping.report.as_ledger())
+    in_spots = int(totals[kept].sum()) + int(molecules[~genes].sum())
+    _require_conserved(ledger, in_spots, mapping.report.as_ledger())
     labels = raw.labels
     array = places.array
     return Slice(
@@ -136,10 +149,57 @@ def take_in(
     )
 
 
+def _require_one_plane(raw: RawSlice, config: GridConfig) -> None:
+    """Refuse spots that positions of several planes would put on top of each other.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: several depths.
+    """
+    if raw.planes is None or (raw.array is not None and not _by_positions(config)):
+        return
+    column, values = raw.planes
+    found = sorted(set(values) - {""})
+    if len(found) > 1:
+        what = (
+            f"spots in {len(found):,} planes ({', '.join(found[:5])!s:.100}): on one grid they "
+            "would lie on top of each other"
+        )
+        fix = (
+            f"--split-by {column} builds each plane by itself; leave the column out, if it is no "
+            "depth"
+        )
+        raise SourceFaultError("B047", f"/obs/{column}", what, fix)
+
+
+def _by_positions(config: GridConfig) -> bool:
+    """Tell whether cells are asked to come from positions, whatever the array says."""
+    return config.coords == "positions" or config.layout in ("px100", "bin")
+
+
+def _count_others(raw: RawSlice, genes: NDArray[np.bool_]) -> dict[str, int]:
+    """Return how many features are no genes, with their molecules; a reader's own among them."""
+    if genes.all():
+        return {}
+    n, lost = int(np.count_nonzero(~genes)), int(column_sums(raw.counts)[~genes].sum())
+    return {
+        "features_of_other_types": n + raw.ledger.get("features_of_other_types", 0),
+        "molecules_of_other_types": lost + raw.ledger.get("molecules_of_other_types", 0),
+    }
+
+
 def _locate(
     record: SliceRecord, raw: RawSlice, config: GridConfig, kept: NDArray[np.int64]
 ) -> _Places:
-    """Return integer array coordinates where all kept spots have them, and the positions."""
+    """Return integer array coordinates where all kept spots have them, and the positions.
+
+    Raises
+    ------
+    SourceFaultError
+        B044: no spot is left. B046: no coordinates. B048: coordinates beyond all reason. B051:
+        positions that contradict the array.
+    """
     if not kept.size:
         raise _no_spots(raw, config)
     xy, unit = None if raw.xy is None else raw.xy[kept], raw.unit
@@ -166,21 +226,60 @@ def _locate(
     if xy is not None and float(np.abs(xy[np.isfinite(xy)]).max(initial=0)) > _LARGEST_POSITION:
         what = f"positions beyond 10^15 (largest: {np.abs(xy[np.isfinite(xy)]).max():g})"
         raise SourceFaultError("B048", "", what, "mend the positions; any unit will do")
-    n_bad = 0 if xy is None else int(np.count_nonzero(~np.isfinite(xy).all(axis=1)))
-    if array is None or not n_bad:
-        return _Places(array=array, xy=xy, unit=unit, notices=said)
-    what = f"{n_bad:,} of {kept.size:,} spots have no finite position; array coordinates"
-    return _Places(array=array, xy=None, unit=unit, notices=(_used_for_all(record, what),))
+    if array is not None and xy is not None:
+        notice = _misplaced(record, config, array, xy)
+        if notice is not None:
+            return _Places(array=array, xy=None, unit=unit, notices=(notice,))
+    return _Places(array=array, xy=xy, unit=unit, notices=said)
+
+
+def _misplaced(
+    record: SliceRecord,
+    config: GridConfig,
+    array: tuple[NDArray[np.int64], NDArray[np.int64]],
+    xy: NDArray[np.float64],
+) -> Notice | None:
+    """Say why positions cannot be used beside the array coordinates of all spots, if so.
+
+    They are distances of spots that the array has put into cells: what is asked of them is where
+    those are. Where cells are asked to come from the positions, nothing is compared.
+
+    Raises
+    ------
+    SourceFaultError
+        B051: each says where the spots are, and they contradict each other.
+    """
+    n = len(xy)
+    if n_bad := int(np.count_nonzero(~np.isfinite(xy).all(axis=1))):
+        return _used_for_all(
+            record, f"{n_bad:,} of {n:,} spots have no finite position; array coordinates"
+        )
+    if _by_positions(config):
+        return None
+    found = compare_positions(*array, xy)
+    if found.is_contradiction and config.coords == "auto":
+        what = (
+            f"the positions are not those of the array coordinates: {found.n_far:,} of {n:,} spots "
+            "lie more than half a pitch off"
+        )
+        fix = "mend the wrong ones; --coords array or --coords positions says which are right"
+        raise SourceFaultError("B051", "", what, fix)
+    if not found.is_misplaced:
+        return None
+    shared = f"{found.n_shared:,} of {n:,} spots stand at the position of another one"
+    far = f"{found.n_far:,} of {n:,} positions lie more than half a pitch off the array"
+    told = [text for text, k in ((shared, found.n_shared), (far, found.n_far)) if k]
+    return _used_for_all(record, f"{', '.join(told)}; array coordinates", "B051")
 
 
 def _whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(values) & (values == np.floor(values)), np.bool_)
 
 
-def _used_for_all(record: SliceRecord, what: str) -> Notice:
-    """Say which coordinates are taken, where the others are not known of every spot."""
+def _used_for_all(record: SliceRecord, what: str, code: str = "B048") -> Notice:
+    """Say which coordinates are taken, where the others are not known of every spot, or wrong."""
     what += " are used for the whole slice"
-    return Notice(code="B048", subject=f"slice '{record.name}'", what=what)
+    return Notice(code=code, subject=f"slice '{record.name}'", what=what)
 
 
 def _off_tissue(raw: RawSlice, config: GridConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

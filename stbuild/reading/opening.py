@@ -124,7 +124,9 @@ def list_sections(record: SliceRecord, config: GridConfig) -> list[str]:
         The file cannot be read, or has no such column.
     """
     try:
-        raw = read_source(record, config.model_copy(update={"label": None}))
+        # Labels are joined to the spots of one section, whose ids may stand in the others too.
+        bare = replace(record, labels_file=None)
+        raw = read_source(bare, config.model_copy(update={"label": None}))
         return _name_sections(record, raw)
     except SourceFaultError as fault:
         raise BadInputError(fault.problem(record.name, record.path)) from None

@@ -17,13 +17,15 @@ from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import SECTIONS, find, find_array, find_position, fold
 from stbuild.sources.tables.positions import read_marks
-from stbuild.sources.values import count_words, is_missing, to_text
+from stbuild.sources.values import count_words, is_missing, to_labels, to_text
 
 _NAMES: Final = (
     "feature_name", "gene_name", "gene_names", "gene_symbols", "gene_symbol", "symbol",
     "gene_ids", "gene_id", "ensembl_id", "feature_id",
 )  # fmt: skip
 """Columns of var that hold the other id of a gene, in order of preference."""
+_TYPES: Final = ("feature_types", "feature_type")
+"""Columns of var that say which features are genes, as 10x calls them."""
 _POSITIONS: Final = ("spatial", "x_spatial", "spatial_coords", "coordinates", "coords")
 """Entries of obsm that hold (x, y), in order of preference; compared without case."""
 _SECTIONS: Final = (*SECTIONS, "batch", "library", "puck")
@@ -98,6 +100,21 @@ def _read_ids(var: Frame, column: str) -> list[str]:
         fix = "give each gene an id, or leave out --gene-id-column: then the index is taken"
         raise SourceFaultError("B074", f"{var.where}/{column}", what, fix)
     return ids
+
+
+def read_gene_types(var: Frame) -> list[str] | None:
+    """Return what var calls the type of each feature, empty where there is none; None without.
+
+    Raises
+    ------
+    SourceFaultError
+        B074: a column that holds no list of texts.
+    """
+    found = find(present := var.columns(), _TYPES)
+    if found is None:
+        return None
+    values = _read_plain(var, present[found], "B074")
+    return ["" if is_missing(value) else to_text(value) for value in values]
 
 
 def position_key(names: Sequence[str]) -> str | None:
@@ -268,9 +285,31 @@ def read_labels(obs: Frame, record: SliceRecord, config: GridConfig, n_spots: in
     words = count_words(values)
     subject = f"labels '{column}' of slice '{record.name}'"
     return Labels(
-        values=[None if is_missing(value) else to_text(value) for value in values],
+        values=to_labels(values),
         notices=() if words is None else (Notice(code="B077", subject=subject, what=words),),
     )
+
+
+def read_planes(obs: Frame, n_spots: int) -> tuple[str, list[str]] | None:
+    """Return the column of depths (z beside x and y) with its values, or None.
+
+    Raises
+    ------
+    SourceFaultError
+        B047: a column that holds no list of values, one per spot.
+    """
+    present = obs.columns()
+    pair = find_position(present)
+    x = "x" if pair is None else pair.name
+    found = find(present, ["z", *(f"{x[:i]}z{x[i + 1 :]}" for i, c in enumerate(x) if c == "x")])
+    if found is None:
+        return None
+    name = present[found]
+    values = _read_plain(obs, name, "B047")
+    if len(values) != n_spots:
+        what = f"{len(values):,} depths for {n_spots:,} spots"
+        raise SourceFaultError("B047", f"{obs.where}/{name}", what, "mend the column")
+    return name, ["" if is_missing(value) else to_text(value) for value in values]
 
 
 def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, list[str]] | None:
@@ -292,6 +331,11 @@ def read_sections(obs: Frame, split_by: str | None, n_spots: int) -> tuple[str, 
         if len(values) == n_spots and (split_by or len(set(values)) > 1):
             return name, values
     return None
+
+
+def is_whole(record: SliceRecord) -> bool:
+    """Tell whether all spots of a file are one slice; ids may repeat in sections of their own."""
+    return record.split_by is None and record.part is None
 
 
 def require_part(raw: RawSlice, record: SliceRecord, scratch: Path | None) -> RawSlice:

@@ -20,10 +20,13 @@ from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     Labels,
     check_positions,
+    is_whole,
     position_key,
     read_gene_ids,
+    read_gene_types,
     read_labels,
     read_places,
+    read_planes,
     read_sections,
     require_part,
 )
@@ -166,6 +169,7 @@ def read_table_group(
     obs, var = ZarrFrame(root, "obs"), ZarrFrame(root, var_path)
     barcodes = faults.attempt(obs.index)
     ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
+    types = faults.attempt(lambda: read_gene_types(var))
     if barcodes is None:  # nothing else of obs can be judged
         raise faults.error(record.name, record.path)
     n = len(barcodes)
@@ -180,9 +184,11 @@ def read_table_group(
     )
     labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
+    planes = faults.attempt(lambda: read_planes(obs, n))
     found = None
     if ids is not None:
-        faults.attempt(lambda: require_spots(barcodes))
+        if is_whole(record):
+            faults.attempt(lambda: require_spots(barcodes))
         shape = (len(barcodes), len(ids[0]))
         found = faults.attempt(lambda: _counts(root, matrix, shape, scratch, config))
     if faults.found or ids is None or places is None or found is None:
@@ -193,6 +199,7 @@ def read_table_group(
         barcodes=barcodes,
         genes=ids[0],
         gene_names=ids[1],
+        gene_types=types,
         array=places.array,
         xy=places.xy,
         unit=places.unit,
@@ -204,6 +211,7 @@ def read_table_group(
             *labels.notices,
         ),
         sections=sections,
+        planes=planes,
     )
     return require_part(raw, record, scratch)
 

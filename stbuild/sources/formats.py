@@ -4,6 +4,7 @@ Readers are imported when they are needed: a table needs no HDF5, an ``.h5ad`` n
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Final
@@ -16,19 +17,65 @@ from stbuild.sources.raw import RawSlice
 
 Reader = Callable[[SliceRecord, GridConfig, Path | None], RawSlice]
 
-_READERS: Final[dict[Format, str]] = {
-    "h5ad": "stbuild.sources.h5ad:read_h5ad",
-    "anndata-zarr": "stbuild.sources.anndata_zarr:read_anndata_zarr",
-    "spatialdata": "stbuild.sources.spatialdata:read_spatialdata",
-    "spaceranger": "stbuild.sources.spaceranger:read_spaceranger",
-    "imaging": "stbuild.sources.xenium:read_xenium",
-    "table": "stbuild.sources.tables.reader:read_table",
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """A reader, and what it makes of options that not every source can follow."""
+
+    name: str
+    """As messages call it."""
+    reader: str
+    label: bool = False
+    """Whether it has columns of labels of its own."""
+    layer: bool = False
+    """Whether it has several matrices to choose from."""
+    positions: bool = False
+    """Whether it joins a table of positions itself."""
+    part: bool = False
+    """Whether it parts a source, or refuses to."""
+
+
+_TABLES: Final = "stbuild.sources.tables.reader:read_table"
+_FORMATS: Final[dict[str, _Format]] = {
+    "h5ad": _Format(
+        name=".h5ad",
+        reader="stbuild.sources.h5ad:read_h5ad",
+        label=True,
+        layer=True,
+        part=True,
+    ),
+    "anndata-zarr": _Format(
+        name="AnnData-Zarr",
+        reader="stbuild.sources.anndata_zarr:read_anndata_zarr",
+        label=True,
+        layer=True,
+        part=True,
+    ),
+    "spatialdata": _Format(
+        name="SpatialData",
+        reader="stbuild.sources.spatialdata:read_spatialdata",
+        label=True,
+        layer=True,
+        part=True,
+    ),
+    "spaceranger": _Format(
+        name="Space Ranger's output",
+        reader="stbuild.sources.spaceranger:read_spaceranger",
+        layer=True,
+        positions=True,
+        part=True,
+    ),
+    "xenium": _Format(name="Xenium's output", reader="stbuild.sources.xenium:read_xenium"),
+    "table": _Format(name="a text table", reader=_TABLES, label=True, positions=True),
+    "gem": _Format(name="a GEM file", reader=_TABLES),
 }
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
 
 def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = None) -> RawSlice:
     """Read one section from whatever lies at the record's path.
+
+    What is asked of it is done or refused: an option that its format cannot follow is a fault.
 
     Parameters
     ----------
@@ -47,10 +94,15 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     path = Path(record.path)
     require_text(record.path)
     require_there(path)
-    kind = config.format if config.format != "auto" else detect_format(path)
-    raw = _reader(kind, path)(record, config, scratch)
-    own = kind == "spaceranger" or (kind == "imaging" and not _is_xenium(path)) or kind == "table"
-    if record.positions is not None and not own:
+    asked = config.format if config.format != "auto" else detect_format(path)
+    kind = _format_of(asked, path)
+    _refuse_unused(kind, record, config)
+    read: Reader = resolve_name(kind.reader)
+    raw = read(record, config, scratch)
+    if record.part is not None and raw.sections is None and not kind.part:
+        what = f"no part {record.part!r:.60}: nothing in {kind.name} tells sections apart"
+        raise SourceFaultError("B056", "", what, "leave the column `part` empty")
+    if record.positions is not None and not kind.positions:
         from stbuild.sources.placed import place_by_table
 
         raw = place_by_table(raw, Path(record.positions), subject=f"slice '{record.name}'")
@@ -60,6 +112,23 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
 
     section = record.section or record.name
     return join_labels(raw, Path(record.labels_file), config.label, section=section)
+
+
+def _refuse_unused(kind: _Format, record: SliceRecord, config: GridConfig) -> None:
+    """Refuse options that the format cannot follow.
+
+    Raises
+    ------
+    SourceFaultError
+        B076: a label column. B023: a layer.
+    """
+    if config.label is not None and record.labels_file is None and not kind.label:
+        what = f"no label column {config.label!r:.60}: {kind.name} has no labels of its own"
+        fix = "give a table of labels: column `labels_file` of the manifest, or --labels-file FILE"
+        raise SourceFaultError("B076", "", what, fix)
+    if config.layer is not None and not kind.layer:
+        what = f"no layer {config.layer!r:.60}: {kind.name} has one matrix of counts"
+        raise SourceFaultError("B023", "", what, "leave out --layer")
 
 
 def require_text(path: str) -> None:
@@ -162,11 +231,15 @@ def _look_inside(path: Path) -> Format:
     raise SourceFaultError("B007", "", f"no slice that a reader knows; it holds: {listed}", fix)
 
 
-def _reader(kind: Format, path: Path) -> Reader:
-    if kind == "imaging":
-        kind = "imaging" if _is_xenium(path) else "table"
-    read: Reader = resolve_name(_READERS[kind])
-    return read
+def _format_of(asked: Format, path: Path) -> _Format:
+    """Return the format of a path whose kind is known: tables and imaging are of two formats."""
+    if asked == "imaging" and _is_xenium(path):
+        return _FORMATS["xenium"]
+    if asked not in ("imaging", "table"):
+        return _FORMATS[asked]
+    from stbuild.sources.gem import find_gem
+
+    return _FORMATS["table" if find_gem(path) is None else "gem"]
 
 
 def _is_xenium(path: Path) -> bool:

@@ -6,6 +6,7 @@ hundreds of millions of them. Outlines of cells are not used.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,39 @@ _LONGEST_LINE: Final = 1 << 16
 _FIX: Final = "give the file as the Stereo-seq pipeline wrote it: geneID, x, y, MIDCount"
 
 _Rows = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass
+class _Genes:
+    """Genes in the order in which they come, and their names where those are asked for."""
+
+    column: str | None = None
+    """Column of the names, as it is compared; None reads none."""
+    ids: dict[str, int] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def number(self, found: list[Any]) -> NDArray[np.int64]:
+        """Return the numbers of ids, new ones among them."""
+        numbers = [self.ids.setdefault(str(name), len(self.ids)) for name in found]
+        return np.asarray(numbers, np.int64)
+
+    def learn(self, gene: NDArray[np.int64], coded: Any, path: Path) -> None:  # noqa: ANN401
+        """Note the name of each gene; refuse a second one."""
+        names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+        pairs = np.divmod(np.unique(gene * max(1, len(names)) + codes), max(1, len(names)))
+        for g, code in zip(*(part.tolist() for part in pairs), strict=True):
+            if self.names.setdefault(g, names[code]) != names[code]:
+                first = list(self.ids)[g]
+                what = f"gene {first!r:.60} is called {self.names[g]!r:.60} and {names[code]!r:.60}"
+                fix = "leave out --gene-id-column: then geneID is taken"
+                raise SourceFaultError("B074", f"{path.name}:{self.column}", what, fix)
+
+    def both(self) -> tuple[list[str], list[str] | None]:
+        """Return (ids, other names): the names as ids, where they are asked for."""
+        ids = list(self.ids)
+        if self.column is None:
+            return ids, None
+        return [self.names[i] for i in range(len(ids))], ids
 
 
 def looks_like_gem(path: Path) -> bool:
@@ -63,7 +97,8 @@ def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
     record
         The slice, for notices.
     config
-        ``layout`` ``bin`` with ``bin_size`` sums places in bins of so many of the file's units.
+        ``layout`` ``bin`` with ``bin_size`` sums places in bins of so many of the file's units;
+        ``gene_id_column`` takes the names of genes as ids.
     path
         The file, plain or gzip.
 
@@ -71,7 +106,8 @@ def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
     ------
     SourceFaultError
         B053: a bin size that is not whole. B058: no rows. B022, B033: not the columns that a GEM
-        file has. B028 to B031: counts that are none. B004: cut off or damaged.
+        file has. B028 to B031: counts that are none. B004: cut off or damaged. B074: no such column
+        of names, or a gene of two names.
     """
     head = _read_head(path)
     if head is None:
@@ -80,7 +116,7 @@ def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
     if side is not None and not side.is_integer():
         what = f"bins of {side:g} units, but places are whole numbers"
         raise SourceFaultError("B053", path.name, what, "give a whole --bin-size")
-    genes: dict[str, int] = {}
+    genes = _Genes(_name_column(config.gene_id_column, head[1], path))
     blocks = [_bin(rows, side) for rows in _read_rows(path, *head, genes)]
     if not blocks:
         what = "the table has a header and nothing else"
@@ -88,7 +124,8 @@ def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
     x, y, gene, n = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     del blocks
     places, spot = np.unique(np.stack([x, y], axis=1), axis=0, return_inverse=True)
-    shape = (len(places), len(genes))
+    ids, names = genes.both()
+    shape = (len(places), len(ids))
     summed = csr_array(coo_array((n, (spot.ravel(), gene)), shape=shape))
     summed.data = to_counts(summed.data, path.name, int(summed.nnz))
     summed.sort_indices()
@@ -97,11 +134,26 @@ def read_gem(record: SliceRecord, config: GridConfig, path: Path) -> RawSlice:
     return RawSlice(
         counts=summed,
         barcodes=[f"{a}_{b}" for a, b in places.tolist()],
-        genes=list(genes),
+        genes=ids,
+        gene_names=names,
         xy=places.astype(np.float64) * scale,
         files=(path,),
         notices=_notices(record, head[1], side),
     )
+
+
+def _name_column(asked: str | None, names: list[str], path: Path) -> str | None:
+    """Return the column that is asked for as it is compared, or None where it is that of ids."""
+    folded = [name.lower() for name in names]
+    known = [name for name in folded if name not in ("x", "y", *_COUNTS, *_CELLS)]
+    if asked is None or asked.lower() == "geneid":
+        return None
+    if asked.lower() in known:
+        return asked.lower()
+    listed = ", ".join(names[folded.index(name)] for name in known[:8])
+    what = f"no column {asked!r:.60} with the ids of the genes; there are: {listed:.200}"
+    fix = "name one of them with --gene-id-column, or none"
+    raise SourceFaultError("B074", path.name, what, fix)
 
 
 def _notices(record: SliceRecord, names: list[str], side: float | None) -> tuple[Notice, ...]:
@@ -126,11 +178,13 @@ def _read_head(path: Path) -> tuple[int, list[str]] | None:
     return (number, names) if is_gem else None
 
 
-def _read_rows(path: Path, n_head: int, names: list[str], genes: dict[str, int]) -> Iterator[_Rows]:
+def _read_rows(path: Path, n_head: int, names: list[str], genes: _Genes) -> Iterator[_Rows]:
     """Yield (x, y, gene, count) in blocks; `genes` grows by the ids that come."""
     folded = [name.lower() for name in names]
     count = next(name for name in _COUNTS if name in folded)
-    types = {"geneid": pa.dictionary(pa.int32(), pa.string()), "x": pa.int64(), "y": pa.int64()}
+    text = pa.dictionary(pa.int32(), pa.string())
+    types = {"geneid": text, "x": pa.int64(), "y": pa.int64()}
+    types |= {} if genes.column is None else {genes.column: text}
     try:
         with open_bytes(path) as file:
             reader = pyarrow.csv.open_csv(
@@ -150,16 +204,18 @@ def _read_rows(path: Path, n_head: int, names: list[str], genes: dict[str, int])
         raise SourceFaultError("B033", path.name, f"no GEM file: {said}", _FIX) from None
 
 
-def _block(batch: Any, count: str, genes: dict[str, int], path: Path) -> _Rows:  # noqa: ANN401
+def _block(batch: Any, count: str, genes: _Genes, path: Path) -> _Rows:  # noqa: ANN401
     coded = batch.column("geneid")
-    names = coded.dictionary.to_pylist()
-    numbers = np.asarray([genes.setdefault(str(name), len(genes)) for name in names], np.int64)
+    numbers = genes.number(coded.dictionary.to_pylist())
     columns = [batch.column(name) for name in ("x", "y")]
-    if any(column.null_count for column in (coded, *columns, batch.column(count))):
+    named = [] if genes.column is None else [batch.column(genes.column)]
+    if any(column.null_count for column in (coded, *columns, *named, batch.column(count))):
         raise SourceFaultError("B033", path.name, "a row lacks a gene, place or count", _FIX)
     values = to_counts(batch.column(count).to_numpy(), path.name, batch.num_rows)
     x, y = (pc.cast(column, pa.int64()).to_numpy() for column in columns)
     gene = numbers[coded.indices.to_numpy()]
+    for column in named:
+        genes.learn(gene, column, path)
     return x, y, gene, values.astype(np.int64)
 
 

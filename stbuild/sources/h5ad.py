@@ -17,10 +17,13 @@ from stbuild.slices import Notice, SliceRecord
 from stbuild.sources.anndata_columns import (
     Labels,
     check_positions,
+    is_whole,
     position_key,
     read_gene_ids,
+    read_gene_types,
     read_labels,
     read_places,
+    read_planes,
     read_sections,
     require_part,
 )
@@ -64,6 +67,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         obs, var = open_frame(file, "obs"), open_frame(file, var_path)
         barcodes = faults.attempt(obs.index)
         ids = faults.attempt(lambda: read_gene_ids(var, config.gene_id_column))
+        types = faults.attempt(lambda: read_gene_types(var))
         if barcodes is None:  # nothing else of obs can be judged
             raise faults.error(record.name, record.path)
         n = len(barcodes)
@@ -73,10 +77,12 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         )
         labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
         sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
+        planes = faults.attempt(lambda: read_planes(obs, n))
         counts = None
         if ids is not None:
-            # Intake checks ids too; here they join the other faults of the file.
-            faults.attempt(lambda: require_spots(barcodes))
+            if is_whole(record):
+                # Intake checks ids too; here they join the other faults of the file.
+                faults.attempt(lambda: require_spots(barcodes))
             shape = (len(barcodes), len(ids[0]))
             counts = faults.attempt(lambda: _counts(file, matrix_path, shape, scratch, config))
         notices += _primary_notice(record, obs)
@@ -88,6 +94,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         barcodes=barcodes,
         genes=ids[0],
         gene_names=ids[1],
+        gene_types=types,
         array=places.array,
         xy=places.xy,
         unit=places.unit,
@@ -97,6 +104,7 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         files=(Path(record.path),),
         notices=(*notices, *labels.notices),
         sections=sections,
+        planes=planes,
     )
     return require_part(raw, record, scratch)
 

@@ -51,16 +51,25 @@ def refuse_transposed(barcodes: Sequence[str], genes: Sequence[str]) -> None:
 
 
 def require_genes(genes: Sequence[str]) -> None:
-    """Check that gene ids are plain.
+    """Check that gene ids are plain and more than the numbers of their rows.
 
     Raises
     ------
     SourceFaultError
-        B074: an id that is empty, too long or not printable.
+        B074: an id that is empty, too long or not printable; or ids that merely count the genes.
     """
     if bad := [g for g in genes if not g or not g.isprintable() or len(g) > _LONGEST_ID]:
         what = f"{len(bad):,} gene ids are empty, too long or not printable (first: {bad[0]!r:.80})"
         raise SourceFaultError("B074", "", what, "give each gene a plain id")
+    n, found = len(genes), set(genes)
+    for first in (0, 1):
+        if n > 1 and found == {str(i) for i in range(first, first + n)}:
+            what = (
+                f"the ids of the {n:,} genes are the numbers {first} to {first + n - 1}: their "
+                "names were lost, and equal numbers of two slices would be one gene"
+            )
+            fix = "write the names of the genes; --gene-id-column NAME, where a column has them"
+            raise SourceFaultError("B074", "", what, fix)
 
 
 def require_labels(labels: Sequence[str | None] | None) -> None:

@@ -17,7 +17,7 @@ from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import Pair, find_array, find_position, fold
 from stbuild.sources.tables.ids import match_ids, match_points, parse_coordinates
 from stbuild.sources.tables.labels import LabelTable, read_label_table, row_ids, rows_of_section
-from stbuild.sources.values import is_missing
+from stbuild.sources.values import to_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def join_labels(raw: RawSlice, path: Path, column: str | None, *, section: str |
     table = read_label_table(path, column)
     inside = rows_of_section(table, section)
     join = _choose(raw, table, inside)
-    values = [None if is_missing(v) else v for v in table.columns[table.label]]
+    values = to_labels(table.columns[table.label])
     named = np.asarray([value is not None for value in values], bool) & inside
     labels = _assign(raw, table, join, values, named)
     ledger = {

@@ -48,6 +48,7 @@ def place_by_table(raw: RawSlice, path: Path, *, subject: str) -> RawSlice:
         xy=places.xy,
         unit=places.unit,
         um_per_unit=1.0 if places.unit == "um" else None,
+        planes=None,
         in_tissue=raw.in_tissue if tissue is None else tissue,
         files=tuple(sorted({*raw.files, path})),
         ledger={**raw.ledger, **places.ledger},

@@ -32,6 +32,9 @@ class RawSlice:
     """(K,) gene ids: the column that was asked for, or the source's own first id."""
     gene_names: Sequence[str] | None = None
     """(K,) the other name of each gene where the source has two (symbol beside Ensembl id)."""
+    gene_types: Sequence[str] | None = None
+    """(K,) what the source calls the type of each feature, empty where it has none; None where it
+    knows of none, or the reader has left out all that are no genes."""
     array: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     """Array coordinates (row, col), each (N,), maybe fractional, NaN where a spot has none."""
     xy: NDArray[np.float64] | None = None
@@ -57,11 +60,14 @@ class RawSlice:
     sections: tuple[str, Sequence[str]] | None = None
     """A column that may tell several sections apart and its (N,) values, where there is one."""
 
+    planes: tuple[str, Sequence[str]] | None = None
+    """A column of depths beside the positions and its (N,) values, empty where a spot has none."""
+
     def take(self, rows: NDArray[np.int64], scratch: Path | None = None) -> "RawSlice":
         """Return some spots alone, in the given order."""
         n, numbers = len(self.barcodes), rows.tolist()
         array, labels = self.array, self.labels
-        sections = self.sections
+        sections, planes = self.sections, self.planes
         return replace(
             self,
             counts=gather(self.counts, rows, scratch) if rows.size < n else self.counts,
@@ -72,4 +78,5 @@ class RawSlice:
             placed=None if self.placed is None else self.placed[rows],
             labels=None if labels is None else [labels[i] for i in numbers],
             sections=None if sections is None else (sections[0], [sections[1][i] for i in numbers]),
+            planes=None if planes is None else (planes[0], [planes[1][i] for i in numbers]),
         )

@@ -99,7 +99,7 @@ def _without_places(
         gene_names=names,
         files=tuple(sorted([*matrix.files, files.positions, *scale])),
         ledger=matrix.left_out,
-        notices=(*files.notices, *_genome_notice(record, matrix)),
+        notices=(*files.notices, *_genome_notice(record, matrix), *matrix.tell(record.name)),
         sections=_samples(record, matrix.barcodes),
     )
 

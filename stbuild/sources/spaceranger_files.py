@@ -61,7 +61,8 @@ def find_files(record: SliceRecord, layer: str | None) -> RunFiles:
     BadInputError
         What is missing of both, at once.
     SourceFaultError
-        B056: several bin sizes or samples.
+        B056: several bin sizes or samples. B023: the matrix itself was given, which is not the
+        layer.
     """
     path, faults = Path(record.path), Faults()
     notices: tuple[Notice, ...] = ()
@@ -72,6 +73,7 @@ def find_files(record: SliceRecord, layer: str | None) -> RunFiles:
         if matrix is not None:
             notices = _choice_notice(record, root, matrix)
     else:
+        _require_layer(path, layer)
         root = path.parent.parent if path.parent.name.endswith("_bc_matrices") else path.parent
     places = [root / "spatial", root, root.parent / "spatial", path]
     sample = "" if matrix is None else _sample_of_matrix(matrix)
@@ -88,6 +90,16 @@ def find_files(record: SliceRecord, layer: str | None) -> RunFiles:
         part=None if is_bin else record.part,
         notices=notices,
     )
+
+
+def _require_layer(matrix: Path, layer: str | None) -> None:
+    """Refuse a layer that the matrix which was given is not."""
+    names = matrix.name, matrix.parent.name
+    stems = [f"{layer}_{what}_bc_matri" for what in ("feature", "gene")]
+    if layer is not None and not any(stem in name for stem in stems for name in names):
+        what = f"no layer {layer!r:.40}: {matrix.name!r:.80} itself was given"
+        fix = "leave out --layer, or give the folder in which the matrices stand"
+        raise SourceFaultError("B023", matrix.name, what, fix)
 
 
 def _sample_of_matrix(matrix: Path) -> str:

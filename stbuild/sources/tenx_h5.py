@@ -14,12 +14,13 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from stbuild.counts import column_sums, gather
+from stbuild.genes.ids import find_other_types
+from stbuild.slices import Notice
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.hdf5 import child, has, open_foreign, read_strings
 from stbuild.sources.matrices import read_sparse
 
 AGAIN: Final = "get the file again, or run Space Ranger again"
-_GENES: Final = frozenset({"Gene Expression", ""})
 _NAMES: Final = frozenset({"name", "gene_name", "gene_names", "feature_name", "symbol"})
 """What a user may call the column of symbols; the files themselves have two columns of ids."""
 
@@ -53,6 +54,14 @@ class TenxMatrix:
     files: tuple[Path, ...]
     left_out: dict[str, int]
     """Features that are no genes and their molecules."""
+
+    def tell(self, name: str) -> tuple[Notice, ...]:
+        """Say which features of a slice are left out."""
+        if not self.left_out:
+            return ()
+        n, lost = self.left_out.values()
+        what = f"{n:,} features with {lost:,} molecules are no genes by their type: left out"
+        return (Notice(code="B073", subject=f"slice '{name}'", what=what),)
 
     def gene_ids(self, column: str | None) -> tuple[list[str], list[str]]:
         """Return (ids, other names), the other way round where symbols are asked for.
@@ -187,7 +196,7 @@ def keep_genes(
     SourceFaultError
         B023: there are features, and none is a gene.
     """
-    kept = [i for i, kind in enumerate(features.kinds) if kind in _GENES]
+    kept = [i for i, other in enumerate(find_other_types(features.kinds)) if not other]
     n, left_out = len(features.ids), {}
     if not kept:
         common = ", ".join(f"{kind!r:.40}" for kind, _ in Counter(features.kinds).most_common(3))

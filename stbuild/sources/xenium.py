@@ -86,6 +86,7 @@ def read_xenium(record: SliceRecord, config: GridConfig, scratch: Path | None = 
             "positions_without_counts": len(xy) - int(np.unique(rows[rows >= 0]).size),
             **matrix.left_out,
         },
+        notices=matrix.tell(record.name),
     )
 
 

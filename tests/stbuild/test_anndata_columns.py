@@ -1,5 +1,8 @@
 """AnnData as people have it: CELLxGENE files, several sections in one, positions in odd places."""
 
+from typing import Any
+
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
 from stbuild.manifests.manifest import Manifest
+from stbuild.reading.jail import Limits
 from stbuild.reading.opening import read_here
 from stbuild.reading.sections import expand_sections
 from tests.slices import Spec, make_anndata, record_of
@@ -68,8 +72,6 @@ def two_sections(shift):
     """Two sections in one file, the second one `shift` pixels to the right."""
     first, second = (make_anndata(Spec(seed=s, rows=9, cols=8, drop=0)) for s in (1, 2))
     second.obsm["spatial"][:, 0] += shift
-    import anndata
-
     data = anndata.concat({"L1": first, "L2": second}, label="section", index_unique="-")
     del data.obs["array_row"], data.obs["array_col"]
     return data
@@ -101,6 +103,43 @@ def test_split_by_gives_each_section_by_itself(tmp_path, shift):
         assert list(read.barcodes) == list(mine.obs_names)
         assert int(read.counts.sum()) == int(mine.X.sum())
         assert (read.xy == mine.obsm["spatial"]).all()
+
+
+@pytest.mark.parametrize("limits", [None, Limits()])
+@pytest.mark.parametrize("how", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_sections_may_share_their_barcodes_and_a_table_of_labels(tmp_path, how, limits):
+    one = make_anndata(Spec(seed=1, drop=0))
+    data = anndata.concat([one, one[::-1].copy()])
+    data.obs["section"] = np.repeat(["A", "B"], one.n_obs)
+    data.obs_names = list(one.obs_names) + list(one.obs_names)[::-1]
+    path = tmp_path / f"s.{how}"
+    (data.write_zarr if how == "zarr" else data.write_h5ad)(path)
+    with pytest.raises(BadInputError, match=r"B082.*--split-by"):
+        read_here(record_of(path), PLAIN)
+    rows = [f"{b},{s},{s}{i % 3}" for s in "AB" for i, b in enumerate(one.obs_names)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["barcode,section,label", *rows]) + "\n")
+    record = record_of(path, split_by="section", labels_file=str(table))
+    config = GridConfig(label="label")
+    manifest = expand_sections(Manifest(name="x", records=(record,)), config, limits)
+    reads = {r.part: read_here(r, config) for r in manifest.records}
+    assert list(reads) == ["A", "B"]
+    for part, read in reads.items():
+        wanted = {name: f"{part}{i % 3}" for i, name in enumerate(one.obs_names)}
+        assert len(read.barcodes) == one.n_obs
+        assert read.labels == [wanted[name] for name in read.barcodes]
+
+
+def test_barcodes_twice_in_one_section_are_refused_after_the_split(tmp_path):
+    data = two_sections(0)
+    names = list(data.obs_names)
+    names[1] = names[0]
+    data.obs_names = names
+    path = write(data, tmp_path)
+    part = sorted(set(data.obs["section"]))[0]
+    with pytest.raises(BadInputError, match=r"B082.*1 spot ids stand more than once"):
+        read_here(record_of(path, split_by="section", part=part), PLAIN)
 
 
 def test_an_unknown_column_or_section_is_refused(tmp_path):
@@ -233,6 +272,67 @@ def test_one_plane_of_three_dimensions_is_flat_and_several_are_refused(tmp_path)
     data.obsm["spatial"][0, 2] = 9
     with pytest.raises(BadInputError, match=r"B047.*of several planes each is a slice"):
         read_here(record_of(write(data, tmp_path)), PLAIN)
+
+
+PLANES: dict[str, tuple[list[str], list[Any]]] = {
+    "numbers": (["x", "y", "z"], [0.0, 1.0, 2.0, 3.0]),
+    "text": (["x", "y", "z"], ["a", "b", "c", "d"]),
+    "centroids": (["x_centroid", "y_centroid", "z_centroid"], [0.5, 1.5, 2.5, 3.5]),
+    "centres": (["CENTER_X", "CENTER_Y", "CENTER_Z"], [0, 1, 2, 3]),
+    "obsm": (["", "", "z"], [0, 1, 2, 3]),
+}
+
+
+def in_planes(name, n_planes=4):
+    names, depths = PLANES[name]
+    data = make_anndata(Spec(kind="square", rows=9, cols=8, drop=0))
+    del data.obs["array_row"], data.obs["array_col"]
+    rng = np.random.default_rng(0)
+    data.obsm["spatial"] = rng.uniform(0, 1000, (data.n_obs, 2))
+    if names[0]:
+        xy = data.obsm.pop("spatial")
+        data.obs[names[0]], data.obs[names[1]] = xy[:, 0], xy[:, 1]
+    data.obs[names[2]] = [depths[i % n_planes] for i in range(data.n_obs)]
+    return data, names[2]
+
+
+@pytest.mark.parametrize("how", ["h5ad", "zarr"])
+@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_cells_of_several_planes_are_refused_and_each_plane_is_a_slice(name, how, tmp_path):
+    data, column = in_planes(name)
+    path = tmp_path / f"s.{how}"
+    (data.write_zarr if how == "zarr" else data.write_h5ad)(path)
+    config = GridConfig(layout="bin", bin_size=200)
+    with pytest.raises(BadInputError, match=rf"B047.*/obs/{column}.*4 planes.*--split-by {column}"):
+        read_here(record_of(path), config)
+    record = record_of(path, split_by=column)
+    manifest = expand_sections(Manifest(name="m", records=(record,)), config, None)
+    parts = [read_here(part, config) for part in manifest.records]
+    assert [len(part.barcodes) for part in parts] == [18] * 4
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_one_plane_and_depths_beside_an_array_say_nothing(name, tmp_path):
+    data, column = in_planes(name, n_planes=1)
+    data.obs.loc[data.obs_names[3], column] = np.nan
+    if not isinstance(PLANES[name][1][0], str):
+        data.obs[column] = data.obs[column].astype(float)
+    assert len(read_here(record_of(write(data, tmp_path)), PLAIN).barcodes) == data.n_obs
+    data = make_anndata(Spec(rows=9, cols=8))
+    data.obs["z"] = np.arange(data.n_obs)
+    path = write(data, tmp_path, "array")
+    assert len(read_here(record_of(path), PLAIN).barcodes) == data.n_obs
+    with pytest.raises(BadInputError, match=r"B047.*planes"):
+        read_here(record_of(path), GridConfig(layout="bin"))
+
+
+def test_a_table_of_positions_says_where_cells_of_any_depth_are(tmp_path):
+    data, _ = in_planes("numbers")
+    rows = [f"{name},{i % 9},{i // 9}" for i, name in enumerate(data.obs_names)]
+    (tmp_path / "p.csv").write_text("\n".join(["cell,x,y", *rows]) + "\n")
+    record = record_of(write(data, tmp_path), positions=str(tmp_path / "p.csv"))
+    assert len(read_here(record, PLAIN).barcodes) == data.n_obs
 
 
 @pytest.mark.parametrize(

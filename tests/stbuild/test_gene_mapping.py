@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError, BadUsageError
 from stbuild.genes import ids as gene_ids
-from stbuild.genes.ids import describe_genes, strip_version, unmangled
+from stbuild.genes.ids import describe_genes, find_other_types, strip_version, unmangled
 from stbuild.genes.tables import GeneTable, make_gene_table, read_gene_table, write_gene_table
 from stbuild.genes.vocabulary import check_kinds, choose_vocabulary
-from stbuild.reading.gene_mapping import map_genes
+from stbuild.reading.gene_mapping import find_genes, map_genes
 from stbuild.sources.faults import SourceFaultError
 
 HUMAN = ["GAPDH", "ACTB", "C1orf159", "HLA-A", "MT-CO1", "FO538757.1", "AL627309.1", "CD8A"]
@@ -38,9 +38,10 @@ TABLE = GeneTable(
 )
 
 
-def mapped(ids, molecules=None, other=None, table=None, **options):
+def mapped(ids, molecules=None, other=None, table=None, types=None, **options):
     counts = np.asarray(molecules if molecules is not None else [10] * len(ids), np.int64)
-    return map_genes(ids, other, counts, GridConfig(**options), table, subject="slice 'S'")
+    config = GridConfig(**options)
+    return map_genes(ids, other, counts, config, table, subject="slice 'S'", types=types)
 
 
 @pytest.mark.parametrize(
@@ -327,3 +328,40 @@ def test_a_glance_at_an_id_says_what_a_close_look_says(name):
 @pytest.mark.parametrize("name", ["AC123456", "B123456", "NEGPRB1", "SYSTEMCONTROL", "ACTB", "A1"])
 def test_capitals_and_digits_may_still_be_something_else(name):
     assert gene_ids._look(name) == gene_ids._look_closely(name)
+
+
+READS_OF_NO_GENE = (
+    "__no_feature", "__ambiguous[A+B]", "__not_aligned", "__alignment_not_unique",
+    "__too_low_aQual", "X__no_feature", "N_unmapped", "N_multimapping", "N_noFeature",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*READS_OF_NO_GENE, "Negative3", "FalseCode12", "ERCC-00002"])
+def test_what_counts_reads_of_no_gene_is_none(name):
+    assert describe_genes(["GAPDH", name]).controls == (name,)
+    assert find_genes(["GAPDH", name], None).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["N", "NAT1", "NEGR1", "ERCC6", "N_gene", "nofeature", "FALSE"])
+def test_genes_of_such_names_stay(name):
+    assert find_genes([name], None).all()
+
+
+@pytest.mark.parametrize(
+    ("types", "others"),
+    [
+        (["Gene Expression", "Antibody Capture", "", "Custom"], [0, 1, 0, 1]),
+        (["gene_expression", "gene expression", "anything", ""], [0, 0, 1, 0]),
+        (["protein_coding", "lncRNA", "", "IG_C_gene"], [0, 0, 0, 0]),
+        (["RNA"] * 4, [0, 0, 0, 0]),
+        ([""] * 4, [0, 0, 0, 0]),
+        (["RNA", "Antibody Capture", "Negative Control Probe", "Peaks"], [0, 1, 1, 1]),
+    ],
+)
+def test_types_say_what_is_no_gene_where_they_are_known(types, others):
+    ids = ["GAPDH", "ACTB", "CD3", "CD19"]
+    assert find_other_types(types) == list(map(bool, others))
+    assert find_genes(ids, types).tolist() == [not other for other in others]
+    found = mapped(ids, types=types)
+    assert list(found.genes) == sorted(g for g, other in zip(ids, others, strict=True) if not other)
+    assert found.report.as_ledger().get("molecules_dropped_other_types", 0) == 10 * sum(others)

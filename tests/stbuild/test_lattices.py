@@ -13,6 +13,7 @@ from stbuild.corpus.documents import SourceFile
 from stbuild.corpus.errors import BadInputError, GateError
 from stbuild.corpus.names import MAX_WINDOW
 from stbuild.lattices import assign_cells
+from stbuild.lattices.arrays import read_array
 from stbuild.slices import Slice, SliceRecord
 from tests.lattice_points import KINDS, holes, jitter, sites, turn
 
@@ -247,6 +248,59 @@ def test_a_spot_between_the_sites_of_a_sharp_lattice_is_off_the_grid():
         assign_cells(RECORD, slice_at(xy=xy), AUTO)
     lattice = assign_cells(RECORD, slice_at(xy=xy), GridConfig(off_grid="drop"))
     assert lattice.measures["n_off_grid"] == 1
+
+
+@pytest.mark.parametrize("with_xy", [True, False])
+@pytest.mark.parametrize("kind", ["hex", "quincunx"])
+def test_an_odd_spot_on_a_checkerboard_is_off_it_by_name(kind, with_xy):
+    row, col, xy = sites(kind, 20, 18)
+    points = xy * 100 if with_xy else None
+    odd = col.copy()
+    odd[[5, 77]] += [1, -3]
+    told = (
+        r"B055.*2 of 360 spots lie off the lattice \(first: b5\).*one parity for all but 2 of 360"
+    )
+    with pytest.raises(BadInputError, match=told):
+        assign_cells(RECORD, slice_at(row, odd, points), AUTO)
+    good = assign_cells(RECORD, slice_at(row, col, points), AUTO)
+    lattice = assign_cells(RECORD, slice_at(row, odd, points), GridConfig(off_grid="drop"))
+    assert (lattice.layout, lattice.shape) == (good.layout, good.shape)
+    assert np.flatnonzero(lattice.row < 0).tolist() == [5, 77]
+    others = np.delete(np.arange(360), [5, 77])
+    assert (lattice.row[others] == good.row[others]).all()
+    assert (lattice.col[others] == good.col[others]).all()
+    assert lattice.measures["n_off_grid"] == 2
+    square = assign_cells(RECORD, slice_at(row, odd, points), GridConfig(layout="square"))
+    assert square.measures["n_off_grid"] == 0
+    assert (square.row >= 0).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.06, 0.5])
+def test_a_full_array_and_one_of_many_odd_spots_stay_square(share):
+    rng = np.random.default_rng(1)
+    row, col, _ = sites("hex", 20, 18)
+    if share == 0:
+        row, col, _ = sites("square", 20, 18)
+    else:
+        odd = rng.permutation(360)[: int(np.ceil(360 * share))]
+        col = np.where(np.isin(np.arange(360), odd), col + 1, col)
+    read = read_array(row, col, None)
+    assert read.kind == "square"
+    assert read.placed.all()
+
+
+@given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 10**6))
+def test_what_is_left_of_a_square_of_any_size_is_no_checkerboard_but_for_its_parity(h, w, seed):
+    """Few spots may all be of one parity by chance; that a few are not says square."""
+    rng = np.random.default_rng(seed)
+    row, col = np.divmod(np.flatnonzero(rng.random(h * w) < 0.8), w)
+    if row.size < 4:
+        return
+    read = read_array(row, col, None)
+    parities = np.bincount((row + col) % 2, minlength=2)
+    if parities.min():
+        assert read.kind == "square"
+        assert read.placed.all()
 
 
 def test_fractional_array_coordinates_become_the_numbers_they_stand_next_to():

@@ -7,7 +7,7 @@ import pytest
 from stbuild.config import GridConfig
 from stbuild.corpus.errors import BadInputError
 from stbuild.reading.opening import read_here
-from stbuild.sources.values import is_missing, to_id, to_text
+from stbuild.sources.values import is_missing, to_id, to_labels, to_text
 from tests.slices import Spec, make_anndata, record_of
 
 WORDS = ["NA", "None", "N/A", "null", " ", "<NA>", "nan"]
@@ -36,6 +36,48 @@ def test_whole_numbers_are_ids_without_a_fraction_and_text_stays_as_it_is():
     assert [to_text(v) for v in (1000.0, 1.5, "1000.0")] == ["1000", "1.5", "1000.0"]
     # A fly has a gene called nan: in an index text is always an id.
     assert [to_id(v) for v in (np.nan, None, "nan", 7.0)] == ["", "", "nan", "7"]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (["0.0", "1.0", "", "2.0"], ["0", "1", None, "2"]),
+        (["0", "1.00", "NA", "-3.0"], ["0", "1", None, "-3"]),
+        ([0.0, np.nan, 2.0], ["0", None, "2"]),
+        (["01", "02.0"], ["01", "02"]),
+        (["1.0", "1.5"], ["1.0", "1.5"]),
+        (["1.0", "L2"], ["1.0", "L2"]),
+        (["1e3", "1."], ["1e3", "1."]),
+        (["", None], [None, None]),
+    ],
+)
+def test_whole_numbers_of_a_whole_column_are_labels_without_a_fraction(values, labels):
+    assert to_labels(values) == labels
+
+
+@pytest.mark.parametrize("how", ["obs", "text", "joined", "own"])
+def test_clusters_are_the_same_classes_with_and_without_a_gap(how, tmp_path):
+    """pandas makes floats of whole numbers as soon as one is missing."""
+    data = make_anndata(Spec(kind="square", rows=6, cols=6, n_genes=5, drop=0))
+    reads = []
+    for name, gap in (("all", 36), ("gap", 5)):
+        clusters = [np.nan if i == gap else i % 3 for i in range(36)]
+        texts = ["" if i == gap else f"{i % 3}{'.0' * (gap < 36)}" for i in range(36)]
+        data.obs["label"] = pd.Series(clusters if how == "obs" else texts, index=data.obs_names)
+        path, options = tmp_path / f"{name}.h5ad", {}
+        if how == "joined":
+            table = tmp_path / f"{name}-labels.csv"
+            data.obs[["label"]].to_csv(table, index_label="barcode")
+            options["labels_file"] = str(table)
+        if how == "own":
+            path = tmp_path / f"{name}.csv"
+            rows = [f"s{i},{i % 6},{i // 6},{text},1,2" for i, text in enumerate(texts)]
+            path.write_text("\n".join(["barcode,x,y,label,G1,G2", *rows]) + "\n")
+        else:
+            write(data, path)
+        reads.append(read_here(record_of(path, **options), GridConfig(label="label")).labels)
+    assert reads[0] == [str(i % 3) for i in range(36)]
+    assert reads[1] == [None if i == 5 else str(i % 3) for i in range(36)]
 
 
 @pytest.mark.parametrize("word", WORDS)

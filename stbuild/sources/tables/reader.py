@@ -37,7 +37,7 @@ from stbuild.sources.tables.roles import (
     is_table_name,
     role_of,
 )
-from stbuild.sources.values import count_words, is_missing
+from stbuild.sources.values import count_words, to_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     notes = [*places.notes, *_left_out(axes, matrix), *_passed_over(tables)]
     if words := count_words(texts or ()):
         notes.append(("B077", words))
-    labels = None if texts is None else [None if is_missing(v) else v for v in texts]
+    labels = None if texts is None else to_labels(texts)
     return RawSlice(
         counts=matrix.counts,
         barcodes=matrix.spots,
