@@ -16,7 +16,8 @@ from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import Pair, find_array, find_position, fold
 from stbuild.sources.tables.ids import match_ids, match_points, parse_coordinates
-from stbuild.sources.tables.labels import LabelTable, read_label_table, row_ids, rows_of_section
+from stbuild.sources.tables.keys import Found, Key, best_key
+from stbuild.sources.tables.labels import LabelTable, read_label_table, row_keys, rows_of_section
 from stbuild.sources.values import is_missing
 
 
@@ -86,8 +87,8 @@ def _choose(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> _Joi
     best = max(_ways(raw, table, inside), key=lambda join: join.n_spots, default=None)
     if best is not None and best.n_spots:
         return best
-    ids = row_ids(table)
-    there = ids[0] if ids else ", ".join(column[0] for column in table.columns.values())
+    keys = row_keys(table, inside)
+    there = keys[0].values[0] if keys else ", ".join(column[0] for column in table.columns.values())
     what = (
         f"none of the {int(np.count_nonzero(inside)):,} labels matches a spot (first: "
         f"{raw.barcodes[0]!r:.60} in the slice, {there!r:.60} in the table; its columns: "
@@ -98,19 +99,39 @@ def _choose(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> _Joi
 
 
 def _ways(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> Iterator[_Join]:
-    ids = row_ids(table)
-    if ids is not None:
-        rows = np.flatnonzero(inside)
+    keys = row_keys(table, inside)
+    found = _find_key(raw, table, keys, inside)
+    nowhere = np.zeros(table.n_rows, bool)
+    last = found is not None and found.key.numbers_rows  # coordinates say more than such numbers
+    by_id = () if found is None else (_Join(how="id", spots=found.matches, placeless=nowhere),)
+    if not last:
+        yield from by_id
+    own = parse_coordinates(keys[0].values) if keys else None
+    if own is not None and raw.array is not None:
+        values = own.xy
+        values[~inside] = np.nan
+        spots, _ = match_points(np.stack(raw.array[::-1], axis=1), values)
+        yield _Join(how="coordinates in the ids", spots=spots, placeless=nowhere)
+    yield from _by_points(raw, table, inside)
+    if last:
+        yield from by_id
+
+
+def _find_key(
+    raw: RawSlice, table: LabelTable, keys: Sequence[Key], inside: NDArray[np.bool_]
+) -> Found | None:
+    """Return the column of ids that finds most spots."""
+    rows = np.flatnonzero(inside)
+
+    def match(key: Key) -> NDArray[np.int64]:
         spots = np.full(table.n_rows, -1, np.int64)
-        spots[rows] = match_ids([ids[i] for i in rows.tolist()], raw.barcodes)
-        nowhere = np.zeros(table.n_rows, bool)
-        yield _Join(how="id", spots=spots, placeless=nowhere)
-        own = parse_coordinates(ids)
-        if own is not None and raw.array is not None:
-            values = own.xy
-            values[~inside] = np.nan
-            spots, _ = match_points(np.stack(raw.array[::-1], axis=1), values)
-            yield _Join(how="coordinates in the ids", spots=spots, placeless=nowhere)
+        spots[rows] = match_ids([key.values[i] for i in rows.tolist()], raw.barcodes)
+        return spots
+
+    return best_key(keys, match, len(raw.barcodes), ("B076", table.preview.path.name))
+
+
+def _by_points(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> Iterator[_Join]:
     if table.preview.names is None:
         return
     for pair, points, how in _point_pairs(raw, table):

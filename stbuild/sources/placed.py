@@ -11,6 +11,7 @@ from stbuild.corpus.paths import look_at
 from stbuild.slices import Notice
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
+from stbuild.sources.tables.keys import make_keys
 from stbuild.sources.tables.places import place_spots
 from stbuild.sources.tables.positions import Positions, read_positions
 from stbuild.sources.tables.preview import read_preview
@@ -62,7 +63,7 @@ def _read(path: Path) -> Positions:
     return Positions(
         path=path,
         n_rows=len(table.barcodes),
-        ids=table.barcodes.to_pylist(),
+        ids=make_keys([(("barcode",), table.barcodes.to_pylist())]),
         array=(table.array_row, table.array_col),
         xy=table.xy,
         in_tissue=table.in_tissue,

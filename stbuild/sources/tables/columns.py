@@ -16,6 +16,8 @@ IDS: Final = frozenset({
     "spot_barcode", "spot_id", "spotid", "spots", "unnamed: 0",
 })  # fmt: skip
 """Names of columns that hold the ids of spots."""
+_VAGUE: Final = frozenset({"", "id", "index", "row.names", "rownames", "unnamed: 0"})
+"""Those of them that row numbers have too, as pandas and R write them."""
 GENE_IDS: Final = frozenset({
     "ensembl", "ensembl_id", "ensemblid", "feature", "feature_id", "gene", "gene_id", "gene_name",
     "gene_names", "gene_symbol", "geneid", "genename", "genes", "name", "names", "symbol",
@@ -146,10 +148,21 @@ def find_composite(names: Sequence[str]) -> tuple[int, int] | None:
     return folded.index("fov"), own
 
 
-def find_id(names: Sequence[str]) -> int | None:
-    """Return the column that names the spots: the first of a usual name, or None."""
+def find_ids(names: Sequence[str]) -> list[int]:
+    """Return the columns that are called as ids of spots are; names of row numbers come last."""
     folded = fold(names)
-    return next((i for i, name in enumerate(folded) if name in IDS), None)
+    usual = [i for i, name in enumerate(folded) if name in IDS]
+    return sorted(usual, key=lambda i: folded[i] in _VAGUE)
+
+
+def find_id(names: Sequence[str]) -> int | None:
+    """Return the column that likely names the spots: the first of a usual name, or None."""
+    return next(iter(find_ids(names)), None)
+
+
+def is_vague(name: str) -> bool:
+    """Tell whether a folded name of ids is one that row numbers have too."""
+    return name in _VAGUE
 
 
 def known_columns(names: Sequence[str]) -> set[int]:

@@ -17,11 +17,12 @@ from stbuild.sources.tables.columns import (
     SECTIONS,
     Pair,
     find,
-    find_composite,
     find_id,
+    find_ids,
     fold,
     known_columns,
 )
+from stbuild.sources.tables.keys import Key, key_columns, make_keys, sure_key
 from stbuild.sources.tables.positions import join_ids, read_columns, to_numbers
 from stbuild.sources.tables.preview import Preview, read_preview
 
@@ -148,18 +149,40 @@ def rows_of_section(table: LabelTable, section: str | None) -> NDArray[np.bool_]
 
 
 def _ids_repeat(table: LabelTable) -> bool:
-    ids = row_ids(table)
-    return ids is not None and len(set(ids)) < len(ids)
+    keys = row_keys(table, np.ones(table.n_rows, bool))
+    return bool(keys) and len(set(keys[0].values)) < table.n_rows
 
 
-def row_ids(table: LabelTable) -> list[str] | None:
-    """Return the ids of the rows, where the table has any."""
-    names = table.names
-    composite = find_composite(names)
-    if composite is not None and table.preview.names is not None:
-        return join_ids([table.columns[i] for i in composite])
-    own = find_id(names) if table.preview.names is not None else None
-    if own is None:
-        free = [i for i in range(len(names)) if i not in known_columns(names) | {table.label}]
-        own = free[0] if free else None
-    return None if own is None else table.columns[own]
+def row_keys(table: LabelTable, inside: NDArray[np.bool_]) -> tuple[Key, ...]:
+    """Return the columns that may hold the ids of the rows, the likeliest first.
+
+    A table without a column that is called so has them in its first that is nothing else.
+
+    Parameters
+    ----------
+    table
+        The labels.
+    inside
+        (R,) rows of the section; ids of an unusual name need to differ among these alone.
+    """
+    preview, names = table.preview, table.names
+    taken = known_columns(names) | {table.label}
+    usual = find_ids(names) if preview.names is not None else []
+    if usual:
+        columns = key_columns(preview, taken | set(_sections(table)))
+        return make_keys([_values(table, own) for own in columns], inside)
+    free = [i for i in range(len(names)) if i not in taken]
+    first = [i for i in free if i not in _sections(table)] or free
+    keys = [sure_key(names[i], table.columns[i]) for i in first[:1]]
+    others = key_columns(preview, taken | {*first[:1], *_sections(table)})
+    return (*keys, *make_keys([_values(table, own) for own in others], inside))
+
+
+def _sections(table: LabelTable) -> list[int]:
+    """Return the columns that tell sections apart by their names."""
+    return [i for i, name in enumerate(fold(table.names)) if name in SECTIONS]
+
+
+def _values(table: LabelTable, own: Sequence[int]) -> tuple[tuple[str, ...], list[str]]:
+    columns = [table.columns[i] for i in own]
+    return tuple(table.names[i] for i in own), join_ids(columns)

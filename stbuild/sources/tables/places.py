@@ -4,6 +4,7 @@ Rows are joined to spots by id, by array coordinates, or, where a table has neit
 finds no partner is counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from stbuild.slices import Unit
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.tables.ids import Coordinates, match_ids, match_points, parse_coordinates
+from stbuild.sources.tables.keys import best_key, require_plausible
 from stbuild.sources.tables.positions import Positions
 
 _AGREE: Final = 0.5
@@ -123,17 +125,22 @@ def _require_one_section(own: Coordinates) -> None:
 def _join(spots: list[str], own: Coordinates | None, positions: Positions) -> _Join:
     """Join the rows of a table to the spots by id, by array coordinates, or by order."""
     best = np.full(len(spots), -1, np.int64)
-    if positions.ids is not None:
-        best = match_ids(spots, positions.ids)
-        _require_once(best, positions)
+    where = positions.path.name
+    found = best_key(
+        positions.ids, lambda key: match_ids(spots, key.values), len(spots), ("B047", where)
+    )
+    if found is not None:
+        best = found.matches
+        _require_once(best, found.key.values, where)
     if positions.keys is not None and own is not None:
         _require_one_section(own)
         rows = _join_points(own, positions, positions.keys)
         if np.count_nonzero(rows >= 0) > np.count_nonzero(best >= 0):
             return _Join(rows=rows, by_keys=True)
-    if (best >= 0).any():
+    if found is not None:
+        require_plausible(found, len(spots), where)
         return _Join(rows=best)
-    if positions.keys is None and (positions.ids is None or _counts_up(positions.ids)):
+    if positions.keys is None and not any(key.names_rows for key in positions.ids):
         return _join_in_order(spots, own, positions)
     what = (
         f"none of the {len(spots):,} spots stands in the table of positions {positions.path.name} "
@@ -152,16 +159,15 @@ def _without_keys(positions: Positions) -> Positions:
 
 def _first(positions: Positions) -> str:
     """Return the first row's id, or the coordinates in its stead."""
-    if positions.ids:
-        return positions.ids[0]
+    if positions.ids and positions.n_rows:
+        return positions.ids[0].values[0]
     if positions.keys is not None and positions.n_rows:
         return f"{positions.keys[0, 0]:g}, {positions.keys[0, 1]:g}"
     return ""
 
 
-def _require_once(rows: NDArray[np.int64], positions: Positions) -> None:
+def _require_once(rows: NDArray[np.int64], ids: Sequence[str], where: str) -> None:
     """Check that no spot has two rows."""
-    ids = positions.ids or []
     used = {ids[row] for row in rows[rows >= 0].tolist()}
     seen: set[str] = set()
     twice = []
@@ -171,7 +177,7 @@ def _require_once(rows: NDArray[np.int64], positions: Positions) -> None:
         seen.add(name)
     if twice:
         what = f"{len(twice):,} spots have several rows of positions (first: {twice[0]!r:.60})"
-        raise SourceFaultError("B082", positions.path.name, what, "keep one row per spot")
+        raise SourceFaultError("B082", where, what, "keep one row per spot")
 
 
 def _join_points(
@@ -190,11 +196,6 @@ def _join_points(
     rows = np.full(own.x.size, -1, np.int64)
     rows[spots[found]] = found
     return rows
-
-
-def _counts_up(ids: list[str]) -> bool:
-    """Tell whether ids are mere row numbers, which name no spot."""
-    return any(ids == [str(i) for i in range(start, start + len(ids))] for start in (0, 1))
 
 
 def _join_in_order(spots: list[str], own: Coordinates | None, positions: Positions) -> _Join:

@@ -20,12 +20,11 @@ from stbuild.sources.tables.columns import (
     Pair,
     find,
     find_array,
-    find_composite,
-    find_id,
     find_keys,
     find_position,
-    known_columns,
+    no_genes,
 )
+from stbuild.sources.tables.keys import Key, key_columns, make_keys
 from stbuild.sources.tables.preview import Preview, split_fields
 from stbuild.sources.tables.text import decode, read_lines
 from stbuild.sources.values import is_missing
@@ -40,8 +39,8 @@ class Positions:
 
     path: Path
     n_rows: int
-    ids: list[str] | None = None
-    """(R,) ids of the spots, where the table has them."""
+    ids: tuple[Key, ...] = ()
+    """Columns that may hold the ids of the spots, those of usual names first."""
     keys: NDArray[np.float64] | None = None
     """(R, 2) array coordinates (x = column, y = row) that name a spot."""
     array: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -57,7 +56,8 @@ class Positions:
 class _Roles:
     """Which columns of a table of positions mean what."""
 
-    ids: tuple[int, ...] = ()
+    ids: tuple[tuple[int, ...], ...] = ()
+    """Columns that may hold the ids of the spots; an id may have several parts."""
     keys: Pair | None = None
     array: Pair | None = None
     xy: Pair | None = None
@@ -67,7 +67,8 @@ class _Roles:
         """Return the columns to read, ascending."""
         pairs = [pair for pair in (self.keys, self.array, self.xy) if pair is not None]
         tissue = () if self.tissue is None else (self.tissue,)
-        return sorted({*self.ids, *tissue, *(i for pair in pairs for i in (pair.x, pair.y))})
+        ids = {i for parts in self.ids for i in parts}
+        return sorted({*ids, *tissue, *(i for pair in pairs for i in (pair.x, pair.y))})
 
 
 def read_columns(preview: Preview, wanted: Sequence[int]) -> dict[int, list[str]]:
@@ -150,12 +151,12 @@ def _gather(
         return None if pair is None else np.stack([numbers(pair.x), numbers(pair.y)], axis=1)
 
     array, xy = points(roles.array), points(roles.xy)
-    ids = [columns[i] for i in roles.ids]
+    ids = [(tuple(names[i] for i in own), join_ids([columns[i] for i in own])) for own in roles.ids]
     tissue = roles.tissue
     return Positions(
         path=path,
         n_rows=len(next(iter(columns.values()))),
-        ids=join_ids(ids) if ids else None,
+        ids=make_keys(ids),
         keys=points(roles.keys),
         array=None if array is None else (array[:, 1].copy(), array[:, 0].copy()),
         xy=xy,
@@ -215,13 +216,13 @@ def _headless(preview: Preview) -> _Roles:
         # barcode, in_tissue, array_row, array_col, pxl_row, pxl_col
         array = Pair(x=3, y=2, unit="array", name="array_col")
         xy = Pair(x=5, y=4, unit="pixel", name="pxl_col")
-        return _Roles(ids=(0,), tissue=1, array=array, xy=xy)
+        return _Roles(ids=((0,),), tissue=1, array=array, xy=xy)
     if n not in (2, 3):
         what = f"positions without header have 2, 3 or 6 columns, this table has {n}"
         fix = "give it a header that names its columns, such as barcode, x, y"
         raise SourceFaultError("B046", preview.path.name, what, fix)
     xy = Pair(x=n - 2, y=n - 1, unit="pixel", name="x")
-    return _Roles(ids=() if n == 2 else (0,), xy=xy)
+    return _Roles(ids=() if n == 2 else ((0,),), xy=xy)
 
 
 def _by_name(preview: Preview, names: Sequence[str]) -> _Roles:
@@ -231,15 +232,5 @@ def _by_name(preview: Preview, names: Sequence[str]) -> _Roles:
         fix = "name them x, y (or pixel_x, pixel_y; array_row, array_col)"
         raise SourceFaultError("B046", preview.path.name, what, fix)
     tissue = find(names, TISSUE)
-    ids = find_composite(names) or _id_columns(preview, names)
-    return _Roles(ids=ids, keys=keys, array=array, xy=xy, tissue=tissue)
-
-
-def _id_columns(preview: Preview, names: Sequence[str]) -> tuple[int, ...]:
-    """Return the column of ids: by its name, else the first column of text."""
-    own = find_id(names)
-    if own is not None:
-        return (own,)
-    others = (i for i in range(preview.n_fields) if i not in known_columns(names))
-    text = [i for i in others if not preview.numeric(i)]
-    return tuple(text[:1])
+    ids = key_columns(preview, no_genes(names))
+    return _Roles(ids=tuple(ids), keys=keys, array=array, xy=xy, tissue=tissue)

@@ -100,11 +100,12 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
         return read_gem(record, config, gem)
     tables = _find_tables(record)
     positions = None if tables.positions is None else read_positions(tables.positions)
-    axes = find_axes(tables.counts, None if positions is None else positions.ids)
+    known = () if positions is None else tuple(key.values for key in positions.ids)
+    axes = find_axes(tables.counts, known)
     table = read_counts(tables.counts, axes.n_leading, axes.kept, scratch)
     matrix = _orient(tables.counts, axes, table)
     places = _place(tables.counts, axes, table, matrix, positions)
-    genes, names = _choose_names(matrix, config, tables.counts)
+    genes, names = _choose_names(matrix, config, tables.counts, axes)
     texts = None if record.labels_file else _read_labels(config.label, tables.counts, axes, table)
     files = {tables.counts.path} if positions is None else {tables.counts.path, positions.path}
     subject = f"slice '{record.name}'"
@@ -183,12 +184,12 @@ def _place(
 
 
 def _choose_names(
-    matrix: _Matrix, config: GridConfig, preview: Preview
+    matrix: _Matrix, config: GridConfig, preview: Preview, axes: Axes
 ) -> tuple[Sequence[str], Sequence[str] | None]:
     """Return ids and other names of the genes; swapped if the column of names was asked for."""
     column = config.gene_id_column
     names = preview.names or ()
-    if column is None or column == names[0]:
+    if column is None or column == names[axes.ids[0]]:
         return matrix.genes, matrix.gene_names
     if matrix.gene_names is not None and column in names:
         return matrix.gene_names, matrix.genes

@@ -16,6 +16,7 @@ from stbuild.sources.tables.columns import (
     find_array,
     find_composite,
     find_id,
+    find_ids,
     find_position,
     fold,
     no_genes,
@@ -56,8 +57,7 @@ def is_table_name(path: Path, *, text: bool = True) -> bool:
 def leading_columns(preview: Preview) -> int:
     """Return how many columns stand before the values: ids, names, known columns of no genes."""
     names = preview.names or ("",) * preview.n_fields
-    ids = set(find_composite(names) or ())
-    known = no_genes(names) | ids
+    known = no_genes(names) | set(find_composite(names) or ()) | set(find_ids(names))
     n = 1
     while n < preview.n_fields and (n in known or not preview.numeric(n)):
         n += 1
