@@ -25,7 +25,7 @@ from stbuild.sources.tables.columns import (
     no_genes,
 )
 from stbuild.sources.tables.keys import Key, key_columns, make_keys
-from stbuild.sources.tables.preview import Preview, split_fields
+from stbuild.sources.tables.preview import Preview, cut_end, split_fields
 from stbuild.sources.tables.text import decode, read_lines
 from stbuild.sources.values import is_missing
 
@@ -84,7 +84,8 @@ def read_columns(preview: Preview, wanted: Sequence[int]) -> dict[int, list[str]
         for number, line in enumerate(lines, 1):
             if number <= preview.n_header or not line.strip():
                 continue
-            fields = split_fields(decode(line, preview.path, number), preview.delimiter)
+            row = cut_end(line, preview, number)
+            fields = split_fields(decode(row, preview.path, number), preview.delimiter)
             if len(fields) != preview.n_fields:
                 what = f"line {number:,} has {len(fields)} fields, expected {preview.n_fields}"
                 raise SourceFaultError("B022", preview.path.name, what, "mend that line")
