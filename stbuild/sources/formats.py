@@ -58,8 +58,8 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
         return raw
     from stbuild.sources.labels import join_labels
 
-    section = record.section or record.name
-    return join_labels(raw, Path(record.labels_file), config.label, section=section)
+    path, section = Path(record.labels_file), record.section
+    return join_labels(raw, path, config.label, section=section, name=record.name)
 
 
 def require_text(path: str) -> None:

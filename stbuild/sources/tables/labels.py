@@ -120,39 +120,6 @@ def _which(preview: Preview, names: Sequence[str], what: str) -> SourceFaultErro
     return SourceFaultError("B076", preview.path.name, f"{what}; columns: {listed:.400}", fix)
 
 
-def rows_of_section(table: LabelTable, section: str | None) -> NDArray[np.bool_]:
-    """Return which rows belong to the section: all of them where no column tells.
-
-    Raises
-    ------
-    SourceFaultError
-        B076: the table tells sections apart by a column, but has not this one.
-    """
-    everything = np.ones(table.n_rows, bool)
-    if section is None:
-        return everything
-    folded = fold(table.names)
-    known = known_columns(table.names) | {table.label}
-    for i, values in table.columns.items():
-        if i not in known and section in values and (folded[i] in SECTIONS or i > 0):
-            return np.asarray([value == section for value in values], bool)
-    named = find(table.names, SECTIONS)
-    if named is None or named == table.label or not _ids_repeat(table):
-        return everything
-    found = sorted(set(table.columns[named]))
-    what = (
-        f"no rows of section {section!r:.60}; column {table.names[named]!r:.60} has "
-        f"{len(found):,}: {', '.join(repr(value) for value in found[:8]):.300}"
-    )
-    fix = "name the section as the table does: column `section` of the manifest"
-    raise SourceFaultError("B076", table.preview.path.name, what, fix)
-
-
-def _ids_repeat(table: LabelTable) -> bool:
-    keys = row_keys(table, np.ones(table.n_rows, bool))
-    return bool(keys) and len(set(keys[0].values)) < table.n_rows
-
-
 def row_keys(table: LabelTable, inside: NDArray[np.bool_]) -> tuple[Key, ...]:
     """Return the columns that may hold the ids of the rows, the likeliest first.
 
@@ -169,16 +136,16 @@ def row_keys(table: LabelTable, inside: NDArray[np.bool_]) -> tuple[Key, ...]:
     taken = known_columns(names) | {table.label}
     usual = find_ids(names) if preview.names is not None else []
     if usual:
-        columns = key_columns(preview, taken | set(_sections(table)))
+        columns = key_columns(preview, taken | set(section_columns(table)))
         return make_keys([_values(table, own) for own in columns], inside)
     free = [i for i in range(len(names)) if i not in taken]
-    first = [i for i in free if i not in _sections(table)] or free
+    first = [i for i in free if i not in section_columns(table)] or free
     keys = [sure_key(names[i], table.columns[i]) for i in first[:1]]
-    others = key_columns(preview, taken | {*first[:1], *_sections(table)})
+    others = key_columns(preview, taken | {*first[:1], *section_columns(table)})
     return (*keys, *make_keys([_values(table, own) for own in others], inside))
 
 
-def _sections(table: LabelTable) -> list[int]:
+def section_columns(table: LabelTable) -> list[int]:
     """Return the columns that tell sections apart by their names."""
     return [i for i, name in enumerate(fold(table.names)) if name in SECTIONS]
 
