@@ -53,7 +53,8 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     if record.positions is not None and not own:
         from stbuild.sources.placed import place_by_table
 
-        raw = place_by_table(raw, Path(record.positions), subject=f"slice '{record.name}'")
+        subject = f"slice '{record.name}'"
+        raw = place_by_table(raw, Path(record.positions), subject=subject, record=record)
     if record.labels_file is None:
         return raw
     from stbuild.sources.labels import join_labels

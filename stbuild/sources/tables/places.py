@@ -15,6 +15,7 @@ from stbuild.slices import Unit
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.tables.ids import Coordinates, match_ids, match_points, parse_coordinates
 from stbuild.sources.tables.keys import best_key, require_plausible
+from stbuild.sources.tables.planes import Depth, Sections
 from stbuild.sources.tables.positions import Positions
 
 _AGREE: Final = 0.5
@@ -35,6 +36,10 @@ class Places:
     """(N, 2)."""
     unit: Unit = "pixel"
     in_tissue: NDArray[np.bool_] | None = None
+    sections: tuple[Sections, ...] = ()
+    """Columns that may tell sections apart, with (N,) values, empty where a spot has none."""
+    depth: Depth | None = None
+    """Column of z with (N,) values, NaN where a spot has none."""
     ledger: dict[str, int] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
     """(code, text) of what the user should know."""
@@ -288,7 +293,18 @@ def _take(rows: NDArray[np.int64], own: Coordinates | None, positions: Positions
     tissue = None if positions.in_tissue is None else positions.in_tissue[rows] & (rows >= 0)
     if tissue is None and (rows < 0).any():
         tissue = rows >= 0
-    return Places(array=array, xy=xy, unit=unit, in_tissue=tissue)
+    return Places(
+        array=array,
+        xy=xy,
+        unit=unit,
+        in_tissue=tissue,
+        sections=tuple((name, _texts(rows, values)) for name, values in positions.sections),
+        depth=None if positions.depth is None else (positions.depth[0], column(positions.depth[1])),
+    )
+
+
+def _texts(rows: NDArray[np.int64], values: Sequence[str]) -> list[str]:
+    return ["" if row < 0 else values[row] for row in rows.tolist()]
 
 
 def _count(
@@ -308,11 +324,5 @@ def _count(
             "taken as off the tissue"
         )
         notes = (*notes, ("B048", what))
-    return Places(
-        array=places.array,
-        xy=places.xy,
-        unit=places.unit,
-        in_tissue=places.in_tissue,
-        ledger={"spots_without_position": n_lost, "positions_without_counts": n_empty},
-        notes=notes,
-    )
+    ledger = {"spots_without_position": n_lost, "positions_without_counts": n_empty}
+    return replace(places, ledger=ledger, notes=notes)

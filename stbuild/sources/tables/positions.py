@@ -20,11 +20,13 @@ from stbuild.sources.tables.columns import (
     Pair,
     find,
     find_array,
+    find_depth,
     find_keys,
     find_position,
     no_genes,
 )
 from stbuild.sources.tables.keys import Key, key_columns, make_keys
+from stbuild.sources.tables.planes import Depth, Sections, as_sections, section_places
 from stbuild.sources.tables.preview import Preview, cut_end, split_fields
 from stbuild.sources.tables.text import decode, read_lines
 from stbuild.sources.values import is_missing
@@ -50,6 +52,10 @@ class Positions:
     unit: Unit = "pixel"
     in_tissue: NDArray[np.bool_] | None = None
     """(R,) whether a spot lies on the tissue, where the table says so."""
+    sections: tuple[Sections, ...] = ()
+    """Columns that may tell sections apart, with (R,) values."""
+    depth: Depth | None = None
+    """Column of z with (R,) values, where the table has one beside x and y."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +68,17 @@ class _Roles:
     array: Pair | None = None
     xy: Pair | None = None
     tissue: int | None = None
+    sections: tuple[int, ...] = ()
+    depth: int | None = None
 
     def wanted(self) -> list[int]:
         """Return the columns to read, ascending."""
         pairs = [pair for pair in (self.keys, self.array, self.xy) if pair is not None]
-        tissue = () if self.tissue is None else (self.tissue,)
+        single = {i for i in (self.tissue, self.depth) if i is not None}
         ids = {i for parts in self.ids for i in parts}
-        return sorted({*ids, *tissue, *(i for pair in pairs for i in (pair.x, pair.y))})
+        return sorted(
+            {*ids, *single, *self.sections, *(i for pair in pairs for i in (pair.x, pair.y))}
+        )
 
 
 def read_columns(preview: Preview, wanted: Sequence[int]) -> dict[int, list[str]]:
@@ -116,8 +126,15 @@ def to_numbers(values: Sequence[str], name: str, path: Path) -> NDArray[np.float
     return found
 
 
-def read_positions(preview: Preview) -> Positions:
+def read_positions(preview: Preview, split_by: str | None = None) -> Positions:
     """Read a table of positions.
+
+    Parameters
+    ----------
+    preview
+        The table.
+    split_by
+        The column that tells its sections apart, where the user names one.
 
     Raises
     ------
@@ -125,7 +142,9 @@ def read_positions(preview: Preview) -> Positions:
         B046: no columns of coordinates. B047: a coordinate that is no number, or a tissue mark
         other than 0 and 1. B022, B074: the table is malformed.
     """
-    roles = _headless(preview) if preview.names is None else _by_name(preview, preview.names)
+    roles = (
+        _headless(preview) if preview.names is None else _by_name(preview, preview.names, split_by)
+    )
     columns = read_columns(preview, roles.wanted())
     names = preview.names or tuple(f"column {i + 1}" for i in range(preview.n_fields))
     return _gather(preview.path, roles, columns, names)
@@ -138,7 +157,8 @@ def positions_of_rows(
     array, xy = find_array(names), find_position(names)
     if array is None and xy is None:
         return None
-    roles = _Roles(array=array, xy=xy, tissue=find(names, TISSUE))
+    tissue, depth = find(names, TISSUE), find_depth(names)
+    roles = _Roles(array=array, xy=xy, tissue=tissue, depth=depth)
     return _gather(preview.path, roles, {i: leads[i] for i in roles.wanted()}, names)
 
 
@@ -153,7 +173,7 @@ def _gather(
 
     array, xy = points(roles.array), points(roles.xy)
     ids = [(tuple(names[i] for i in own), join_ids([columns[i] for i in own])) for own in roles.ids]
-    tissue = roles.tissue
+    tissue, depth = roles.tissue, roles.depth
     return Positions(
         path=path,
         n_rows=len(next(iter(columns.values()))),
@@ -163,6 +183,8 @@ def _gather(
         xy=xy,
         unit="pixel" if roles.xy is None else roles.xy.unit,
         in_tissue=None if tissue is None else read_marks(columns[tissue], path.name, names[tissue]),
+        sections=tuple((names[i], as_sections(columns[i])) for i in roles.sections),
+        depth=None if depth is None else (names[depth], numbers(depth)),
     )
 
 
@@ -226,7 +248,7 @@ def _headless(preview: Preview) -> _Roles:
     return _Roles(ids=() if n == 2 else ((0,),), xy=xy)
 
 
-def _by_name(preview: Preview, names: Sequence[str]) -> _Roles:
+def _by_name(preview: Preview, names: Sequence[str], split_by: str | None) -> _Roles:
     keys, array, xy = find_keys(names), find_array(names), find_position(names)
     if xy is None and array is None:
         what = f"no columns of coordinates; columns: {', '.join(names[:12])!r:.300}"
@@ -234,4 +256,12 @@ def _by_name(preview: Preview, names: Sequence[str]) -> _Roles:
         raise SourceFaultError("B046", preview.path.name, what, fix)
     tissue = find(names, TISSUE)
     ids = key_columns(preview, no_genes(names))
-    return _Roles(ids=tuple(ids), keys=keys, array=array, xy=xy, tissue=tissue)
+    return _Roles(
+        ids=tuple(ids),
+        keys=keys,
+        array=array,
+        xy=xy,
+        tissue=tissue,
+        sections=section_places(names, split_by),
+        depth=find_depth(names),
+    )

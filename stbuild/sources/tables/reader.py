@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from stbuild.config import GridConfig
 from stbuild.counts import column_sums
 from stbuild.slices import Notice, SliceRecord
+from stbuild.sources.anndata_columns import require_part
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.gem import find_gem, read_gem
 from stbuild.sources.raw import RawSlice
@@ -22,6 +23,13 @@ from stbuild.sources.tables.columns import is_control
 from stbuild.sources.tables.counts import CountTable, read_counts
 from stbuild.sources.tables.orient import Axes, find_axes
 from stbuild.sources.tables.places import Places, place_rows, place_spots
+from stbuild.sources.tables.planes import (
+    Sections,
+    as_sections,
+    choose_sections,
+    require_one_plane,
+    section_places,
+)
 from stbuild.sources.tables.positions import (
     Positions,
     join_ids,
@@ -84,7 +92,8 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     ----------
     record
         `path`: the count table, or a folder with exactly one; `positions`: the table of
-        coordinates, where it is not found in the folder or stands elsewhere.
+        coordinates, where it is not found in the folder or stands elsewhere; `split_by`, `part`:
+        a column of either, and the section.
     config
         Gene id column, where the genes have ids and names; label column, where the count table
         has one and no table of labels is given.
@@ -94,17 +103,19 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     Raises
     ------
     SourceFaultError
-        Damaged or malformed tables, values that are not counts, no or unclear coordinates.
+        Damaged or malformed tables, values that are not counts, no or unclear coordinates. B056:
+        several sections that lie on top of each other. B047: several planes.
     """
     if (gem := find_gem(Path(record.path))) is not None:
         return read_gem(record, config, gem)
     tables = _find_tables(record)
-    positions = None if tables.positions is None else read_positions(tables.positions)
+    positions = _read_positions(tables, record)
     known = () if positions is None else tuple(key.values for key in positions.ids)
     axes = find_axes(tables.counts, known)
     table = read_counts(tables.counts, axes.n_leading, axes.kept, scratch)
     matrix = _orient(tables.counts, axes, table)
     places = _place(tables.counts, axes, table, matrix, positions)
+    sections = _find_sections(record, tables, axes, table, places)
     genes, names = _choose_names(matrix, config, tables.counts, axes)
     texts = None if record.labels_file else _read_labels(config.label, tables.counts, axes, table)
     files = {tables.counts.path} if positions is None else {tables.counts.path, positions.path}
@@ -113,7 +124,7 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
     if words := count_words(texts or ()):
         notes.append(("B077", words))
     labels = None if texts is None else [None if is_missing(v) else v for v in texts]
-    return RawSlice(
+    raw = RawSlice(
         counts=matrix.counts,
         barcodes=matrix.spots,
         genes=genes,
@@ -126,7 +137,40 @@ def read_table(record: SliceRecord, config: GridConfig, scratch: Path | None = N
         files=tuple(sorted(files)),
         ledger={**matrix.ledger, **places.ledger},
         notices=tuple(Notice(code=code, subject=subject, what=what) for code, what in notes),
+        sections=sections,
     )
+    where = tables.counts if positions is None else positions
+    require_one_plane(places.depth, sections, record, where.path.name)
+    return require_part(raw, record, scratch)
+
+
+def _read_positions(tables: Tables, record: SliceRecord) -> Positions | None:
+    if tables.positions is None:
+        return None
+    return read_positions(tables.positions, record.split_by)
+
+
+def _find_sections(
+    record: SliceRecord, tables: Tables, axes: Axes, table: CountTable, places: Places
+) -> Sections | None:
+    """Return the column that tells sections apart, of the counts or of the positions.
+
+    Raises
+    ------
+    SourceFaultError
+        B056: neither has the column that was asked for.
+    """
+    names = (tables.counts.names or ())[: axes.n_leading] if axes.by_spot else ()
+    own = [(names[i], as_sections(table.leads[i])) for i in section_places(names, record.split_by)]
+    found = choose_sections([*own, *places.sections], record.split_by)
+    if found is not None or record.split_by is None:
+        return found
+    listed = [*names, *((tables.positions and tables.positions.names) or ())]
+    what = (
+        f"no column {record.split_by!r:.60} to split by before the counts or among the positions; "
+        f"there are: {', '.join(listed)!r:.300}"
+    )
+    raise SourceFaultError("B056", tables.counts.path.name, what, "name one with --split-by")
 
 
 def _find_tables(record: SliceRecord) -> Tables:
