@@ -45,6 +45,7 @@ from stbuild.sources.tables.roles import (
     is_table_name,
     role_of,
 )
+from stbuild.sources.tables.totals import find_totals
 from stbuild.sources.values import count_words, is_missing
 
 
@@ -57,6 +58,8 @@ class _Matrix:
     genes: list[str]
     gene_names: list[str] | None
     ledger: dict[str, int]
+    totals: tuple[str, ...] = ()
+    """Names of what holds the sums of the genes."""
 
 
 def looks_like_table(path: Path) -> bool:
@@ -192,7 +195,7 @@ def _find_tables(record: SliceRecord) -> Tables:
 
 
 def _orient(preview: Preview, axes: Axes, table: CountTable) -> _Matrix:
-    """Return the counts as spots x genes, controls left out and counted."""
+    """Return the counts as spots x genes, controls and totals left out and counted."""
     ids = join_ids([table.leads[i] for i in axes.ids])
     columns = [(preview.names or ())[i].strip() for i in axes.kept]
     names = None if axes.names is None else table.leads[axes.names]
@@ -201,19 +204,24 @@ def _orient(preview: Preview, axes: Axes, table: CountTable) -> _Matrix:
         counts, spots, genes = csr_array(table.counts.T.tocsr()), columns, ids
     control = np.asarray([is_control(gene) for gene in genes], bool)
     ledger = {"columns_without_counts": len(axes.left_out)} if axes.left_out else {}
-    if not control.any():
+    total = find_totals(counts, control)
+    if not (control | total).any():
         return _Matrix(counts=counts, spots=spots, genes=genes, gene_names=names, ledger=ledger)
-    kept = np.flatnonzero(~control)
-    ledger |= {
-        "features_of_other_types": int(control.sum()),
-        "molecules_of_other_types": int(column_sums(counts)[control].sum()),
-    }
+    kept = np.flatnonzero(~(control | total))
+    if control.any():
+        ledger |= {
+            "features_of_other_types": int(control.sum()),
+            "molecules_of_other_types": int(column_sums(counts)[control].sum()),
+        }
+    if total.any():
+        ledger["totals_left_out"] = int(total.sum())
     return _Matrix(
         counts=csr_array(counts[:, kept]),
         spots=spots,
         genes=[genes[i] for i in kept.tolist()],
         gene_names=None if names is None else [names[i] for i in kept.tolist()],
         ledger=ledger,
+        totals=tuple(genes[i] for i in np.flatnonzero(total).tolist()),
     )
 
 
@@ -268,6 +276,9 @@ def _left_out(axes: Axes, matrix: _Matrix) -> list[tuple[str, str]]:
     if axes.left_out:
         named = ", ".join(repr(name) for name in axes.left_out[:8])
         found.append(("B073", f"{len(axes.left_out)} columns hold no counts of genes: {named}"))
+    if matrix.totals:
+        named = ", ".join(repr(name) for name in matrix.totals[:5])
+        found.append(("B073", f"sums of all genes in every spot are no genes, left out: {named}"))
     if n := matrix.ledger.get("features_of_other_types"):
         lost = matrix.ledger["molecules_of_other_types"]
         found.append(("B073", f"{n:,} controls with {lost:,} molecules are no genes: left out"))
