@@ -57,7 +57,9 @@ class _Join:
     """What there is to say about how they were found."""
 
 
-def place_spots(spots: list[str], positions: Positions | None) -> Places:
+def place_spots(
+    spots: list[str], positions: Positions | None, *, composite: bool = False
+) -> Places:
     """Return where the spots lie.
 
     Parameters
@@ -66,6 +68,9 @@ def place_spots(spots: list[str], positions: Positions | None) -> Places:
         (N,) ids.
     positions
         The table that belongs to them; without one the ids must be coordinates.
+    composite
+        Whether the ids are made of several columns, such as field and cell: they have the form of
+        coordinates and are none.
 
     Raises
     ------
@@ -75,12 +80,13 @@ def place_spots(spots: list[str], positions: Positions | None) -> Places:
     """
     own = parse_coordinates(spots)
     if positions is None:
-        return _from_ids(spots, own)
-    join = _join(spots, own, positions)
+        return _from_ids(spots, None if composite else own)
+    join = _join(spots, None if composite else own, positions)
     if join.by_keys:
         positions = _without_keys(positions)
     notes = () if join.note is None else (("B047", join.note),)
-    if own is not None and not join.by_keys and not _agree(own, positions, join.rows):
+    named = composite or (own is not None and not _agree(own, positions, join.rows))
+    if own is not None and not join.by_keys and named:
         what = (
             f"the ids of the spots (first: {spots[0]!r:.60}) are no coordinates that the positions "
             f"of {positions.path.name} agree with: they are taken as names"

@@ -232,7 +232,7 @@ def _place(
         own = positions_of_rows(preview, table.leads, (preview.names or ())[: axes.n_leading])
         if own is not None:
             return place_rows(own)
-    return place_spots(matrix.spots, positions)
+    return place_spots(matrix.spots, positions, composite=len(axes.ids) > 1)
 
 
 def _choose_names(
