@@ -112,8 +112,9 @@ def read_preview(path: Path) -> Preview:
     Raises
     ------
     SourceFaultError
-        B002 to B004, B074: damaged or not text. B022: no delimiter is found, as in a list; or the
-        header is a field shorter than the rows, and it is not clear which column has no name.
+        B002 to B004, B074: damaged or not text. B022: no delimiter is found, as in a list; a
+        comment stands before the header; or the header is a field shorter than the rows, and it is
+        not clear which column has no name.
     """
     numbers, lines = _first_lines(path)
     if not lines:
@@ -121,6 +122,7 @@ def read_preview(path: Path) -> Preview:
         raise SourceFaultError("B002", path.name, "the file has blank lines alone", fix)
     delimiter = _find_delimiter(lines)
     header, *below = (tuple(split_fields(line, delimiter)) for line in lines)
+    _require_header(header, below, path, numbers[0])
     trailing = _ends_empty(header, below, lines, delimiter)
     if trailing:
         _require_no_row_names(header, below, path)
@@ -147,6 +149,25 @@ def read_preview(path: Path) -> Preview:
         n_header=numbers[0],
         trailing=trailing,
     )
+
+
+def _require_header(
+    header: Sequence[str], below: Sequence[Sequence[str]], path: Path, number: int
+) -> None:
+    """Refuse a comment or a title where the header should stand."""
+    n = len(below[-1]) if below else 0
+    comment = header[0].lstrip().startswith("#")
+    if len(header) >= n - 1 and not (comment and len(header) > n > 1):
+        return
+    if not comment and any(len(row) != n for row in below):
+        return  # the rows differ too, which is told where they are read
+    kind = "a comment" if comment else "a title"
+    what = (
+        f"line {number:,} is {kind}, no header (first field: {header[0]!r:.60}): "
+        f"it has {len(header)} fields, the last rows {n}"
+    )
+    fix = "remove the lines before the header, which names every column"
+    raise SourceFaultError("B022", path.name, what, fix)
 
 
 def _ends_empty(

@@ -43,6 +43,7 @@ from stbuild.sources.tables.roles import (
     holds_values,
     is_molecules,
     is_table_name,
+    require_plain_numbers,
     role_of,
 )
 from stbuild.sources.tables.totals import find_totals
@@ -180,8 +181,11 @@ def _find_tables(record: SliceRecord) -> Tables:
     path = Path(record.path)
     positions = None if record.positions is None else Path(record.positions)
     if path.is_dir():
-        return choose_tables(path, positions)
+        tables = choose_tables(path, positions)
+        require_plain_numbers(tables.counts)
+        return tables
     counts = read_preview(path)
+    require_plain_numbers(counts)
     if is_molecules(counts):
         what = f"{path.name} lists molecules, one per row, not counts per spot or cell"
         fix = "sum them per spot or cell first, and give that table"
