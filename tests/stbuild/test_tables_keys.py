@@ -77,6 +77,15 @@ def test_the_column_that_matches_names_the_spots(heads, spots, tmp_path):
     assert joined.notices == ()
 
 
+@pytest.mark.parametrize("values", ["text", "numbers"])
+def test_row_numbers_are_no_labels(values, tmp_path):
+    labels = [f"L{i}" if values == "text" else str(i % 3) for i in range(N)]
+    rows = rows_of(BARCODES, "#", "barcode", values=labels)
+    rows[0][-1] = "zone"
+    path = write_rows(tmp_path / "l.csv", rows)
+    assert join_labels(slice_of(BARCODES), path, None, section=None).labels == labels
+
+
 def test_the_index_of_a_sorted_frame_gives_way_to_a_column_of_ids(tmp_path):
     """`df.sort_values('x').to_csv()` leaves the numbers out of order, and all of them match."""
     rows = table(["", "cell_id", "x", "y"], ([i, (i + 1) % N, *XY[(i + 1) % N]] for i in ORDER))

@@ -20,6 +20,7 @@ from stbuild.sources.tables.columns import (
     find_id,
     find_ids,
     fold,
+    is_vague,
     known_columns,
 )
 from stbuild.sources.tables.keys import Key, key_columns, make_keys, sure_key
@@ -107,8 +108,8 @@ def _label_column(preview: Preview, names: Sequence[str], column: str | None) ->
 
 def _others(preview: Preview, names: Sequence[str]) -> list[int]:
     """Return the columns that are neither ids, coordinates nor sections."""
-    own = find_id(names)
-    taken = {0 if own is None else own, *known_columns(names)}
+    own, vague = find_id(names), {i for i, name in enumerate(fold(names)) if is_vague(name)}
+    taken = {0 if own is None else own, *vague, *known_columns(names)}
     if preview.names is not None:
         taken |= {i for i, name in enumerate(fold(names)) if name in SECTIONS}
     return [i for i in range(len(names)) if i not in taken]

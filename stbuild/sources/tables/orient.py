@@ -109,8 +109,8 @@ def _id_column(preview: Preview, n_leading: int, known: Sequence[Sequence[str]])
     genes = [i for i, name in enumerate(folded) if name in GENE_IDS]
     certain = [i for i in usual if not is_vague(folded[i])]
     texts = [i for i in usual if i not in certain and not preview.numeric(i)]
-    if not certain:
-        return next(iter((*texts, *genes, *usual)), 0)
+    if len(certain) < 2:
+        return next(iter((*certain, *texts, *genes, *usual)), 0)
 
     def share_found(i: int) -> float:
         return max((_share_known(_strip(preview, i), ids) for ids in known), default=0.0)
