@@ -255,8 +255,8 @@ def source_options(command: Command) -> Command:
         ),
         click.option("--gene-table", type=click.Path(),
                      help="Pairs of Ensembl ids and symbols, for --gene-ids; see `stbuild genes`."),
-        click.option("--split-by", help="Column of obs that tells the sections of one file apart: "
-                     "each becomes a slice."),
+        click.option("--split-by", help="Column of obs, or of a table, that tells the sections of "
+                     "one file apart: each becomes a slice."),
         click.option("--labels-file", type=click.Path(),
                      help="Table of labels, by barcode or coordinates (for one input)."),
         click.option("--positions", type=click.Path(),

@@ -84,7 +84,7 @@ def _require_listed(record: SliceRecord, raw: RawSlice) -> None:
 def _name_sections(record: SliceRecord, raw: RawSlice) -> list[str]:
     if raw.sections is None:
         what = f"this format has no column '{record.split_by}' to split by"
-        raise SourceFaultError("B056", "", what, "--split-by is for AnnData files")
+        raise SourceFaultError("B056", "", what, "--split-by is for AnnData files and tables")
     column, values = raw.sections
     if found := sorted(set(values) - {""}):
         return found

@@ -105,13 +105,14 @@ def read_source(record: SliceRecord, config: GridConfig, scratch: Path | None = 
     if record.positions is not None and not kind.positions:
         from stbuild.sources.placed import place_by_table
 
-        raw = place_by_table(raw, Path(record.positions), subject=f"slice '{record.name}'")
+        subject = f"slice '{record.name}'"
+        raw = place_by_table(raw, Path(record.positions), subject=subject, record=record)
     if record.labels_file is None:
         return raw
     from stbuild.sources.labels import join_labels
 
-    section = record.section or record.name
-    return join_labels(raw, Path(record.labels_file), config.label, section=section)
+    path, section = Path(record.labels_file), record.section
+    return join_labels(raw, path, config.label, section=section, name=record.name)
 
 
 def _refuse_unused(kind: _Format, record: SliceRecord, config: GridConfig) -> None:

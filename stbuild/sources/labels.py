@@ -16,7 +16,9 @@ from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.raw import RawSlice
 from stbuild.sources.tables.columns import Pair, find_array, find_position, fold
 from stbuild.sources.tables.ids import match_ids, match_points, parse_coordinates
-from stbuild.sources.tables.labels import LabelTable, read_label_table, row_ids, rows_of_section
+from stbuild.sources.tables.keys import Found, Key, best_key
+from stbuild.sources.tables.labels import LabelTable, read_label_table, row_keys, section_columns
+from stbuild.sources.tables.sections import SectionRows, require_one_sample, rows_of_section
 from stbuild.sources.values import to_labels
 
 
@@ -27,6 +29,8 @@ class _Join:
     how: str
     spots: NDArray[np.int64]
     """(R,) spot of each row, -1 where there is none."""
+    ids: Sequence[str] | None = None
+    """(R,) ids that they were joined by, if they were."""
     placeless: NDArray[np.bool_]
     """(R,) whether a row has no coordinates to be joined by."""
 
@@ -36,7 +40,14 @@ class _Join:
         return int(np.unique(self.spots[self.spots >= 0]).size)
 
 
-def join_labels(raw: RawSlice, path: Path, column: str | None, *, section: str | None) -> RawSlice:
+def join_labels(
+    raw: RawSlice,
+    path: Path,
+    column: str | None,
+    *,
+    section: str | None,
+    name: str | None = None,
+) -> RawSlice:
     """Return the section with labels from a table.
 
     Rows are joined by spot id (with or without ``-1``, or as R spells it), or by array
@@ -54,30 +65,40 @@ def join_labels(raw: RawSlice, path: Path, column: str | None, *, section: str |
         takes the only one that can be meant.
     section
         What the table calls this section, where it holds several.
+    name
+        The slice's name, which a column of sections may hold as well.
 
     Raises
     ------
     SourceFaultError
-        B076: no such column, or nothing matches. B081: two labels for one spot. B022, B074 and
-        others: the table is damaged or malformed.
+        B056: barcodes of several samples, and nothing says which is this. B076: no such
+        column, or nothing matches. B081: two labels for one spot. B022, B074 and others: the
+        table is damaged or malformed.
     """
     table = read_label_table(path, column)
-    inside = rows_of_section(table, section)
+    rows = rows_of_section(table, section, name)
+    inside = rows.inside
     join = _choose(raw, table, inside)
+    if join.ids is not None and raw.sections is None and not rows.by_ending:
+        ids = [join.ids[i] for i in np.flatnonzero(inside).tolist()]
+        require_one_sample(ids, raw.barcodes, path.name)
     values = to_labels(table.columns[table.label])
-    named = np.asarray([value is not None for value in values], bool) & inside
+    known = np.asarray([value is not None for value in values], bool)
+    named = known & inside
     labels = _assign(raw, table, join, values, named)
     ledger = {
         "labels_without_spot": int(np.count_nonzero(named & ~join.placeless & (join.spots < 0))),
         "labels_without_position": int(np.count_nonzero(named & join.placeless)),
         "spots_without_label": sum(label is None for label in labels),
     }
+    if rows.told:
+        ledger["labels_of_other_sections"] = int(np.count_nonzero(known & ~inside))
     return replace(
         raw,
         labels=labels,
         files=tuple(sorted({*raw.files, path})),
         ledger={**raw.ledger, **ledger},
-        notices=(*raw.notices, *_notices(table, join, ledger)),
+        notices=(*raw.notices, *_notices(table, rows, join, ledger)),
     )
 
 
@@ -86,8 +107,8 @@ def _choose(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> _Joi
     best = max(_ways(raw, table, inside), key=lambda join: join.n_spots, default=None)
     if best is not None and best.n_spots:
         return best
-    ids = row_ids(table)
-    there = ids[0] if ids else ", ".join(column[0] for column in table.columns.values())
+    keys = row_keys(table, inside)
+    there = keys[0].values[0] if keys else ", ".join(column[0] for column in table.columns.values())
     what = (
         f"none of the {int(np.count_nonzero(inside)):,} labels matches a spot (first: "
         f"{raw.barcodes[0]!r:.60} in the slice, {there!r:.60} in the table; its columns: "
@@ -98,19 +119,42 @@ def _choose(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> _Joi
 
 
 def _ways(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> Iterator[_Join]:
-    ids = row_ids(table)
-    if ids is not None:
-        rows = np.flatnonzero(inside)
+    keys = row_keys(table, inside)
+    found = _find_key(raw, table, keys, inside)
+    nowhere = np.zeros(table.n_rows, bool)
+    last = found is not None and found.key.numbers_rows  # coordinates say more than such numbers
+    by_id: list[_Join] = []
+    if found is not None:
+        ids = found.key.values
+        by_id.append(_Join(how="id", spots=found.matches, ids=ids, placeless=nowhere))
+    if not last:
+        yield from by_id
+    own = parse_coordinates(keys[0].values) if keys else None
+    if own is not None and raw.array is not None:
+        values = own.xy
+        values[~inside] = np.nan
+        spots, _ = match_points(np.stack(raw.array[::-1], axis=1), values)
+        yield _Join(how="coordinates in the ids", spots=spots, placeless=nowhere)
+    yield from _by_points(raw, table, inside)
+    if last:
+        yield from by_id
+
+
+def _find_key(
+    raw: RawSlice, table: LabelTable, keys: Sequence[Key], inside: NDArray[np.bool_]
+) -> Found | None:
+    """Return the column of ids that finds most spots."""
+    rows = np.flatnonzero(inside)
+
+    def match(key: Key) -> NDArray[np.int64]:
         spots = np.full(table.n_rows, -1, np.int64)
-        spots[rows] = match_ids([ids[i] for i in rows.tolist()], raw.barcodes)
-        nowhere = np.zeros(table.n_rows, bool)
-        yield _Join(how="id", spots=spots, placeless=nowhere)
-        own = parse_coordinates(ids)
-        if own is not None and raw.array is not None:
-            values = own.xy
-            values[~inside] = np.nan
-            spots, _ = match_points(np.stack(raw.array[::-1], axis=1), values)
-            yield _Join(how="coordinates in the ids", spots=spots, placeless=nowhere)
+        spots[rows] = match_ids([key.values[i] for i in rows.tolist()], raw.barcodes)
+        return spots
+
+    return best_key(keys, match, len(raw.barcodes), ("B076", table.preview.path.name))
+
+
+def _by_points(raw: RawSlice, table: LabelTable, inside: NDArray[np.bool_]) -> Iterator[_Join]:
     if table.preview.names is None:
         return
     for pair, points, how in _point_pairs(raw, table):
@@ -175,8 +219,17 @@ def _assign(
     raise SourceFaultError("B081", table.preview.path.name, what, fix)
 
 
-def _notices(table: LabelTable, join: _Join, ledger: dict[str, int]) -> Iterator[Notice]:
+def _notices(
+    table: LabelTable, rows: SectionRows, join: _Join, ledger: dict[str, int]
+) -> Iterator[Notice]:
     """Say how labels were joined wherever it did not go without remainder."""
+    subject = f"labels '{table.preview.path.name}'"
+    if rows.column is not None and rows.column not in section_columns(table):
+        what = (
+            f"column {table.names[rows.column]!r:.60} is taken to tell sections apart: "
+            f"{ledger['labels_of_other_sections']:,} labels of others are left alone"
+        )
+        yield Notice(code="B077", subject=subject, what=what)
     lost = ledger["labels_without_spot"] + ledger["labels_without_position"]
     bare = ledger["spots_without_label"]
     if not lost and not bare and "rounded" not in join.how:
@@ -185,4 +238,4 @@ def _notices(table: LabelTable, join: _Join, ledger: dict[str, int]) -> Iterator
         f"labels of column {table.names[table.label]!r:.60} joined by {join.how}: "
         f"{lost:,} match no spot, {bare:,} spots have none"
     )
-    yield Notice(code="B077", subject=f"labels '{table.preview.path.name}'", what=what)
+    yield Notice(code="B077", subject=subject, what=what)

@@ -35,9 +35,9 @@ BARCODED = slice_of(BARCODES)
 ST = slice_of(SPOTS, ([13, 14, 13, 20], [10, 10, 11, 12]))
 
 
-def join(raw, rows, tmp_path, column=None, section=None, delimiter="\t"):
+def join(raw, rows, tmp_path, column=None, section=None, delimiter="\t", name=None):
     path = write_rows(tmp_path / "labels.tsv", rows, delimiter)
-    joined = join_labels(raw, path, column, section=section)
+    joined = join_labels(raw, path, column, section=section, name=name)
     assert joined.files == (path,)
     return joined
 
@@ -157,8 +157,67 @@ def test_rows_of_other_sections_are_left_alone(header, tmp_path):
     joined = join(BARCODED, rows, tmp_path, section="151507")
     assert joined.labels == ["L1", None, None, None]
     assert joined.ledger["labels_without_spot"] == 0
+    assert joined.ledger["labels_of_other_sections"] == 3
     joined = join(BARCODED, rows, tmp_path, section="151508")
     assert joined.labels == ["L2", "L3", "WM", None]
+    assert joined.ledger["labels_of_other_sections"] == 1
+    assert ("'column 2' is taken" in joined.notices[0].what) == (not header)
+    assert join(BARCODED, rows, tmp_path, name="151508").labels == joined.labels
+
+
+def test_the_name_of_a_slice_is_no_value_of_any_column(tmp_path):
+    """A slice called 1 lost the labels of all clusters but 1."""
+    rows = [["barcode", "label", "kmeans"], *([BARCODES[i], LABELS[i], i % 2] for i in range(4))]
+    joined = join(BARCODED, rows, tmp_path, "label", name="1")
+    assert joined.labels == LABELS
+    assert "labels_of_other_sections" not in joined.ledger
+    joined = join(BARCODED, rows, tmp_path, "label", section="1")
+    assert joined.labels == [None, "core", None, "outer wall"]
+    assert "'kmeans' is taken to tell sections apart: 2 labels" in joined.notices[0].what
+    rows = [["barcode", "label", "kmeans", "sample"]]
+    rows += [[BARCODES[i % 4], LABELS[i % 4], str(i % 2), str(i // 4)] for i in range(8)]
+    joined = join(BARCODED, rows, tmp_path, "label", name="1")
+    assert joined.labels == LABELS
+
+
+def test_a_section_that_two_columns_hold_is_refused(tmp_path):
+    rows = [["barcode", "label", "kmeans", "chip"]]
+    rows += [[BARCODES[i], LABELS[i], str(i % 2), str(i // 2)] for i in range(4)]
+    fault = fault_of(BARCODED, rows, tmp_path, "label", section="1")
+    assert fault.code == "B076"
+    assert "'kmeans' and 'chip'" in fault.what
+
+
+def aggregated():
+    """Return the labels of two samples that were joined, as `spaceranger aggr` calls the spots."""
+    rows = [["Barcode", "Cluster"]]
+    for ending in (1, 2):
+        rows += [[f"{name[:-2]}-{ending}", f"{ending}{name[4]}"] for name in BARCODES]
+    return rows
+
+
+def test_labels_of_several_samples_are_no_labels_of_one(tmp_path):
+    fault = fault_of(BARCODED, aggregated(), tmp_path)
+    assert fault.code == "B056"
+    assert "4 spots stand in it as barcodes of several samples" in fault.what
+    assert f"{BARCODES[0]}, {BARCODES[0][:-2]}-2" in fault.what
+    assert "`section`" in fault.fix
+    assert fault_of(BARCODED, aggregated(), tmp_path, section="three").code == "B056"
+
+
+@pytest.mark.parametrize("section", ["1", "2"])
+def test_the_section_may_be_the_number_of_a_sample(section, tmp_path):
+    joined = join(BARCODED, aggregated(), tmp_path, section=section)
+    assert joined.labels == [f"{section}{name[4]}" for name in BARCODES]
+    assert joined.ledger["labels_of_other_sections"] == 4
+    assert joined.ledger["labels_without_spot"] == 0
+
+
+def test_spots_that_were_joined_too_have_their_own_labels(tmp_path):
+    second = slice_of([f"{name[:-2]}-2" for name in BARCODES])
+    assert join(second, aggregated(), tmp_path).labels == [f"2{name[4]}" for name in BARCODES]
+    part = slice_of(BARCODES, sections=("sample", ["1"] * 4))
+    assert join(part, aggregated(), tmp_path).labels == [f"1{name[4]}" for name in BARCODES]
 
 
 def test_an_unknown_section_is_refused_with_those_that_are_there(tmp_path):

@@ -60,6 +60,19 @@ TEXTS = {
     "text": (ROWS + "1x3\t3\tmany\n", "B033", "'many' in line 4, column 'B' is no count"),
     "thousands": (ROWS + "1x3\t3\t1_000\n", "B033", "'1_000' in line 4"),
     "return_amid_a_line": (ROWS + "1x3\t3\t1\r2\n", "B033", ""),
+    "all_thousands": (ROWS.replace("\t", "\t1,00"), "B033", "'1,000' in column '1,00A'"),
+    "decimal_commas": ("\tA\tB\n1x1\t0,0\t1,0\n1x2\t2,0\t3,0\n", "B033", "'0,0' in column 'A'"),
+    "one_gene_of_thousands": (
+        ROWS + "1x3\t1,234\t5\n",
+        "B033",
+        "'1,234' in column 'A' is no plain",
+    ),
+    "spaces_in_numbers": (ROWS + "1x3\t1 234 567\t5\n", "B033", "'1 234 567' in column 'A'"),
+    "comment": ("# made by X\n" + ROWS, "B022", "line 1 is a comment, no header"),
+    "comment_behind_blanks": ("\n\n#X, Y\n" + ROWS, "B022", "line 3 is a comment"),
+    "two_comments": ("# made by X\n# in 2020\n" + ROWS, "B022", "line 1 is a comment"),
+    "long_comment": ("#\tmade\tby\tX\tin\tY\n" + ROWS, "B022", "it has 6 fields, the last rows 3"),
+    "title": ("Counts of X\n" + ROWS, "B022", "line 1 is a title, no header"),
     "header_of_numbers": ("7\t1\t2\t3\n8\t0\t1\t2\n9\t2\t3\t4\n", "B022", "no header"),
     "no_ids": ("GAPDH\tACTB\tTP53\n4\t0\t1\n2\t2\t3\n", "B091", "no column of ids"),
     "both_spots": ("\t1x1\t1x2\n1x1\t0\t1\n1x2\t2\t3\n", "B040", "both axes look like spots"),
@@ -262,6 +275,28 @@ def test_a_broken_table_in_a_folder_is_not_passed_over(tmp_path):
     write_text(tmp_path / "selection.tsv", POINTER)
     fault = fault_of(tmp_path)
     assert (fault.code, fault.field) == ("B003", "selection.tsv")
+
+
+def test_numbers_that_a_spreadsheet_wrote_are_no_labels(tmp_path):
+    write_text(tmp_path / "t.csv", "id;A;B\nAAACAAGTATCTCCCA-1;1,5;2,0\n")
+    fault = fault_of(tmp_path)
+    assert fault.code == "B033"
+    assert "'1,5' in column 'A'" in fault.what
+    assert "1.5, not 1,5" in fault.fix
+
+
+def test_a_table_with_a_comment_in_a_folder_is_named(tmp_path):
+    write_text(tmp_path / "t.csv", "# made by X\n" + ROWS)
+    write_text(tmp_path / "genes.txt", "\n".join(GENES))
+    fault = fault_of(tmp_path)
+    assert fault.code == "B023"
+    assert "passed over t.csv: line 1 is a comment" in fault.what
+    assert "genes" not in fault.what
+
+
+def test_a_header_may_start_with_a_hash(tmp_path):
+    write_text(tmp_path / "t.tsv", "#" + ROWS)
+    assert list(read_table(record_at(tmp_path / "t.tsv"), CONFIG).genes) == ["A", "B"]
 
 
 NO_COUNTS = {

@@ -362,6 +362,26 @@ def test_field_and_number_of_a_cell_are_no_array_coordinates(atomx, tmp_path):
     assert "B051" in {notice.code for notice in raw.notices}
 
 
+def test_field_and_number_of_a_cell_alone_say_no_place(tmp_path):
+    write_cosmx(tmp_path, atomx=False)
+    (tmp_path / "R_metadata_file.csv").unlink()
+    fault = fault_of(tmp_path)
+    assert fault.code == "B046"
+    assert "(first: '1_1')" in fault.what
+    assert "--positions FILE" in fault.fix
+
+
+def test_few_cells_do_not_make_their_field_and_number_coordinates(tmp_path):
+    head = ["fov", "cell_ID", "GAPDH", "ACTB"]
+    write_rows(tmp_path / "e.csv", [head, *([1 + i // 2, 1 + i % 2, 1, i] for i in range(4))])
+    head = ["fov", "cell_ID", "CenterX_global_px", "CenterY_global_px"]
+    write_rows(tmp_path / "m.csv", [head, *([1 + i // 2, 1 + i % 2, *POINTS[i]] for i in range(4))])
+    raw = read(tmp_path)
+    assert raw.array is None
+    assert raw.xy is not None
+    assert raw.xy.tolist() == [list(point) for point in POINTS]
+
+
 def test_numbers_about_cells_beside_their_counts_are_passed_over(tmp_path):
     """MERSCOPE writes embeddings beside cell_by_gene.csv."""
     write_counts(tmp_path / "cell_by_gene.csv", spots=BARCODES, dialect=Dialect(delimiter=","))

@@ -16,6 +16,8 @@ IDS: Final = frozenset({
     "spot_barcode", "spot_id", "spotid", "spots", "unnamed: 0",
 })  # fmt: skip
 """Names of columns that hold the ids of spots."""
+_VAGUE: Final = frozenset({"", "id", "index", "row.names", "rownames", "unnamed: 0"})
+"""Those of them that row numbers have too, as pandas and R write them."""
 GENE_IDS: Final = frozenset({
     "ensembl", "ensembl_id", "ensemblid", "feature", "feature_id", "gene", "gene_id", "gene_name",
     "gene_names", "gene_symbol", "geneid", "genename", "genes", "name", "names", "symbol",
@@ -33,6 +35,11 @@ SECTIONS: Final = (
     "slice_id", "slide", "slide_id",
 )  # fmt: skip
 """Names of columns that tell the sections of one table apart."""
+_DEPTHS: Final = (
+    "z", "z_um", "center_z", "z_centroid", "centroid_z", "sdimz", "zcoord", "z_coord", "coord_z",
+    "spatial_z", "spatial_3", "z_location", "pos_z", "z_plane", "z_index", "z_level", "plane",
+)  # fmt: skip
+"""Names of columns that say, beside x and y, how deep a spot lies."""
 LABELS: Final = (
     "label", "labels", "annotation", "annotations", "ground_truth", "layer", "layer_guess",
     "region", "cluster", "clusters", "cell_type", "celltype", "class", "pathology",
@@ -121,6 +128,11 @@ def find_array(names: Sequence[str]) -> Pair | None:
     return None
 
 
+def find_depth(names: Sequence[str]) -> int | None:
+    """Return the column of z beside columns of x and y, or None."""
+    return None if find_position(names) is None else find(names, _DEPTHS)
+
+
 def find_keys(names: Sequence[str]) -> Pair | None:
     """Return the columns x, y where they name the spots of an ST array, or None.
 
@@ -146,23 +158,36 @@ def find_composite(names: Sequence[str]) -> tuple[int, int] | None:
     return folded.index("fov"), own
 
 
-def find_id(names: Sequence[str]) -> int | None:
-    """Return the column that names the spots: the first of a usual name, or None."""
+def find_ids(names: Sequence[str]) -> list[int]:
+    """Return the columns that are called as ids of spots are; names of row numbers come last."""
     folded = fold(names)
-    return next((i for i, name in enumerate(folded) if name in IDS), None)
+    usual = [i for i, name in enumerate(folded) if name in IDS]
+    return sorted(usual, key=lambda i: folded[i] in _VAGUE)
+
+
+def find_id(names: Sequence[str]) -> int | None:
+    """Return the column that likely names the spots: the first of a usual name, or None."""
+    return next(iter(find_ids(names)), None)
+
+
+def is_vague(name: str) -> bool:
+    """Tell whether a folded name of ids is one that row numbers have too."""
+    return name in _VAGUE
 
 
 def known_columns(names: Sequence[str]) -> set[int]:
     """Return the columns whose names say what they are: coordinates, totals, annotations.
 
-    A lone ``x`` or ``y`` may be a gene of the fly; as a pair they are coordinates.
+    A lone ``x`` or ``y`` may be a gene of the fly; as a pair they are coordinates, and so is ``z``
+    beside them.
     """
     folded = fold(names)
     found = {i for i, name in enumerate(folded) if name in _OTHERS}
     for x, y in (*((x, y) for x, y, _ in _PAIRS), *_ARRAYS):
         if x in folded and y in folded:
             found |= {i for i, name in enumerate(folded) if name in (x, y)}
-    return found
+    depth = find_depth(names)
+    return found if depth is None else found | {depth}
 
 
 def no_genes(names: Sequence[str]) -> set[int]:

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from stbuild.counts import allocate, as_csr
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.matrices import to_counts
-from stbuild.sources.tables.preview import Preview, is_number, split_fields
+from stbuild.sources.tables.preview import Preview, cut_end, is_number, split_fields
 from stbuild.sources.tables.text import decode, read_lines
 from stbuild.sources.values import is_missing
 
@@ -122,7 +122,8 @@ def _blocks(preview: Preview, leads: list[list[str]]) -> Iterator[_Block]:
         for number, line in enumerate(lines, 1):
             if number <= preview.n_header or not line.strip():
                 continue
-            fields, values = _cut(line, preview, len(leads), number)
+            row = cut_end(line, preview, number)
+            fields, values = _cut(row, preview, len(leads), number)
             for column, text in zip(leads, fields, strict=True):
                 column.append(decode(text, preview.path, number).strip())
             block.first.append(number)

@@ -28,7 +28,7 @@ _BARCODE: Final = re.compile(r"(?:.*[^A-Za-z])?[ACGTN]{8,}(?:[^A-Za-z].*)?")
 _SQUARE: Final = re.compile(r"s_\d{3}um_\d+_\d+(?:-\d+)?")
 _PLAIN: Final = re.compile(r"(?:cell|spot|bead|bc|c|s|x|v)?[_.\- ]?\d+(?:[_.\-]\d+)*", re.I)
 _GENE: Final = re.compile(r"ENS[A-Z]*[GT]\d{6,}(?:\.\d+)?|(?:MT|mt|Mt)-\w+")
-_SUFFIX: Final = re.compile(r"(?P<stem>.*[ACGTN]{6,})[-.]\d+")
+_SUFFIX: Final = re.compile(r"(?P<stem>.*[ACGTN]{6,})[-.](?P<ending>\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,15 @@ def _bare(name: str) -> str:
     """Return a barcode without the number of its sample or library (``-1``)."""
     match = _SUFFIX.fullmatch(name) if len(name) <= _LONGEST else None
     return match["stem"] if match else name
+
+
+def endings_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return barcodes without the number of their sample, and that number, empty without one."""
+    found = []
+    for name in names:
+        match = _SUFFIX.fullmatch(name) if len(name) <= _LONGEST else None
+        found.append((match["stem"], match["ending"]) if match else (name, ""))
+    return found
 
 
 def match_ids(names: Sequence[str], keys: Sequence[str]) -> NDArray[np.int64]:

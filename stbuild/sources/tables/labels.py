@@ -17,11 +17,13 @@ from stbuild.sources.tables.columns import (
     SECTIONS,
     Pair,
     find,
-    find_composite,
     find_id,
+    find_ids,
     fold,
+    is_vague,
     known_columns,
 )
+from stbuild.sources.tables.keys import Key, key_columns, make_keys, sure_key
 from stbuild.sources.tables.positions import join_ids, read_columns, to_numbers
 from stbuild.sources.tables.preview import Preview, read_preview
 
@@ -106,8 +108,8 @@ def _label_column(preview: Preview, names: Sequence[str], column: str | None) ->
 
 def _others(preview: Preview, names: Sequence[str]) -> list[int]:
     """Return the columns that are neither ids, coordinates nor sections."""
-    own = find_id(names)
-    taken = {0 if own is None else own, *known_columns(names)}
+    own, vague = find_id(names), {i for i, name in enumerate(fold(names)) if is_vague(name)}
+    taken = {0 if own is None else own, *vague, *known_columns(names)}
     if preview.names is not None:
         taken |= {i for i, name in enumerate(fold(names)) if name in SECTIONS}
     return [i for i in range(len(names)) if i not in taken]
@@ -119,47 +121,36 @@ def _which(preview: Preview, names: Sequence[str], what: str) -> SourceFaultErro
     return SourceFaultError("B076", preview.path.name, f"{what}; columns: {listed:.400}", fix)
 
 
-def rows_of_section(table: LabelTable, section: str | None) -> NDArray[np.bool_]:
-    """Return which rows belong to the section: all of them where no column tells.
+def row_keys(table: LabelTable, inside: NDArray[np.bool_]) -> tuple[Key, ...]:
+    """Return the columns that may hold the ids of the rows, the likeliest first.
 
-    Raises
-    ------
-    SourceFaultError
-        B076: the table tells sections apart by a column, but has not this one.
+    A table without a column that is called so has them in its first that is nothing else.
+
+    Parameters
+    ----------
+    table
+        The labels.
+    inside
+        (R,) rows of the section; ids of an unusual name need to differ among these alone.
     """
-    everything = np.ones(table.n_rows, bool)
-    if section is None:
-        return everything
-    folded = fold(table.names)
-    known = known_columns(table.names) | {table.label}
-    for i, values in table.columns.items():
-        if i not in known and section in values and (folded[i] in SECTIONS or i > 0):
-            return np.asarray([value == section for value in values], bool)
-    named = find(table.names, SECTIONS)
-    if named is None or named == table.label or not _ids_repeat(table):
-        return everything
-    found = sorted(set(table.columns[named]))
-    what = (
-        f"no rows of section {section!r:.60}; column {table.names[named]!r:.60} has "
-        f"{len(found):,}: {', '.join(repr(value) for value in found[:8]):.300}"
-    )
-    fix = "name the section as the table does: column `section` of the manifest"
-    raise SourceFaultError("B076", table.preview.path.name, what, fix)
+    preview, names = table.preview, table.names
+    taken = known_columns(names) | {table.label}
+    usual = find_ids(names) if preview.names is not None else []
+    if usual:
+        columns = key_columns(preview, taken | set(section_columns(table)))
+        return make_keys([_values(table, own) for own in columns], inside)
+    free = [i for i in range(len(names)) if i not in taken]
+    first = [i for i in free if i not in section_columns(table)] or free
+    keys = [sure_key(names[i], table.columns[i]) for i in first[:1]]
+    others = key_columns(preview, taken | {*first[:1], *section_columns(table)})
+    return (*keys, *make_keys([_values(table, own) for own in others], inside))
 
 
-def _ids_repeat(table: LabelTable) -> bool:
-    ids = row_ids(table)
-    return ids is not None and len(set(ids)) < len(ids)
+def section_columns(table: LabelTable) -> list[int]:
+    """Return the columns that tell sections apart by their names."""
+    return [i for i, name in enumerate(fold(table.names)) if name in SECTIONS]
 
 
-def row_ids(table: LabelTable) -> list[str] | None:
-    """Return the ids of the rows, where the table has any."""
-    names = table.names
-    composite = find_composite(names)
-    if composite is not None and table.preview.names is not None:
-        return join_ids([table.columns[i] for i in composite])
-    own = find_id(names) if table.preview.names is not None else None
-    if own is None:
-        free = [i for i in range(len(names)) if i not in known_columns(names) | {table.label}]
-        own = free[0] if free else None
-    return None if own is None else table.columns[own]
+def _values(table: LabelTable, own: Sequence[int]) -> tuple[tuple[str, ...], list[str]]:
+    columns = [table.columns[i] for i in own]
+    return tuple(table.names[i] for i in own), join_ids(columns)

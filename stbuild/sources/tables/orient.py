@@ -16,8 +16,9 @@ from stbuild.sources.tables.columns import (
     GENE_NAMES,
     IDS,
     find_composite,
-    find_id,
+    find_ids,
     fold,
+    is_vague,
     no_genes,
 )
 from stbuild.sources.tables.ids import is_gene, is_plain, is_spot, match_ids, share
@@ -50,7 +51,7 @@ class Axes:
     """Names of the columns that hold neither ids nor counts."""
 
 
-def find_axes(preview: Preview, known: Sequence[str] | None) -> Axes:
+def find_axes(preview: Preview, known: Sequence[Sequence[str]]) -> Axes:
     """Decide which axis holds the spots.
 
     Parameters
@@ -58,7 +59,7 @@ def find_axes(preview: Preview, known: Sequence[str] | None) -> Axes:
     preview
         The first rows of the table.
     known
-        Ids of spots from a table of positions, where there is one.
+        Columns of a table of positions that may hold the ids of the spots, none without a table.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def find_axes(preview: Preview, known: Sequence[str] | None) -> Axes:
         raise SourceFaultError("B058", preview.path.name, what, "drop this slice from the list")
     names = preview.names
     n_leading = leading_columns(preview)
-    ids = find_composite(names[:n_leading]) or (_id_column(names[:n_leading]),)
+    ids = find_composite(names[:n_leading]) or (_id_column(preview, n_leading, known),)
     _require_ids(preview, ids, n_leading)
     if n_leading == preview.n_fields:
         what = f"no counts: its columns are {', '.join(names[:8])!r:.200}"
@@ -97,17 +98,34 @@ def find_axes(preview: Preview, known: Sequence[str] | None) -> Axes:
     )
 
 
-def _id_column(names: Sequence[str]) -> int:
-    found = find_id(names)
-    if found is not None:
-        return found
-    return next((i for i, name in enumerate(fold(names)) if name in GENE_IDS), 0)
+def _id_column(preview: Preview, n_leading: int, known: Sequence[Sequence[str]]) -> int:
+    """Return the leading column of ids: named so, and found among the positions if several are.
+
+    A column of numbers whose name says little is one of row numbers beside any other of ids.
+    """
+    names = (preview.names or ())[:n_leading]
+    folded = fold(names)
+    usual = find_ids(names)
+    genes = [i for i, name in enumerate(folded) if name in GENE_IDS]
+    certain = [i for i in usual if not is_vague(folded[i])]
+    texts = [i for i in usual if i not in certain and not preview.numeric(i)]
+    if len(certain) < 2:
+        return next(iter((*certain, *texts, *genes, *usual)), 0)
+
+    def share_found(i: int) -> float:
+        return max((_share_known(_strip(preview, i), ids) for ids in known), default=0.0)
+
+    return max(certain, key=share_found)  # the first of equals
+
+
+def _strip(preview: Preview, i: int) -> list[str]:
+    return [value.strip() for value in preview.column(i)]
 
 
 def _name_column(names: Sequence[str], own: int, n_leading: int) -> int | None:
     """Return the leading column with gene names beside the ids, if there is one."""
     annotations = no_genes(names)
-    others = [i for i in range(n_leading) if i != own and i not in annotations]
+    others = [i for i in range(n_leading) if i not in {own, *annotations, *find_ids(names)}]
     folded = fold(names)
     named = [i for i in others if folded[i] in GENE_NAMES]
     found = named or others
@@ -126,12 +144,15 @@ def _require_ids(preview: Preview, ids: Sequence[int], n_leading: int) -> None:
 
 
 def _by_spot(
-    preview: Preview, rows: Sequence[str], columns: Sequence[str], known: Sequence[str] | None
+    preview: Preview,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    known: Sequence[Sequence[str]],
 ) -> bool:
     """Tell whether the rows are the spots."""
     axes = (rows, columns)
-    if known:
-        found = [_share_known(axis, known) for axis in axes]
+    for ids in known:
+        found = [_share_known(axis, ids) for axis in axes]
         if max(found) >= _MOST > min(found):
             return found[0] > found[1]
     spots = [share(axis, is_spot) >= _MOST for axis in axes]

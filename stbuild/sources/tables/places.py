@@ -4,6 +4,7 @@ Rows are joined to spots by id, by array coordinates, or, where a table has neit
 finds no partner is counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from stbuild.slices import Unit
 from stbuild.sources.faults import SourceFaultError
 from stbuild.sources.tables.ids import Coordinates, match_ids, match_points, parse_coordinates
+from stbuild.sources.tables.keys import best_key, require_plausible
+from stbuild.sources.tables.planes import Depth, Sections
 from stbuild.sources.tables.positions import Positions
 
 _AGREE: Final = 0.5
@@ -33,6 +36,10 @@ class Places:
     """(N, 2)."""
     unit: Unit = "pixel"
     in_tissue: NDArray[np.bool_] | None = None
+    sections: tuple[Sections, ...] = ()
+    """Columns that may tell sections apart, with (N,) values, empty where a spot has none."""
+    depth: Depth | None = None
+    """Column of z with (N,) values, NaN where a spot has none."""
     ledger: dict[str, int] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
     """(code, text) of what the user should know."""
@@ -50,7 +57,9 @@ class _Join:
     """What there is to say about how they were found."""
 
 
-def place_spots(spots: list[str], positions: Positions | None) -> Places:
+def place_spots(
+    spots: list[str], positions: Positions | None, *, composite: bool = False
+) -> Places:
     """Return where the spots lie.
 
     Parameters
@@ -59,6 +68,9 @@ def place_spots(spots: list[str], positions: Positions | None) -> Places:
         (N,) ids.
     positions
         The table that belongs to them; without one the ids must be coordinates.
+    composite
+        Whether the ids are made of several columns, such as field and cell: they have the form of
+        coordinates and are none.
 
     Raises
     ------
@@ -68,12 +80,13 @@ def place_spots(spots: list[str], positions: Positions | None) -> Places:
     """
     own = parse_coordinates(spots)
     if positions is None:
-        return _from_ids(spots, own)
-    join = _join(spots, own, positions)
+        return _from_ids(spots, None if composite else own)
+    join = _join(spots, None if composite else own, positions)
     if join.by_keys:
         positions = _without_keys(positions)
     notes = () if join.note is None else (("B047", join.note),)
-    if own is not None and not join.by_keys and not _agree(own, positions, join.rows):
+    named = composite or (own is not None and not _agree(own, positions, join.rows))
+    if own is not None and not join.by_keys and named:
         what = (
             f"the ids of the spots (first: {spots[0]!r:.60}) are no coordinates that the positions "
             f"of {positions.path.name} agree with: they are taken as names"
@@ -123,17 +136,22 @@ def _require_one_section(own: Coordinates) -> None:
 def _join(spots: list[str], own: Coordinates | None, positions: Positions) -> _Join:
     """Join the rows of a table to the spots by id, by array coordinates, or by order."""
     best = np.full(len(spots), -1, np.int64)
-    if positions.ids is not None:
-        best = match_ids(spots, positions.ids)
-        _require_once(best, positions)
+    where = positions.path.name
+    found = best_key(
+        positions.ids, lambda key: match_ids(spots, key.values), len(spots), ("B047", where)
+    )
+    if found is not None:
+        best = found.matches
+        _require_once(best, found.key.values, where)
     if positions.keys is not None and own is not None:
         _require_one_section(own)
         rows = _join_points(own, positions, positions.keys)
         if np.count_nonzero(rows >= 0) > np.count_nonzero(best >= 0):
             return _Join(rows=rows, by_keys=True)
-    if (best >= 0).any():
+    if found is not None:
+        require_plausible(found, len(spots), where)
         return _Join(rows=best)
-    if positions.keys is None and (positions.ids is None or _counts_up(positions.ids)):
+    if positions.keys is None and not any(key.names_rows for key in positions.ids):
         return _join_in_order(spots, own, positions)
     what = (
         f"none of the {len(spots):,} spots stands in the table of positions {positions.path.name} "
@@ -152,16 +170,15 @@ def _without_keys(positions: Positions) -> Positions:
 
 def _first(positions: Positions) -> str:
     """Return the first row's id, or the coordinates in its stead."""
-    if positions.ids:
-        return positions.ids[0]
+    if positions.ids and positions.n_rows:
+        return positions.ids[0].values[0]
     if positions.keys is not None and positions.n_rows:
         return f"{positions.keys[0, 0]:g}, {positions.keys[0, 1]:g}"
     return ""
 
 
-def _require_once(rows: NDArray[np.int64], positions: Positions) -> None:
+def _require_once(rows: NDArray[np.int64], ids: Sequence[str], where: str) -> None:
     """Check that no spot has two rows."""
-    ids = positions.ids or []
     used = {ids[row] for row in rows[rows >= 0].tolist()}
     seen: set[str] = set()
     twice = []
@@ -171,7 +188,7 @@ def _require_once(rows: NDArray[np.int64], positions: Positions) -> None:
         seen.add(name)
     if twice:
         what = f"{len(twice):,} spots have several rows of positions (first: {twice[0]!r:.60})"
-        raise SourceFaultError("B082", positions.path.name, what, "keep one row per spot")
+        raise SourceFaultError("B082", where, what, "keep one row per spot")
 
 
 def _join_points(
@@ -190,11 +207,6 @@ def _join_points(
     rows = np.full(own.x.size, -1, np.int64)
     rows[spots[found]] = found
     return rows
-
-
-def _counts_up(ids: list[str]) -> bool:
-    """Tell whether ids are mere row numbers, which name no spot."""
-    return any(ids == [str(i) for i in range(start, start + len(ids))] for start in (0, 1))
 
 
 def _join_in_order(spots: list[str], own: Coordinates | None, positions: Positions) -> _Join:
@@ -287,7 +299,18 @@ def _take(rows: NDArray[np.int64], own: Coordinates | None, positions: Positions
     tissue = None if positions.in_tissue is None else positions.in_tissue[rows] & (rows >= 0)
     if tissue is None and (rows < 0).any():
         tissue = rows >= 0
-    return Places(array=array, xy=xy, unit=unit, in_tissue=tissue)
+    return Places(
+        array=array,
+        xy=xy,
+        unit=unit,
+        in_tissue=tissue,
+        sections=tuple((name, _texts(rows, values)) for name, values in positions.sections),
+        depth=None if positions.depth is None else (positions.depth[0], column(positions.depth[1])),
+    )
+
+
+def _texts(rows: NDArray[np.int64], values: Sequence[str]) -> list[str]:
+    return ["" if row < 0 else values[row] for row in rows.tolist()]
 
 
 def _count(
@@ -307,11 +330,5 @@ def _count(
             "taken as off the tissue"
         )
         notes = (*notes, ("B048", what))
-    return Places(
-        array=places.array,
-        xy=places.xy,
-        unit=places.unit,
-        in_tissue=places.in_tissue,
-        ledger={"spots_without_position": n_lost, "positions_without_counts": n_empty},
-        notes=notes,
-    )
+    ledger = {"spots_without_position": n_lost, "positions_without_counts": n_empty}
+    return replace(places, ledger=ledger, notes=notes)

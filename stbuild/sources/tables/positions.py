@@ -20,13 +20,14 @@ from stbuild.sources.tables.columns import (
     Pair,
     find,
     find_array,
-    find_composite,
-    find_id,
+    find_depth,
     find_keys,
     find_position,
-    known_columns,
+    no_genes,
 )
-from stbuild.sources.tables.preview import Preview, split_fields
+from stbuild.sources.tables.keys import Key, key_columns, make_keys
+from stbuild.sources.tables.planes import Depth, Sections, as_sections, section_places
+from stbuild.sources.tables.preview import Preview, cut_end, split_fields
 from stbuild.sources.tables.text import decode, read_lines
 from stbuild.sources.values import is_missing
 
@@ -40,8 +41,8 @@ class Positions:
 
     path: Path
     n_rows: int
-    ids: list[str] | None = None
-    """(R,) ids of the spots, where the table has them."""
+    ids: tuple[Key, ...] = ()
+    """Columns that may hold the ids of the spots, those of usual names first."""
     keys: NDArray[np.float64] | None = None
     """(R, 2) array coordinates (x = column, y = row) that name a spot."""
     array: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -51,23 +52,33 @@ class Positions:
     unit: Unit = "pixel"
     in_tissue: NDArray[np.bool_] | None = None
     """(R,) whether a spot lies on the tissue, where the table says so."""
+    sections: tuple[Sections, ...] = ()
+    """Columns that may tell sections apart, with (R,) values."""
+    depth: Depth | None = None
+    """Column of z with (R,) values, where the table has one beside x and y."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Roles:
     """Which columns of a table of positions mean what."""
 
-    ids: tuple[int, ...] = ()
+    ids: tuple[tuple[int, ...], ...] = ()
+    """Columns that may hold the ids of the spots; an id may have several parts."""
     keys: Pair | None = None
     array: Pair | None = None
     xy: Pair | None = None
     tissue: int | None = None
+    sections: tuple[int, ...] = ()
+    depth: int | None = None
 
     def wanted(self) -> list[int]:
         """Return the columns to read, ascending."""
         pairs = [pair for pair in (self.keys, self.array, self.xy) if pair is not None]
-        tissue = () if self.tissue is None else (self.tissue,)
-        return sorted({*self.ids, *tissue, *(i for pair in pairs for i in (pair.x, pair.y))})
+        single = {i for i in (self.tissue, self.depth) if i is not None}
+        ids = {i for parts in self.ids for i in parts}
+        return sorted(
+            {*ids, *single, *self.sections, *(i for pair in pairs for i in (pair.x, pair.y))}
+        )
 
 
 def read_columns(preview: Preview, wanted: Sequence[int]) -> dict[int, list[str]]:
@@ -83,7 +94,8 @@ def read_columns(preview: Preview, wanted: Sequence[int]) -> dict[int, list[str]
         for number, line in enumerate(lines, 1):
             if number <= preview.n_header or not line.strip():
                 continue
-            fields = split_fields(decode(line, preview.path, number), preview.delimiter)
+            row = cut_end(line, preview, number)
+            fields = split_fields(decode(row, preview.path, number), preview.delimiter)
             if len(fields) != preview.n_fields:
                 what = f"line {number:,} has {len(fields)} fields, expected {preview.n_fields}"
                 raise SourceFaultError("B022", preview.path.name, what, "mend that line")
@@ -114,8 +126,15 @@ def to_numbers(values: Sequence[str], name: str, path: Path) -> NDArray[np.float
     return found
 
 
-def read_positions(preview: Preview) -> Positions:
+def read_positions(preview: Preview, split_by: str | None = None) -> Positions:
     """Read a table of positions.
+
+    Parameters
+    ----------
+    preview
+        The table.
+    split_by
+        The column that tells its sections apart, where the user names one.
 
     Raises
     ------
@@ -123,7 +142,9 @@ def read_positions(preview: Preview) -> Positions:
         B046: no columns of coordinates. B047: a coordinate that is no number, or a tissue mark
         other than 0 and 1. B022, B074: the table is malformed.
     """
-    roles = _headless(preview) if preview.names is None else _by_name(preview, preview.names)
+    roles = (
+        _headless(preview) if preview.names is None else _by_name(preview, preview.names, split_by)
+    )
     columns = read_columns(preview, roles.wanted())
     names = preview.names or tuple(f"column {i + 1}" for i in range(preview.n_fields))
     return _gather(preview.path, roles, columns, names)
@@ -136,7 +157,8 @@ def positions_of_rows(
     array, xy = find_array(names), find_position(names)
     if array is None and xy is None:
         return None
-    roles = _Roles(array=array, xy=xy, tissue=find(names, TISSUE))
+    tissue, depth = find(names, TISSUE), find_depth(names)
+    roles = _Roles(array=array, xy=xy, tissue=tissue, depth=depth)
     return _gather(preview.path, roles, {i: leads[i] for i in roles.wanted()}, names)
 
 
@@ -150,17 +172,19 @@ def _gather(
         return None if pair is None else np.stack([numbers(pair.x), numbers(pair.y)], axis=1)
 
     array, xy = points(roles.array), points(roles.xy)
-    ids = [columns[i] for i in roles.ids]
-    tissue = roles.tissue
+    ids = [(tuple(names[i] for i in own), join_ids([columns[i] for i in own])) for own in roles.ids]
+    tissue, depth = roles.tissue, roles.depth
     return Positions(
         path=path,
         n_rows=len(next(iter(columns.values()))),
-        ids=join_ids(ids) if ids else None,
+        ids=make_keys(ids),
         keys=points(roles.keys),
         array=None if array is None else (array[:, 1].copy(), array[:, 0].copy()),
         xy=xy,
         unit="pixel" if roles.xy is None else roles.xy.unit,
         in_tissue=None if tissue is None else read_marks(columns[tissue], path.name, names[tissue]),
+        sections=tuple((names[i], as_sections(columns[i])) for i in roles.sections),
+        depth=None if depth is None else (names[depth], numbers(depth)),
     )
 
 
@@ -215,31 +239,29 @@ def _headless(preview: Preview) -> _Roles:
         # barcode, in_tissue, array_row, array_col, pxl_row, pxl_col
         array = Pair(x=3, y=2, unit="array", name="array_col")
         xy = Pair(x=5, y=4, unit="pixel", name="pxl_col")
-        return _Roles(ids=(0,), tissue=1, array=array, xy=xy)
+        return _Roles(ids=((0,),), tissue=1, array=array, xy=xy)
     if n not in (2, 3):
         what = f"positions without header have 2, 3 or 6 columns, this table has {n}"
         fix = "give it a header that names its columns, such as barcode, x, y"
         raise SourceFaultError("B046", preview.path.name, what, fix)
     xy = Pair(x=n - 2, y=n - 1, unit="pixel", name="x")
-    return _Roles(ids=() if n == 2 else (0,), xy=xy)
+    return _Roles(ids=() if n == 2 else ((0,),), xy=xy)
 
 
-def _by_name(preview: Preview, names: Sequence[str]) -> _Roles:
+def _by_name(preview: Preview, names: Sequence[str], split_by: str | None) -> _Roles:
     keys, array, xy = find_keys(names), find_array(names), find_position(names)
     if xy is None and array is None:
         what = f"no columns of coordinates; columns: {', '.join(names[:12])!r:.300}"
         fix = "name them x, y (or pixel_x, pixel_y; array_row, array_col)"
         raise SourceFaultError("B046", preview.path.name, what, fix)
     tissue = find(names, TISSUE)
-    ids = find_composite(names) or _id_columns(preview, names)
-    return _Roles(ids=ids, keys=keys, array=array, xy=xy, tissue=tissue)
-
-
-def _id_columns(preview: Preview, names: Sequence[str]) -> tuple[int, ...]:
-    """Return the column of ids: by its name, else the first column of text."""
-    own = find_id(names)
-    if own is not None:
-        return (own,)
-    others = (i for i in range(preview.n_fields) if i not in known_columns(names))
-    text = [i for i in others if not preview.numeric(i)]
-    return tuple(text[:1])
+    ids = key_columns(preview, no_genes(names))
+    return _Roles(
+        ids=tuple(ids),
+        keys=keys,
+        array=array,
+        xy=xy,
+        tissue=tissue,
+        sections=section_places(names, split_by),
+        depth=find_depth(names),
+    )

@@ -3,6 +3,7 @@
 A choice that is not clear is refused, and the options that decide it are named.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from stbuild.sources.tables.columns import (
     find_array,
     find_composite,
     find_id,
+    find_ids,
     find_position,
     fold,
     no_genes,
@@ -26,6 +28,10 @@ from stbuild.sources.values import is_missing
 
 Role = Literal["counts", "positions", "labels", "other"]
 
+_SEVERAL: Final = 2
+"""Columns of numbers with commas from which on a table is one of counts that are spelled so."""
+_MARKED: Final = re.compile(r"-?\d+,\d+|-?\d{1,3}([,'\u2019 \u00a0\u202f]\d{3})+([.,]\d+)?")
+"""A number that a spreadsheet has written for people."""
 _MANY: Final = 50
 """Columns of whole numbers beside coordinates from which on they are counts."""
 _MOLECULES: Final = (
@@ -56,8 +62,7 @@ def is_table_name(path: Path, *, text: bool = True) -> bool:
 def leading_columns(preview: Preview) -> int:
     """Return how many columns stand before the values: ids, names, known columns of no genes."""
     names = preview.names or ("",) * preview.n_fields
-    ids = set(find_composite(names) or ())
-    known = no_genes(names) | ids
+    known = no_genes(names) | set(find_composite(names) or ()) | set(find_ids(names))
     n = 1
     while n < preview.n_fields and (n in known or not preview.numeric(n)):
         n += 1
@@ -161,11 +166,15 @@ def choose_tables(folder: Path, positions: Path | None) -> Tables:
     SourceFaultError
         B023: no counts. B007: several tables of counts, or of positions. Damage of any table.
     """
-    found = _look(folder)
+    found, faults = _look(folder)
     counts = [p for p, role in found if role == "counts" and not _same(p.path, positions)]
     listed = _describe(found)
     if not counts:
+        for preview, _ in found:
+            require_plain_numbers(preview, _SEVERAL)
         what = f"no counts: the folder holds {listed}"
+        if faults:
+            what += f"; passed over {faults[0].field:.60}: {faults[0].what:.200}"
         fix = "give a folder with a table of counts, spots x genes or genes x spots"
         if both := [p.path.name for p, _ in found if holds_values(p)]:
             fix = f"if {both[0]:.60} holds counts beside them, give that file itself"
@@ -205,7 +214,40 @@ def _names_places(counts: Preview) -> bool:
     return any(share(axis, is_coordinates) >= 0.5 for axis in axes)
 
 
-def _look(folder: Path) -> list[tuple[Preview, Role]]:
+def require_plain_numbers(preview: Preview, least: int = 1) -> None:
+    """Refuse a table whose numbers have commas in them, which makes them text.
+
+    Parameters
+    ----------
+    preview
+        What may be a table of counts.
+    least
+        Columns of such numbers from which on it is refused.
+
+    Raises
+    ------
+    SourceFaultError
+        B033: thousands are set off, or fractions follow a comma.
+    """
+    found = []
+    for i in range(1, preview.n_fields) if preview.names is not None else ():
+        values = [value.strip() for value in preview.column(i)]
+        marked = [value for value in values if _MARKED.fullmatch(value)]
+        if marked and all(value in marked or is_number(value) for value in values):
+            found.append((i, marked[0]))
+    if len(found) < least:
+        return
+    i, value = found[0]
+    what = (
+        f"{value!r:.60} in column {(preview.names or ())[i]!r:.60} is no plain number: "
+        "it has a mark of thousands, or a comma for the point"
+    )
+    fix = "write numbers plainly: 1003, not 1,003, and 1.5, not 1,5"
+    raise SourceFaultError("B033", preview.path.name, what, fix)
+
+
+def _look(folder: Path) -> tuple[list[tuple[Preview, Role]], list[SourceFaultError]]:
+    """Return the tables of a folder and what each holds, and why others are none."""
     try:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file())
     except PermissionError:
@@ -215,7 +257,7 @@ def _look(folder: Path) -> list[tuple[Preview, Role]]:
         what = f"{len(files):,} files in one folder, at most {_MOST_FILES} are looked at"
         fix = "give the table of counts itself, with --positions FILE"
         raise SourceFaultError("B007", "", what, fix)
-    found = []
+    found, faults = [], []
     for path in files:
         try:
             preview = read_preview(path)
@@ -223,9 +265,11 @@ def _look(folder: Path) -> list[tuple[Preview, Role]]:
             # A picture or a list may lie beside the tables; a broken table must not go unseen.
             if is_table_name(path) and fault.code != "B022":
                 raise
+            if is_table_name(path, text=False):
+                faults.append(fault)
             continue
         found.append((preview, role_of(preview)))
-    return found
+    return found, faults
 
 
 def _same(path: Path, other: Path | None) -> bool:
