@@ -66,7 +66,7 @@ _FORMATS: Final[dict[str, _Format]] = {
         part=True,
     ),
     "xenium": _Format(name="Xenium's output", reader="stbuild.sources.xenium:read_xenium"),
-    "table": _Format(name="a text table", reader=_TABLES, label=True, positions=True),
+    "table": _Format(name="a text table", reader=_TABLES, label=True, positions=True, part=True),
     "gem": _Format(name="a GEM file", reader=_TABLES),
 }
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
