@@ -1,11 +1,17 @@
 """What a publisher says of a release."""
 
+from datetime import date
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from stbuild.corpus.digests import sha256_json
 from stbuild.corpus.documents import CorpusDocument, Document
+
+
+def _require_day(text: str) -> str:
+    date.fromisoformat(text)  # its own words say what is wrong
+    return text
 
 
 class PublishOptions(Document):
@@ -23,7 +29,9 @@ class PublishOptions(Document):
     """Where it will be found."""
     citation: str | None = None
     """How it is cited, such as BibTeX; else made from title, authors and corpus id."""
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    date: (
+        Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_require_day)] | None
+    ) = None
     """Day of publication, YYYY-MM-DD; left out without it."""
     release_version: str = "1.0.0"
     """Version of the release."""

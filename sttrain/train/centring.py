@@ -41,9 +41,15 @@ class SliceMeans:
 
 
 def measure_slices(*sources: PatchSource) -> SliceMeans:
-    """Measure the means over all patches of some splits.
+    """Measure the means over all patches of a split, and of slices that only other splits have.
 
-    A slice's patches overlap, so that its sites count as often as they are trained on.
+    A slice's patches overlap, so that its sites count as often as they are trained on. Blocks of
+    a slice that other splits hold have no part in its means.
+
+    Parameters
+    ----------
+    sources
+        The training split first.
 
     Raises
     ------
@@ -54,9 +60,12 @@ def measure_slices(*sources: PatchSource) -> SliceMeans:
     rows = {slug: row for row, slug in enumerate(slugs)}
     n_genes = max(source.n_genes for source in sources)
     sums, seen = np.zeros((len(rows), n_genes)), np.zeros((len(rows), n_genes))
+    measured: set[str] = set()
     for source in sources:
-        for first in range(0, len(source), _CHUNK):
-            numbers = range(first, min(first + _CHUNK, len(source)))
+        here = [i for i, slug in enumerate(source.index.slices) if slug not in measured]
+        measured |= set(source.index.slices)
+        for first in range(0, len(here), _CHUNK):
+            numbers = here[first : first + _CHUNK]
             found = source.gather(numbers)  # without the damaged ones, where those are skipped
             host = torch.device("cpu")
             batch = normalise(*as_tensors(found.counts, found.genes, found.totals, host))

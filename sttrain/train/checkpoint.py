@@ -82,6 +82,8 @@ class CheckpointDocument(Document):
     """Running mean of the weights, where the run keeps one."""
     best: float | None = None
     """Least validation loss so far."""
+    best_of: str | None = None
+    """Which patches it is of: losses of others are not compared with it."""
 
 
 def save_checkpoint(

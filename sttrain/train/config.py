@@ -21,6 +21,7 @@ from sttrain.model.pretext import ContextConfig, Loss, Objective, Pretext
 from sttrain.settings import config_problem, lay_over
 from sttrain.stream.remote import CACHE_GB
 from sttrain.stream.source import OnBad
+from sttrain.train.loggers import DEFAULT_LOGGERS, LoggerName
 from sttrain.train.objectives import MaskConfig
 
 _FLAGS: Final = "command line"
@@ -184,7 +185,7 @@ class FitOptions(Document):
     """Patches of a validation, at most."""
     trace: bool = False
     """Note the keys of every step, in `trace/` of the run folder."""
-    logger: tuple[str, ...] = ("tensorboard",)
+    logger: tuple[LoggerName, ...] = DEFAULT_LOGGERS
     """Where numbers go besides `log.jsonl`: tensorboard, wandb, trackio; `none` for nowhere."""
     project: str = "sttrain"
     """Project that wandb and trackio file the run under."""

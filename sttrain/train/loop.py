@@ -155,6 +155,7 @@ class Loop:
     ranks: Ranks
     validator: Validator | None
     best: float | None
+    best_of: str | None
     waited: float = 0.0
     worked: float = 0.0
     patches: int = 0
@@ -287,7 +288,7 @@ class Loop:
             require_run(self.output)
             save_checkpoint(
                 self.output, name, self.trainer.model, taken.optimizer, weights=taken.weights,
-                ema=taken.ema, best=self.best, **facts,
+                ema=taken.ema, best=self.best, best_of=self.best_of, **facts,
             )  # fmt: skip
             drop_old(self.output, self.options.keep)
 

@@ -107,11 +107,12 @@ def fit(
         task = _Setting(root, output, config, options, ranks)
         stack.callback(task.leave)  # a server that stalls must not keep the process from its end
         with task.entered(heard) as document:
-            trainer, state, best = task.prepare(document, heard)
+            trainer, state, (best, best_of) = task.prepare(document, heard)
             loop = Loop(
                 trainer=trainer, document=document, corpus=task.corpus, output=output,
                 options=options, progress=progress if ranks.is_first else None, stop=stop,
-                order=task.order, ranks=ranks, validator=task.validator, best=best, say=heard,
+                order=task.order, ranks=ranks, validator=task.validator, best=best, best_of=best_of,
+                say=heard,
             )  # fmt: skip
             stream = stream_of(task.source, task.order, ranks.world, options.workers)
             return loop.run(stream, state)
@@ -177,6 +178,8 @@ class _Setting:
         self.order = self.source.order(self.batch, config.seed)
         self.validator = None
         if options.val_split is not None:
+            if options.val_split == config.split:
+                raise _not_held_out(config.split)
             self.validator = Validator(
                 # Never thinned: its losses are compared.
                 source=open_source(self.corpus, options.val_split, config, cache=options.cache),
@@ -225,8 +228,10 @@ class _Setting:
             "--cache-gb"
         )
 
-    def prepare(self, document: RunDocument, say: Say) -> tuple[Trainer, StreamState, float | None]:
-        """Return a trainer at the newest whole checkpoint, its place, and the best loss so far.
+    def prepare(
+        self, document: RunDocument, say: Say
+    ) -> tuple[Trainer, StreamState, tuple[float | None, str | None]]:
+        """Return a trainer at the newest whole checkpoint, its place, the best loss and of what.
 
         The first rank makes the first checkpoint if there is none, and chooses for all.
         """
@@ -248,7 +253,18 @@ class _Setting:
         if checkpoint.optimizer is not None:
             trainer.restore(self.output / FOLDER, name, checkpoint)
             say(f"going on from {name} of {document.steps} steps")
-        return trainer, state, checkpoint.best
+        return trainer, state, self._best(checkpoint, say)
+
+    def _best(self, checkpoint: CheckpointDocument, say: Say) -> tuple[float | None, str | None]:
+        """Return the least validation loss so far and what it is of; one of others is forgotten."""
+        if self.validator is None:
+            return checkpoint.best, checkpoint.best_of
+        of = f"{self.options.val_patches} patches of split '{self.options.val_split}'"
+        if checkpoint.best is None or checkpoint.best_of == of:
+            return checkpoint.best, of
+        before = checkpoint.best_of or "other patches"
+        say(f"the best loss so far is of {before}: it is not compared with those of {of}")
+        return None, of
 
     def _choose(self, model: MaskedAutoencoder, document: RunDocument, say: Say) -> str:
         config = self.config
@@ -315,6 +331,12 @@ def _require_targets(config: RunConfig, observed: NDArray[np.integer]) -> None:
     what = f"no patch has more than {int(most[0])} observed sites: nothing of them can be hidden"
     fix = "build the corpus with a larger --window; or hide values, with mask.kind = element"
     raise BadInputError(Problem(code="L24", subject=f"split '{config.split}'", what=what, fix=fix))
+
+
+def _not_held_out(split: str) -> BadUsageError:
+    what = f"split '{split}' is what is trained on: its loss is not that of held-out patches"
+    fix = "name another split, or leave --val-split out: the log has the training loss"
+    return BadUsageError(Problem(code="B111", subject="--val-split", what=what, fix=fix))
 
 
 def _too_many(n_ranks: int, batch: int) -> BadUsageError:

@@ -15,7 +15,7 @@ from stbuild.build.rebuild import rebuild_corpus
 from stbuild.build.repair import repair_corpus
 from stbuild.cli import cli
 from stbuild.config import GridConfig
-from stbuild.corpus.documents import ShardConfig
+from stbuild.corpus.documents import ShardConfig, read_config
 from stbuild.corpus.errors import (
     BadInputError,
     BadUsageError,
@@ -398,3 +398,10 @@ def test_the_command(corpus, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["left_out"] == ["unknown"]
     assert verify_corpus(out).problems == ()
+
+
+def test_a_day_that_no_calendar_has_is_refused_before_any_work():
+    for day in ("2020-13-45", "2023-02-29"):
+        with pytest.raises(BadUsageError, match=f"key 'date'.*{day}"):
+            read_config(PublishOptions, {"date": day}, "command line")
+    assert read_config(PublishOptions, {"date": "2024-02-29"}, "command line").date == "2024-02-29"

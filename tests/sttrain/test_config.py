@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from sttrain.cli import cli
 from sttrain.errors import BadUsageError
 from sttrain.settings import parse_settings
 from sttrain.train.config import RunConfig, differences, load_config
@@ -75,6 +77,13 @@ def test_true_is_no_number_and_a_flag_is_told_as_one(tmp_path):
         ("key 'optimizer.lr'", str(path)),
         ("key 'epochs'", "command line"),
     }
+
+
+def test_a_logger_that_nobody_knows(tmp_path):
+    arguments = ["fit", str(tmp_path), "-o", str(tmp_path / "run"), "--logger", "tensorboards"]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, BadUsageError)
+    assert "'tensorboard', 'wandb' or 'trackio'" in str(done.exception)
 
 
 def test_a_missing_file(tmp_path):

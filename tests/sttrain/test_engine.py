@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stbuild.corpus.reader import open_corpus
-from sttrain.errors import ConflictError, ResourceError
+from sttrain.errors import BadUsageError, ConflictError, ResourceError
 from sttrain.model.autoencoder import MaskedAutoencoder
 from sttrain.release.encoder import load_encoder
 from sttrain.stream.batches import PatchSource, PatchStream, StreamState
@@ -220,11 +220,45 @@ def test_validation_masks_never_change_and_parts_do_not_matter(root):
     assert validator.loss(trainer, Ranks()) != pytest.approx(first, rel=1e-3)
 
 
-def test_the_best_weights_are_kept_beside_the_last_ones(root, tmp_path):
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory):
+    """The same 30 patches to train on, and 15 each of two other splits."""
+    path = tmp_path_factory.mktemp("parted") / "corpus"
+    splits = ("train", "train", "val", "test")
+    write_corpus(path, n_slices=4, n_patches=15, splits=splits)
+    return path
+
+
+def test_what_is_trained_on_is_not_held_out(root, tmp_path):
+    with pytest.raises(BadUsageError, match="'train' is what is trained on"):
+        fit(root, tmp_path / "run", CONFIG, OPTIONS.model_copy(update={"val_split": "train"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_of_two_splits_are_not_compared(parted, tmp_path):
+    run, heard = tmp_path / "run", []
+    options = OPTIONS.model_copy(update={"val_split": "val", "val_every": 1})
+
+    def stop(state):
+        if state.done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(parted, run, CONFIG, options, progress=stop)
+    other = options.model_copy(update={"val_split": "test"})
+    fit(parted, run, CONFIG, other, say=heard.append)
+    assert [text for text in heard if "is not compared with those of" in text]
+    found = [line["val_loss"] for line in log(run, "validation") if line["steps"] > 6]
+    last = store.read_checkpoint(run / "checkpoints", store.list_checkpoints(run)[0])
+    assert (last.best, last.best_of) == (min(found), "1024 patches of split 'test'")
+
+
+def test_the_best_weights_are_kept_beside_the_last_ones(parted, tmp_path):
     """A rate that is far too high at the end: the best weights are not the last ones."""
+    root = parted
     optimizer = CONFIG.optimizer.model_copy(update={"lr": 0.3, "warmup": 1.0})
     config = CONFIG.model_copy(update={"optimizer": optimizer})
-    options = OPTIONS.model_copy(update={"val_split": "train", "val_every": 1, "keep": 2})
+    options = OPTIONS.model_copy(update={"val_split": "val", "val_every": 1, "keep": 2})
     fit(root, tmp_path / "run", config, options)
     found = [x["val_loss"] for x in log(tmp_path / "run", "validation")]
     assert len(found) == 12
@@ -234,7 +268,7 @@ def test_the_best_weights_are_kept_beside_the_last_ones(root, tmp_path):
     model, _ = load_encoder(tmp_path / "run" / "checkpoints" / "best.json")
     trainer, _ = make_trainer(root)
     trainer.model.load_state_dict(model.state_dict())
-    source = PatchSource(open_corpus(root), "train")
+    source = PatchSource(open_corpus(root), "val")
     validator = Validator(source=source, batch=8, patches=options.val_patches)
     assert validator.loss(trainer, Ranks()) == pytest.approx(min(found), rel=1e-5)
     assert store.list_checkpoints(tmp_path / "run") == ["step-00000012", "step-00000009", "initial"]

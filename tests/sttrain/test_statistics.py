@@ -1,5 +1,7 @@
 """What is measured before the first step, against plain loops; the first gene table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,16 @@ def test_slices_have_means_of_their_own(corpus, source):
             genes = torch.tensor([[*sorted(g for g in values if g >= 0), -1]])
             means = [np.mean(values[g]) for g in genes[0].tolist() if g >= 0]
             assert np.allclose(found.of([slug], genes)[0], np.asarray([*means, 0.0]), atol=1e-5)
+
+
+def test_patches_of_other_splits_have_no_part_in_the_means_of_a_slice(corpus, source):
+    """As where the blocks of one slice are on several splits."""
+    alone, slug = measure_slices(source), source.index.slices[0]
+    twin = PatchSource(corpus, "train")
+    twin.index = replace(twin.index, slices=[slug] * len(twin))
+    both = measure_slices(source, twin)
+    assert both.rows == alone.rows
+    assert torch.equal(both.table, alone.table)
 
 
 def test_whole_slices_have_means_and_variances_of_all_spots(corpus):
