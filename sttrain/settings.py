@@ -13,7 +13,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     Raises
     ------
     BadUsageError
-        A text without ``=``.
+        A text without ``=``, or a key that is set twice to different values.
     """
     parsed: dict[str, Any] = {}
     for text in settings:
@@ -25,8 +25,16 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             value = parse_toml(f"value = {raw}")["value"]
         except ValueError:
             value = raw.strip()
-        parsed[key.strip()] = value
+        key = key.strip()
+        if parsed.setdefault(key, value) != value:
+            raise BadUsageError(twice_set(key, parsed[key], value))
     return parsed
+
+
+def twice_set(key: str, first: object, second: object) -> Problem:
+    """Return the problem of a key that the command line sets to two values."""
+    what = f"key '{key}' is set to {first!r:.40} and to {second!r:.40}"
+    return config_problem("command line", what, "say it once")
 
 
 def lay_over(value: dict[str, Any], overrides: Mapping[str, Any]) -> None:

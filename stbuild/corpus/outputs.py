@@ -7,10 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from stbuild.corpus.errors import ConflictError, Problem
+from stbuild.corpus.errors import BadUsageError, ConflictError, Problem
+from stbuild.corpus.names import CORPUS_JSON
 
 _NAMED: Final = 5
 """Files that a message names."""
+_WHOLE: Final = {CORPUS_JSON: "a finished corpus", "zarr.json": "a Zarr store"}
+"""What says that a folder is whole as it is."""
+
+
+def refuse_inside(out: Path) -> None:
+    """Refuse an output inside a finished corpus or a grid, whose files are all accounted for.
+
+    Raises
+    ------
+    BadUsageError
+        B102: a folder above it is one.
+    """
+    for folder in out.absolute().parents:
+        if kind := next((k for name, k in _WHOLE.items() if (folder / name).is_file()), None):
+            what = f"it lies in {folder}, which is {kind}: with one file more it would not be whole"
+            subject, fix = f"output '{out.name}'", "choose a place beside it"
+            raise BadUsageError(
+                Problem(code="B102", subject=subject, where=str(out), what=what, fix=fix)
+            )
 
 
 def refuse_foreign(
@@ -42,9 +62,12 @@ def refuse_foreign(
 
     Raises
     ------
+    BadUsageError
+        It lies inside a finished corpus or a grid.
     ConflictError
         It is not a folder, or holds other files.
     """
+    refuse_inside(out)
     problem = {"code": code, "subject": f"{thing} '{out.name}'", "where": str(out)}
     fix = "choose an empty or new -o folder"
     if out.exists() and not out.is_dir():

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.errors import Problem
+from stbuild.corpus.outputs import refuse_inside
 from stbuild.plan.flags import flag_slice
 from stbuild.plan.pictures import (
     LABEL_COLOURS,
@@ -58,11 +59,14 @@ def write_qc(
 
     Raises
     ------
+    BadUsageError
+        A place inside a corpus or grid.
     PlatformError
         Pillow is not installed.
     ResourceError
         The disk refuses.
     """
+    refuse_inside(path)
     write_durable(path, render_page(name, tasks, outcomes, summary).encode())
 
 

@@ -1,7 +1,7 @@
 """``show``: facts and pictures of one grid or one sample, for people."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from stbuild.corpus.documents import Kind, ShardConfig
 from stbuild.corpus.errors import BadInputError, Problem
@@ -38,6 +38,9 @@ def show_sample(root: Path, key: str, picture: Path | None) -> dict[str, Any]:
     kind, raw, where = _find(corpus, key)
     _, members = unpack_sample(raw, where)
     if kind == "slice":
+        if picture is not None:
+            fix = "draw its grid: stbuild show grids/SLICE.zarr -o PICTURE"
+            raise BadInputError(_problem(str(root), key, "a whole slice, and no patch", fix))
         whole = decode_whole(members, where)
         return whole.meta.model_dump(mode="json") | {"counts": int(whole.data.sum())}
     patch = decode_patch(members, where)
@@ -65,6 +68,8 @@ def _find(corpus: Corpus, key: str) -> tuple[Kind, bytes, str]:
     raise BadInputError(_problem(str(corpus.root), key, "the corpus has no sample of this key"))
 
 
-def _problem(where: str, key: str, what: str) -> Problem:
-    fix = "keys stand in the column `key` of index/*.parquet; `stbuild verify` finds damage"
+_KEYS: Final = "keys stand in the column `key` of index/*.parquet; `stbuild verify` finds damage"
+
+
+def _problem(where: str, key: str, what: str, fix: str = _KEYS) -> Problem:
     return Problem(code="L24", subject=f"sample '{key}'", where=where, what=what, fix=fix)

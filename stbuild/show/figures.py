@@ -3,6 +3,7 @@
 matplotlib is drawn with Agg and without time stamps, so a picture is the same bytes each time.
 """
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stbuild.corpus.documents import ShardConfig
-from stbuild.corpus.errors import PlatformError, Problem
+from stbuild.corpus.durable import write_durable
+from stbuild.corpus.errors import BadUsageError, PlatformError, Problem
+from stbuild.corpus.outputs import refuse_inside
 from stbuild.corpus.samples import Patch
 from stbuild.genes.vocabulary import Vocabulary
 from stbuild.grid.grids import Grid
@@ -49,9 +52,25 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a PNG without software name or date."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    """Write a PNG without software name or date.
+
+    Raises
+    ------
+    BadUsageError
+        Another suffix, or a place inside a corpus or grid.
+    ResourceError
+        The disk refuses.
+    """
+    refuse_inside(path)
+    if path.suffix.lower() != ".png":
+        what, fix = f"pictures are PNG, not '{path.suffix}'", "give a name such as x.png"
+        problem = Problem(
+            code="B111", subject=f"output '{path.name}'", where=str(path), what=what, fix=fix
+        )
+        raise BadUsageError(problem)
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png", metadata={"Software": None})
+    write_durable(path, raw.getvalue())
 
 
 def draw_slice(grid: Grid, config: ShardConfig) -> "Figure":

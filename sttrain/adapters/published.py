@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from pydantic import ConfigDict, Field
 
 from stbuild.corpus.documents import Document
-from sttrain.embed.embeddings import Embeddings, require_suffix, write_embeddings
+from sttrain.embed.embeddings import Embeddings, write_embeddings
+from sttrain.embed.outputs import refuse_others, require_place
 from sttrain.errors import BadUsageError, Problem
 
 if TYPE_CHECKING:
@@ -181,7 +182,13 @@ def find_method(name: str) -> PublishedMethod:
 
 
 def embed_published(
-    name: str, root: Path, out: Path, request: Request, *, per_member: bool = False
+    name: str,
+    root: Path,
+    out: Path,
+    request: Request,
+    *,
+    per_member: bool = False,
+    replace_others: bool = False,
 ) -> Embeddings:
     """Embed an evaluation corpus with a published model and write the vectors.
 
@@ -197,6 +204,8 @@ def embed_published(
         Weights, settings and device; ``auto`` is a GPU where there is one.
     per_member
         Write one row per spot or cell of the source, where several share a site.
+    replace_others
+        Write over vectors of another model, corpus or setting.
 
     Raises
     ------
@@ -204,6 +213,8 @@ def embed_published(
         An unknown method, another suffix, weights that are missing or superfluous.
     BadInputError
         Weights or a corpus that the method cannot use.
+    ConflictError
+        Something else stands at `out`.
     IntegrityError
         A damaged corpus.
     PlatformError
@@ -214,13 +225,14 @@ def embed_published(
     from sttrain.embed.members import spread_to_members
     from sttrain.embed.spots import choose_device
 
-    require_suffix(out, written=True)
+    before = require_place(out)
     method = find_method(name)
     corpus = open_corpus(root)
     require_evaluation(corpus)
     embeddings = method.embed(corpus, replace(request, device=choose_device(request.device)))
     if per_member:
         embeddings = spread_to_members(corpus, embeddings)
+    refuse_others(out, before, embeddings.provenance, replace=replace_others)
     write_embeddings(out, embeddings)
     return embeddings
 

@@ -10,12 +10,13 @@ import rich_click as click
 from sttrain.commands.options import (
     device_option,
     per_member_option,
+    replace_option,
     shared_options,
     vectors_option,
 )
 from sttrain.progress import show_progress
 
-_EMBED_FLAGS: Final = ("untrained", "per_member", "batch", "device")
+_EMBED_FLAGS: Final = ("untrained", "per_member", "replace_others", "batch", "device")
 _INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "whiten", "expression")
 
 
@@ -29,6 +30,7 @@ _INFERENCE_FLAGS: Final = ("layer", "neighbours", "centre", "components", "white
     help="Use the run's weights before its first step: the control of every table.",
 )
 @per_member_option
+@replace_option
 @click.option(
     "--layer",
     type=click.IntRange(0),

@@ -10,9 +10,10 @@ import rich_click as click
 
 from stbuild.corpus.documents import read_config
 from sttrain.commands.options import Command, shared_options
+from sttrain.errors import BadUsageError
 from sttrain.model.pretext import Loss, Objective
 from sttrain.progress import show_training
-from sttrain.settings import parse_settings
+from sttrain.settings import parse_settings, twice_set
 from sttrain.train.config import FitOptions, RunConfig, load_config
 from sttrain.train.loggers import DEFAULT_LOGGERS
 
@@ -119,7 +120,10 @@ def fit(
     options = {name: given[name] for name in FitOptions.model_fields if name in given}
     named = options.pop("logger", ()) or DEFAULT_LOGGERS
     options["logger"] = tuple(name for name in named if name != "none")
-    recipe = load_config(config, overrides | parse_settings(settings))
+    said = parse_settings(settings)
+    if twice := [key for key in overrides if said.get(key, overrides[key]) != overrides[key]]:
+        raise BadUsageError(*(twice_set(key, overrides[key], said[key]) for key in twice))
+    recipe = load_config(config, overrides | said)
     chosen = read_config(FitOptions, options, "command line")
     if flags["dry_run"]:
         opened = open_location(corpus, cache=chosen.cache, cache_gb=chosen.cache_gb)

@@ -15,6 +15,12 @@ vectors_option = click.option(
     required=True,
     help="File of the vectors: .h5ad (obsm X_sttrain) or .parquet.",
 )
+replace_option = click.option(
+    "--replace",
+    "replace_others",
+    is_flag=True,
+    help="Write over vectors of another model, corpus or setting that stand at -o.",
+)
 per_member_option = click.option(
     "--per-member",
     is_flag=True,

@@ -18,6 +18,7 @@ from sttrain.commands.options import (
     Command,
     device_option,
     per_member_option,
+    replace_option,
     shared_options,
     vectors_option,
 )
@@ -49,6 +50,7 @@ def _config_option(name: str, kind: Any) -> Callable[[Command], Command]:
 @_config_option("min_mapped", float)
 @_config_option("epochs", int)
 @per_member_option
+@replace_option
 @click.option(
     "--batch",
     type=click.IntRange(1),
@@ -76,7 +78,8 @@ def embed_published_command(method: str, corpus: Path, output: Path, **flags: An
             device=flags["device"],
             progress=progress,
         )
-        vectors = embed_published(method, corpus, output, request, per_member=flags["per_member"])
+        more = {name: flags[name] for name in ("per_member", "replace_others")}
+        vectors = embed_published(method, corpus, output, request, **more)
     facts = {"output": str(output), "width": vectors.width, "digest": vectors.digest()}
     if flags["as_json"]:
         click.echo(json.dumps(facts | {"provenance": vectors.provenance}, sort_keys=True))

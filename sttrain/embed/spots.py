@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stbuild.corpus.documents import read_config
 from stbuild.corpus.reader import open_corpus
-from sttrain.embed.embeddings import Embeddings, SliceEmbedding, require_suffix, write_embeddings
+from sttrain.embed.embeddings import Embeddings, SliceEmbedding, write_embeddings
 from sttrain.embed.encoder_types import PerSlice, SiteEncoder, WholeEncoder
 from sttrain.embed.evaluation import (
     name_labels,
@@ -30,6 +30,7 @@ from sttrain.embed.evaluation import (
 )
 from sttrain.embed.expression import expression_components
 from sttrain.embed.members import spread_to_members
+from sttrain.embed.outputs import refuse_others, require_place
 from sttrain.embed.refine import refine_corpus, refine_slice
 from sttrain.embed.sums import Coverage, SpotSums
 from sttrain.errors import BadInputError, BadUsageError, Problem
@@ -62,6 +63,7 @@ def embed_checkpoint(
     *,
     untrained: bool = False,
     per_member: bool = False,
+    replace_others: bool = False,
     batch: int = 32,
     inference: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -82,6 +84,8 @@ def embed_checkpoint(
         Use the run's weights before its first step.
     per_member
         Write one row per spot or cell of the source, where several share a site.
+    replace_others
+        Write over vectors of another model, corpus or setting.
     batch, progress
         As in `embed_corpus`.
     inference
@@ -94,14 +98,16 @@ def embed_checkpoint(
     Raises
     ------
     BadUsageError
-        Another suffix, a layer that the model does not have, more components than there can be,
-        a scale for components that nobody asks for.
+        Another suffix, a place inside a corpus, a layer that the model does not have, more
+        components than there can be, a scale for components that nobody asks for.
+    ConflictError
+        Something else stands at `out`.
     BadInputError
         No checkpoint, a training corpus, genes unknown to the model, a spot without a vector.
     IntegrityError
         A damaged checkpoint or corpus.
     """
-    require_suffix(out, written=True)
+    before = require_place(out)
     from sttrain.embed.encoders import ModelEncoder
     from sttrain.release.encoder import load_encoder
 
@@ -109,11 +115,12 @@ def embed_checkpoint(
     require_evaluation(corpus)
     model, info = load_encoder(checkpoint, initial=untrained, say=say)
     settings = choose_inference(info, inference or {})
-    device = choose_device(device)
+    device, provenance = choose_device(device), _provenance(info)
+    refuse_others(out, before, _made_from(provenance, corpus, settings), replace=replace_others)
     outcome = embed_corpus(
         corpus,
         ModelEncoder(model=model.to(device), seed=info.seed, rows=gene_rows(corpus, info.genes)),
-        provenance=_provenance(info),
+        provenance=provenance,
         batch=batch,
         inference=settings,
         device=device,
@@ -187,6 +194,17 @@ def _provenance(info: "EncoderInfo") -> dict[str, Any]:
         "trained_on": info.corpus_id,
         "objective": info.pretext.objective,
         "versions": versions | {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _made_from(
+    provenance: Mapping[str, Any], corpus: "Corpus", inference: InferenceConfig
+) -> dict[str, Any]:
+    return {
+        **provenance,
+        "corpus": corpus.document.name,
+        "corpus_id": corpus.document.corpus_id,
+        "inference": inference.model_dump(mode="json"),
     }
 
 
@@ -264,12 +282,7 @@ def embed_corpus(
             )
         subject = f"corpus '{corpus.document.name}'"
         slices = refine_corpus(slices, inference, subject, beside)
-    made_from = {
-        **provenance,
-        "corpus": corpus.document.name,
-        "corpus_id": corpus.document.corpus_id,
-        "inference": inference.model_dump(mode="json"),
-    }
+    made_from = _made_from(provenance, corpus, inference)
     return EmbedOutcome(
         embeddings=Embeddings(slices=dict(sorted(slices.items())), provenance=made_from),
         coverage=tuple(sorted(coverage, key=lambda found: found.slice)),

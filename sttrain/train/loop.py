@@ -56,7 +56,9 @@ class FitSummary:
     """Rank that says this; the first one speaks for all."""
     ranks: int
     loss: float | None
-    """Mean loss over the last epoch's worth of steps, or over those that this call took."""
+    """Mean loss over the last `loss_steps` steps."""
+    loss_steps: int
+    """An epoch's worth of steps; fewer where this call took fewer."""
     val_loss: float | None
     """Last loss on the held-out split."""
     patches_per_s: float | None
@@ -84,7 +86,8 @@ class FitSummary:
                 f"{self.first_skipped}; all are in log.jsonl)"
             )
         return (
-            f"{text}; mean loss of the last epoch {self.loss:.4f}{held}\n{self.steps_now:,} steps "
+            f"{text}; mean loss of the last {self.loss_steps:,} steps "
+            f"{self.loss:.4f}{held}\n{self.steps_now:,} steps "
             f"in {self.seconds:.0f} s, {self.patches_per_s:.1f} patches/s, waiting for data "
             f"{self.data_wait:.1%} of the time{left_out}"
         )
@@ -307,6 +310,7 @@ class Loop:
             rank=self.ranks.world.rank,
             ranks=self.ranks.world.n_ranks,
             loss=sum(self.losses) / len(self.losses) if self.losses else None,
+            loss_steps=len(self.losses),
             val_loss=self.val_loss,
             patches_per_s=self.patches / measured if measured else None,
             data_wait=self.waited / measured if measured else None,

@@ -203,7 +203,7 @@ class _Setting:
             if before is not None and before.environment != document.environment:
                 found = "; ".join(differences(before.environment, document.environment))
                 say(f"not bit-identical to a run without interruption: {found}")
-            if (remark := self._remark()) is not None:
+            for remark in self._remarks():
                 say(remark)
             yield document
 
@@ -212,7 +212,17 @@ class _Setting:
         if isinstance(self.corpus, RemoteCorpus):
             self.corpus.folder.hang_up()
 
-    def _remark(self) -> str | None:
+    def _remarks(self) -> Iterator[str]:
+        """Say what is other than it was asked for, or slower than it need be."""
+        if self.batch > self.order.n_samples:
+            yield (
+                f"a batch of {self.batch:,} is more than the {self.order.n_samples:,} samples of "
+                f"split '{self.config.split}': each step takes all of them"
+            )
+        if (slow := self._slow()) is not None:
+            yield slow
+
+    def _slow(self) -> str | None:
         """Say what makes a run over a network slower than it need be; None where nothing does."""
         if not isinstance(self.corpus, RemoteCorpus):
             return None

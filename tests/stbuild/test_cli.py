@@ -167,16 +167,16 @@ def test_a_list_in_the_manifest_reaches_the_corpus(slice_files, tmp_path):
 
 def test_a_slip_in_the_name_of_a_split_is_told(slice_files, tmp_path):
     rows = "".join(
-        f"{i},{path},{'trian' if i else 'train'}\n" for i, path in enumerate(slice_files)
+        f"{i},{path},{'tests' if i else 'train'}\n" for i, path in enumerate(slice_files)
     )
     (tmp_path / "s.csv").write_text(f"slice,path,split\n{rows}")
     (tmp_path / "m.toml").write_text('name = "m"\nsamples = "s.csv"\n')
-    said = "split 'trian': 2 of 3 slices are in it; did you mean 'train'?"
+    said = "split 'tests': 2 of 3 slices are in it; did you mean 'test'?"
     assert said in run("plan", tmp_path / "m.toml")[1]
     assert said in run("compact", tmp_path / "m.toml", "-o", tmp_path / "g")[1]
     size = ("--window", 8, "--genes", 16, "--n-per-slice", 3)
     out, err = run("shard", tmp_path / "g", "-o", tmp_path / "c", *size)
-    assert "3 slices (train 1, trian 2)" in out
+    assert "3 slices (tests 2, train 1)" in out
     assert said in err
 
 

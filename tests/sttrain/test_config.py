@@ -79,6 +79,15 @@ def test_true_is_no_number_and_a_flag_is_told_as_one(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "more", [["--seed", "2", "--set", "seed=1"], ["--set", "seed=1", "--set", "seed=2"]]
+)
+def test_a_key_that_is_set_twice(tmp_path, more):
+    done = CliRunner().invoke(cli, ["fit", str(tmp_path), "-o", str(tmp_path / "run"), *more])
+    assert isinstance(done.exception, BadUsageError)
+    assert "key 'seed' is set to" in str(done.exception)
+
+
 def test_a_logger_that_nobody_knows(tmp_path):
     arguments = ["fit", str(tmp_path), "-o", str(tmp_path / "run"), "--logger", "tensorboards"]
     done = CliRunner().invoke(cli, arguments)

@@ -8,7 +8,7 @@ from sttrain.embed import spots as embed
 from sttrain.embed.embeddings import read_embeddings
 from sttrain.embed.evaluation import read_patch
 from sttrain.embed.spots import embed_checkpoint, embed_corpus
-from sttrain.errors import BadInputError, BadUsageError, IntegrityError
+from sttrain.errors import BadInputError, BadUsageError, ConflictError, IntegrityError
 from sttrain.model.inference import InferenceConfig
 from sttrain.model.pretext import Pretext
 from tests.corpora import write_corpus
@@ -203,7 +203,11 @@ def test_untrained_takes_the_weights_before_the_first_step(corpus, tmp_path):
     run_folder = write_run(tmp_path / "run", corpus)
     made = [
         embed_checkpoint(
-            run_folder, corpus.root, tmp_path / "e.parquet", untrained=untrained, device="cpu"
+            run_folder,
+            corpus.root,
+            tmp_path / f"{untrained}.parquet",
+            untrained=untrained,
+            device="cpu",
         ).embeddings
         for untrained in (True, False)
     ]
@@ -216,7 +220,7 @@ def test_genes_meet_the_model_by_name_not_by_number(corpus, tmp_path):
     shuffled = list(np.random.default_rng(0).permutation(len(corpus.genes)))
     turned = write_run(tmp_path / "turned", corpus, order=shuffled)
     first, second = (
-        embed_checkpoint(run, corpus.root, tmp_path / "e.parquet", device="cpu").embeddings
+        embed_checkpoint(run, corpus.root, run / "e.parquet", device="cpu").embeddings
         for run in (plain, turned)
     )
     for slug, part in first.slices.items():
@@ -262,3 +266,26 @@ def test_a_wrong_suffix_is_refused_before_anything_is_read(tmp_path):
 def test_a_folder_without_checkpoints_is_bad_input(corpus, tmp_path):
     with pytest.raises(BadInputError, match="no checkpoint"):
         embed_checkpoint(tmp_path, corpus.root, tmp_path / "e.h5ad")
+
+
+def test_nothing_but_its_own_vectors_is_written_over(corpus, tmp_path):
+    first, second = (write_run(tmp_path / name, corpus) for name in ("one", "two"))
+    out = tmp_path / "v.parquet"
+    embed_checkpoint(first, corpus.root, out)
+    made = out.read_bytes()
+    embed_checkpoint(first, corpus.root, out)
+    assert out.read_bytes() == made
+    with pytest.raises(ConflictError, match=r"V10.*checkpoint was .* pass --replace"):
+        embed_checkpoint(first, corpus.root, out, untrained=True)
+    with pytest.raises(ConflictError, match="inference was"):
+        embed_checkpoint(second, corpus.root, out, inference={"neighbours": 3})
+    assert out.read_bytes() == made
+    embed_checkpoint(first, corpus.root, out, untrained=True, replace_others=True)
+    assert out.read_bytes() != made
+    out.write_bytes(b"PAR1 somebody's table PAR1")
+    for replaced in (False, True):
+        with pytest.raises(ConflictError, match="no vectors that sttrain wrote"):
+            embed_checkpoint(first, corpus.root, out, replace_others=replaced)
+    genes = corpus.root / "genes.parquet"
+    with pytest.raises(BadUsageError, match=r"B102"):
+        embed_checkpoint(first, corpus.root, genes, replace_others=True)
