@@ -236,7 +236,7 @@ def test_what_is_trained_on_is_not_held_out(root, tmp_path):
 
 
 def test_losses_of_two_splits_are_not_compared(parted, tmp_path):
-    run, heard = tmp_path / "run", []
+    run, heard = tmp_path / "run", list[str]()
     options = OPTIONS.model_copy(update={"val_split": "val", "val_every": 1})
 
     def stop(state):
