@@ -30,6 +30,8 @@ FORMAT: Final = "sttrain/embeddings"
 VERSION: Final = 1
 LARGEST: Final = 1e37
 """Largest absolute value that is judged: differences of larger ones may overflow in float32."""
+_LOST: Final = 0.01
+"""Share of the spread of a value that rounding to float32 may take; of plain vectors it is 1e-6."""
 _NAMED: Final = 3
 """Offenders that a message names."""
 
@@ -270,10 +272,28 @@ def labels_of(parts: Iterable[SliceEmbedding]) -> list[str | None]:
     return [label for part in parts for label in part.labels or (None,) * len(part.barcodes)]
 
 
-def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Cast; a number beyond float32 becomes infinite here and is refused by the alignment."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, np.float32)
+def to_float32(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    """Cast; a number beyond float32 becomes infinite here and is refused by the alignment.
+
+    Raises
+    ------
+    BadInputError
+        V04: small differences of large numbers, of which float32 keeps next to nothing.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = np.ascontiguousarray(values, np.float32)
+        if values.dtype.itemsize <= cast.itemsize or not cast.size:
+            return cast
+        lost, spread = np.abs(values - cast).max(axis=0), np.ptp(values, axis=0)
+        flat = np.flatnonzero(np.isfinite(lost) & (lost > _LOST * spread))
+    if flat.size:
+        what = (
+            f"{flat.size:,} of {cast.shape[1]:,} values of a vector differ too little for their "
+            f"size (first: number {int(flat[0])}, {spread[flat[0]]:.3g} about "
+            f"{values[0, flat[0]]:.3g}): float32, in which vectors are judged, cannot tell them"
+        )
+        raise refuse_file(path, what, "take its mean off each value, then write the file again")
+    return cast
 
 
 def dump_provenance(embeddings: Embeddings) -> str:

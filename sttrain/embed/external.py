@@ -101,7 +101,7 @@ def decode_npy(path: Path) -> Embeddings:
         what = f"{matrix.shape[0]:,} vectors, {len(barcodes):,} barcodes in "
         fix = "write one barcode a line, in the order of the rows"
         raise refuse_file(path, what + barcodes_path(path).name, fix)
-    return group_rows(owner, barcodes, to_float32(matrix), {})
+    return group_rows(owner, barcodes, to_float32(matrix, path), {})
 
 
 def _read_barcodes(path: Path) -> tuple[list[str], list[str]]:

@@ -139,7 +139,7 @@ def _read_h5ad(file: "h5py.File", path: Path, key: str | None) -> Embeddings:
     if matrix.shape[0] != len(barcodes):
         what = f"{matrix.shape[0]:,} vectors for {len(barcodes):,} rows of obs"
         raise refuse_file(path, what, "write the file again with one vector per spot")
-    return group_rows(owner, barcodes, to_float32(matrix[...]), _told_in(file))
+    return group_rows(owner, barcodes, to_float32(matrix[...], path), _told_in(file))
 
 
 def _told_in(file: "h5py.File") -> Mapping[str, Any]:
@@ -219,7 +219,7 @@ def decode_parquet(path: Path) -> Embeddings:
     if "slice" in table.column_names:
         owner = [str(v) for v in table.column("slice").to_pylist()]
     matrix = np.stack([table.column(name).to_numpy() for name in values], axis=1)
-    return group_rows(owner, barcodes, to_float32(matrix), _told_by(table.schema))
+    return group_rows(owner, barcodes, to_float32(matrix, path), _told_by(table.schema))
 
 
 def _told_by_schema(path: Path) -> Mapping[str, Any]:

@@ -281,3 +281,14 @@ def test_positions_are_no_vectors_unless_they_are_asked_for(tmp_path, name):
     with pytest.raises(BadInputError, match=f"it has {name}"):
         read_embeddings(path)
     assert read_embeddings(path, name).width == 2
+
+
+def test_what_float32_cannot_tell_apart_is_refused(tmp_path):
+    values = np.random.default_rng(0).normal(size=(7, 3))
+    plain = read_embeddings(foreign(tmp_path, {"a": values})).slices[""].matrix
+    assert np.array_equal(plain, values.astype(np.float32))
+    values[:, 1] += 1e9
+    with pytest.raises(BadInputError, match=r"1 of 3 values.*number 1.*about 1e\+09"):
+        read_embeddings(foreign(tmp_path, {"a": values}))
+    values[:, 1] = 1e9  # the same for all says nothing in any precision
+    assert read_embeddings(foreign(tmp_path, {"a": values})).width == 3
