@@ -48,13 +48,27 @@ def read_release(corpus: Corpus) -> ReleaseDocument | None:
 def check_files(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
     """Yield every listed file that is missing, of another size or of other bytes."""
     for path, (size, digest) in sorted(listed_files(corpus.document, release).items()):
-        file = corpus.root / path
-        if not is_plain(corpus.root, path):
-            yield bad(file, "missing, or not a regular file")
-        elif file.stat().st_size != size:
-            yield bad(file, f"{file.stat().st_size:,} bytes, {_lister(corpus, path)} says {size:,}")
-        elif sha256_file(file) != digest:
-            yield bad(file, f"its SHA-256 is not the one in {_lister(corpus, path)}")
+        if (problem := _check_size(corpus, path, size)) is not None:
+            yield problem
+        elif sha256_file(corpus.root / path) != digest:
+            what = f"its SHA-256 is not the one in {_lister(corpus, path)}"
+            yield bad(corpus.root / path, what)
+
+
+def check_sizes(corpus: Corpus) -> Iterator[Problem]:
+    """Yield every file that ``corpus.json`` lists and that is missing or of another size."""
+    for path, (size, _) in sorted(listed_files(corpus.document, None).items()):
+        if (problem := _check_size(corpus, path, size)) is not None:
+            yield problem
+
+
+def _check_size(corpus: Corpus, path: str, size: int) -> Problem | None:
+    file = corpus.root / path
+    if not is_plain(corpus.root, path):
+        return bad(file, "missing, or not a regular file")
+    if (found := file.stat().st_size) != size:
+        return bad(file, f"{found:,} bytes, {_lister(corpus, path)} says {size:,}")
+    return None
 
 
 def check_checksums(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
