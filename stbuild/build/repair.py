@@ -38,6 +38,7 @@ from stbuild.corpus.reader import Corpus, open_corpus
 from stbuild.corpus.release import RELEASE_JSON
 from stbuild.corpus.storage import read_file
 from stbuild.genes.vocabulary import Vocabulary
+from stbuild.grid.catalogue import read_catalogue
 from stbuild.tasks.pipeline import Runner
 from stbuild.verify.claims import check_claims, check_document
 from stbuild.verify.problems import bad
@@ -84,7 +85,8 @@ def repair_corpus(
     Raises
     ------
     BadInputError
-        It is a release, whose checksums cover more than the grids can tell.
+        It is a release, whose checksums cover more than the grids can tell; or no finished grids
+        stand in `grids`, whether or not there is anything to mend.
     ConflictError
         The grids are not those of the corpus.
     IntegrityError
@@ -98,6 +100,7 @@ def repair_corpus(
         raise BadInputError(_problem(f"release '{root.name}'", "it is a release", fix))
     shards = [shard for shard in document.shards if _is_bad(root / shard.path, shard)]
     tables = [file.path for file in document.files if _is_bad(root / file.path, file)]
+    read_catalogue(grids)
     _require_document(corpus, [*(shard.path for shard in shards), *tables])
     if shards or tables:
         inputs = _gather(root, grids, document, vocabulary)

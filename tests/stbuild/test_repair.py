@@ -7,7 +7,7 @@ import pytest
 
 from stbuild.build.repair import repair_corpus
 from stbuild.corpus.digests import sha256_file
-from stbuild.corpus.errors import ConflictError, IntegrityError
+from stbuild.corpus.errors import BadInputError, ConflictError, IntegrityError
 from stbuild.corpus.names import LOCK_JSON
 from stbuild.tasks.pipeline import run_loop
 from tests.trees import tree_digests
@@ -150,3 +150,13 @@ def test_a_document_in_another_form_is_refused(copy, grids):
     sums.write_text(sums.read_text().replace(old, sha256_file(path)))
     with pytest.raises(IntegrityError, match=r"not the form that a corpus\.json is written in"):
         repair_corpus(copy, grids, run_loop)
+
+
+@pytest.mark.parametrize("damage", ["nothing", "checksums", "missing_shard"])
+def test_a_folder_without_grids_is_refused_whatever_is_damaged(damage, copy, train_corpus):
+    DAMAGES[damage](copy, [shard.path for shard in train_corpus.document.shards])
+    damaged = tree_digests(copy)
+    for folder in (copy, copy / "nope"):
+        with pytest.raises(BadInputError, match=r"G02.*no finished grids stand here"):
+            repair_corpus(copy, folder, run_loop)
+    assert tree_digests(copy) == damaged
