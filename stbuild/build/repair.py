@@ -41,6 +41,7 @@ from stbuild.genes.vocabulary import Vocabulary
 from stbuild.grid.catalogue import read_catalogue
 from stbuild.tasks.pipeline import Runner
 from stbuild.verify.claims import check_claims, check_document
+from stbuild.verify.files import UNLINK, find_link, is_plain, listed_files
 from stbuild.verify.problems import bad
 from stbuild.workspace import clear_scratch, hold_folder
 
@@ -90,16 +91,17 @@ def repair_corpus(
     ConflictError
         The grids are not those of the corpus.
     IntegrityError
-        ``corpus.json`` is damaged or was edited, and nothing was written; or what was written is
-        not what it says, and was not kept.
+        ``corpus.json`` is damaged or was edited, or a folder is a link, and nothing was written; or
+        what was written is not what the document says, and was not kept.
     """
     corpus = open_corpus(root)
     document = corpus.document
     if (root / RELEASE_JSON).is_file():
         fix = "get the bad files again from where it is published, or repair the corpus it is of"
         raise BadInputError(_problem(f"release '{root.name}'", "it is a release", fix))
-    shards = [shard for shard in document.shards if _is_bad(root / shard.path, shard)]
-    tables = [file.path for file in document.files if _is_bad(root / file.path, file)]
+    _refuse_links(corpus)
+    shards = [shard for shard in document.shards if _is_bad(root, shard)]
+    tables = [file.path for file in document.files if _is_bad(root, file)]
     read_catalogue(grids)
     _require_document(corpus, [*(shard.path for shard in shards), *tables])
     if shards or tables:
@@ -162,11 +164,30 @@ def _listed_otherwise(root: Path) -> bool:
 
 def _read_checksums(root: Path) -> bytes:
     path = root / names.CHECKSUMS
-    return read_file(path) if path.is_file() and not path.is_symlink() else b""
+    return read_file(path) if is_plain(root, names.CHECKSUMS) else b""
 
 
-def _is_bad(path: Path, entry: FileEntry | ShardEntry) -> bool:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != entry.bytes:
+def _refuse_links(corpus: Corpus) -> None:
+    """Refuse folders that are links: what is written would be written elsewhere.
+
+    Raises
+    ------
+    IntegrityError
+        All of them; a file that is a link is merely replaced.
+    """
+    paths = set(listed_files(corpus.document, None))
+    links = {link for path in paths if (link := find_link(corpus.root, path))} - paths
+    problems = [
+        bad(corpus.root / link, "a link, not a folder of the corpus", UNLINK)
+        for link in sorted(links)
+    ]
+    if problems:
+        raise IntegrityError(*problems)
+
+
+def _is_bad(root: Path, entry: FileEntry | ShardEntry) -> bool:
+    path = root / entry.path
+    if not is_plain(root, entry.path) or path.stat().st_size != entry.bytes:
         return True
     return sha256_file(path) != entry.sha256
 
@@ -232,11 +253,11 @@ def _growths(root: Path, document: CorpusDocument, given: Vocabulary | None) -> 
     files = {file.path: file for file in document.files}
     sizes, genes = document.vocabulary.sizes, () if given is None else given.genes
     known: dict[str, Any] = {"labels": document.labels}
-    if not _is_bad(root / names.GENES_PARQUET, files[names.GENES_PARQUET]):
+    if not _is_bad(root, files[names.GENES_PARQUET]):
         genes = tuple(open_corpus(root).genes)
     known["generation_of"] = {entry.slug: entry.generation for entry in document.slices}
     lock = root / names.LOCK_JSON
-    if not _is_bad(lock, files[names.LOCK_JSON]):
+    if not _is_bad(root, files[names.LOCK_JSON]):
         locked = read_document(LockDocument, read_file(lock), str(lock))
         if genes or GIVEN not in locked.vocabulary_rules:
             yield locked_growth(locked, genes)

@@ -11,6 +11,8 @@ from stbuild.corpus.reader import Corpus, read_bounded
 from stbuild.corpus.release import RELEASE_JSON, ReleaseDocument
 from stbuild.verify.problems import bad
 
+UNLINK = "put the files themselves in place of the link: a corpus is what stands in its folder"
+"""What to do about links."""
 _MOST_NAMED = 50
 """Extra files that are named one by one."""
 _DEEPEST = 6
@@ -64,6 +66,9 @@ def check_sizes(corpus: Corpus) -> Iterator[Problem]:
 
 def _check_size(corpus: Corpus, path: str, size: int) -> Problem | None:
     file = corpus.root / path
+    if (link := find_link(corpus.root, path)) is not None:
+        what = "a link, not a regular file" if link == path else f"'{link}' on its way is a link"
+        return bad(file, what, UNLINK)
     if not is_plain(corpus.root, path):
         return bad(file, "missing, or not a regular file")
     if (found := file.stat().st_size) != size:
@@ -119,8 +124,13 @@ def _lister(corpus: Corpus, path: str) -> str:
 
 def is_plain(root: Path, path: str) -> bool:
     """Tell whether a path of the corpus is a regular file that no link leads to."""
-    parts = [root / path, *(root / parent for parent in Path(path).parents)]
-    return (root / path).is_file() and not any(p.is_symlink() for p in parts if p != root)
+    return (root / path).is_file() and find_link(root, path) is None
+
+
+def find_link(root: Path, path: str) -> str | None:
+    """Return the first folder on the way to a path of the corpus, or the path, that is a link."""
+    parts = [*(parent.as_posix() for parent in Path(path).parents if parent != Path()), path]
+    return next((part for part in sorted(parts, key=len) if (root / part).is_symlink()), None)
 
 
 def _walk(root: Path) -> Iterator[str]:

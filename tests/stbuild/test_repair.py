@@ -26,6 +26,13 @@ def flip(path, place=700):
     path.write_bytes(raw)
 
 
+def link(path):
+    """Leave a link to a file or folder that is moved out of the corpus."""
+    root = next(parent for parent in path.parents if (parent / "corpus.json").is_file())
+    outside = path.rename(root.parent / f"outside-{path.name}")
+    path.symlink_to(outside)
+
+
 DAMAGES = {
     "flipped_shard": lambda root, shards: flip(root / shards[1]),
     "missing_shard": lambda root, shards: (root / shards[0]).unlink(),
@@ -160,3 +167,23 @@ def test_a_folder_without_grids_is_refused_whatever_is_damaged(damage, copy, tra
         with pytest.raises(BadInputError, match=r"G02.*no finished grids stand here"):
             repair_corpus(copy, folder, run_loop)
     assert tree_digests(copy) == damaged
+
+
+def test_a_linked_folder_is_refused_by_name(copy, grids, train_corpus):
+    link(copy / "data")
+    (copy / train_corpus.document.shards[0].path).unlink()
+    outside = tree_digests(copy.parent)
+    with pytest.raises(IntegrityError, match="a link, not a folder of the corpus") as caught:
+        repair_corpus(copy, grids, run_loop)
+    assert [problem.where for problem in caught.value.problems] == [str(copy / "data")]
+    assert tree_digests(copy.parent) == outside
+
+
+def test_a_linked_file_is_replaced(copy, grids, train_corpus):
+    shard = train_corpus.document.shards[0].path
+    for path in (shard, "SHA256SUMS"):
+        link(copy / path)
+        report = repair_corpus(copy, grids, run_loop)
+        assert [*report.shards, *report.tables] == [path]
+        assert not (copy / path).is_symlink()
+    assert tree_digests(copy) == tree_digests(train_corpus.root)

@@ -109,3 +109,22 @@ def test_a_comparison_does_not_speak_of_bytes_that_it_did_not_read(copy, eval_co
     file.write_bytes(raw)
     (line,) = compare_corpora(copy, eval_corpus.root).lines()
     assert line.startswith("the same by their documents; files were not read")
+
+
+def test_a_linked_folder_is_called_that_by_all(copy, eval_corpus):
+    (copy / "data").rename(copy.parent / "data")
+    (copy / "data").symlink_to(copy.parent / "data")
+    shards = [str(copy / shard.path) for shard in eval_corpus.document.shards]
+    with pytest.raises(IntegrityError) as caught:
+        compare_corpora(copy, eval_corpus.root)
+    for problems in (caught.value.problems, verify_corpus(copy, quick=True).problems):
+        assert [problem.where for problem in problems] == sorted(shards)
+        assert {problem.what for problem in problems} == {"'data' on its way is a link"}
+
+
+def test_a_linked_file_is_called_that(copy, eval_corpus):
+    file = copy / eval_corpus.document.shards[0].path
+    file.rename(copy.parent / "outside.tar")
+    file.symlink_to(copy.parent / "outside.tar")
+    (problem,) = verify_corpus(copy, quick=True).problems
+    assert problem.what == "a link, not a regular file"
