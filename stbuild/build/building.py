@@ -30,7 +30,7 @@ from stbuild.corpus.jsonio import dump_document, load_strict
 from stbuild.corpus.outputs import refuse_foreign
 from stbuild.corpus.reader import open_corpus
 from stbuild.corpus.storage import read_file
-from stbuild.leakage import require_no_leak
+from stbuild.leakage import require_no_leak, undecided_notices
 from stbuild.slices import Notice
 from stbuild.tasks.pipeline import Runner
 from stbuild.workspace import (
@@ -97,6 +97,7 @@ def build_corpus(
     report = certify_build(inputs)
     if report is not None:
         require_no_leak(report)
+        notices += tuple(undecided_notices(report))
     refuse_foreign(out, "corpus", mark=is_scratch)
     with hold_folder(out) as work:
         if (done := _finished(inputs, out)) is not None:

@@ -110,7 +110,8 @@ def show(target: str, key: str | None, output: str | None, **flags: Any) -> None
 def diff(first: str, second: str, **flags: Any) -> None:
     """Say in words how two finished corpora differ; exit with 1 if they do.
 
-    What is said of slices counts; how shards are compressed does not.
+    What is said of slices counts; how shards are compressed does not. Their documents are read, not
+    their shards: `stbuild verify` tells whether these are whole.
 
     Example: stbuild diff v1/ v2/
     """

@@ -5,7 +5,7 @@
 """
 
 from stbuild.leakage.certificate import render_certificate
-from stbuild.leakage.check import check_leakage, require_no_leak
+from stbuild.leakage.check import check_leakage, require_no_leak, undecided_notices
 from stbuild.leakage.documents import LeakageReport
 from stbuild.leakage.fingerprints import Section, gather_sections
 from stbuild.leakage.windows import PlacedWindow
@@ -18,4 +18,5 @@ __all__ = [
     "gather_sections",
     "render_certificate",
     "require_no_leak",
+    "undecided_notices",
 ]

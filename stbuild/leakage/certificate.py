@@ -19,8 +19,12 @@ def _summary(report: LeakageReport) -> Iterator[str]:
     refused = sum(finding.refused for finding in report.findings)
     allowed = sum(finding.apart and finding.allowed for finding in report.findings)
     yield "# Leakage certificate\n"
+    undecided = f"{len(report.undecided)} of {report.pairs} pairs could not be compared"
     if refused:
         yield f"**Not clean: {refused} leaks.**\n"
+    elif report.undecided:
+        but = f"; {allowed} leaks were allowed by name" if allowed else ""
+        yield f"**Not decided: {undecided}{but} (below).**\n"
     elif allowed:
         yield f"**No leak but {allowed} that were allowed by name (below).**\n"
     else:
@@ -33,12 +37,14 @@ def _summary(report: LeakageReport) -> Iterator[str]:
     between = "splits and corpora" + (", and of donors" if report.apart == "donor" else "")
     unlike = sum(found.genes < report.thresholds.min_genes for found in report.undecided)
     sparse = len(report.undecided) - unlike
+    unseen = sum(not found.sparse for found in report.undecided)
     yield (
         f"\nSections of different {between} must share nothing. {report.compared} of "
         f"{report.pairs} pairs of sections were compared by content. Of the pairs on two sides, "
-        f"{unlike} share fewer than {report.thresholds.min_genes} genes and were not compared, "
-        f"{sparse} are too sparse and were searched for identical counts only. Donors, sections "
-        f"and pairs were compared by name, {report.windows} windows by cells."
+        f"{unlike} share fewer than {report.thresholds.min_genes} genes and {sparse} are too "
+        f"sparse: they were searched for identical counts only, and {unseen} of them not even for "
+        f"these. Donors, sections and pairs were compared by name, {report.windows} windows by "
+        "cells."
     )
     for name, splits in sorted(report.fitted.items()):
         yield f"{_cell(name)} was fitted on: {', '.join(map(_cell, splits))}."
@@ -95,7 +101,9 @@ def _limits(report: LeakageReport) -> Iterator[str]:
         "are most abundant in both, whatever their coordinates, barcodes and order. Identical: the "
         f"counts of a spot with {rule.min_distinct} of these genes stand in the other section, "
         f"gene for gene; or those of {100 * rule.min_share:g} % of the spots with "
-        f"{rule.min_exact} of them. Near duplicate: at least "
+        f"{rule.min_exact} of them, the one rule on fewer than {rule.min_genes} shared genes, "
+        "where spots of one section are to differ. The same whole slice is found on any number of "
+        "genes. Near duplicate: at least "
         f"{100 * rule.min_share:g} % of up to {rule.queries} spots (at least {rule.min_matches}) "
         "have a match: nearest to each other by the cosine of what library size and mean "
         f"expression do not explain, {rule.margin:g} and {rule.errors:g} standard errors ahead of "
@@ -104,9 +112,9 @@ def _limits(report: LeakageReport) -> Iterator[str]:
         "thinned to 50, 20, 10 and 5 % of the counts, 57, 56, 56 and 45 copies are found."
     )
     yield (
-        "\nNot found: copies on fewer than "
-        f"{rule.min_genes} shared genes, under other kinds of gene ids, of which few genes or a "
-        "twentieth of the counts are left, split into independent halves, summed over other bins, "
+        f"\nNot found: copies with other counts on fewer than {rule.min_genes} shared genes, "
+        "copies under other kinds of gene ids, of which few genes or a twentieth of "
+        "the counts are left, split into independent halves, summed over other bins, "
         f"or that hold less than {100 * rule.min_share:g} % of the smaller section and no "
         "identical spot. Different sections of one donor under two names are not recognised: "
         "tissue and strain make sections of different donors as alike as those of one."

@@ -7,7 +7,7 @@ from typing import Final
 
 from stbuild.corpus import names
 from stbuild.corpus.errors import BadUsageError, GateError, Problem
-from stbuild.leakage.compare import Comparison, compare_sections
+from stbuild.leakage.compare import Comparison, Verdict, compare_sections
 from stbuild.leakage.documents import (
     Apart,
     CheckedSection,
@@ -19,6 +19,7 @@ from stbuild.leakage.documents import (
 )
 from stbuild.leakage.fingerprints import Fingerprint, Section, take_fingerprints
 from stbuild.leakage.windows import PlacedWindow, find_overlaps
+from stbuild.slices import Notice
 
 _DECLARED: Final = ("donor-twice", "section-twice", "pair-twice")
 """Kinds that may be allowed as a whole: other kinds only one by one."""
@@ -80,14 +81,15 @@ def check_leakage(
     undecided = [
         _figures(ordered, a, b, found)
         for a, b, found in figures
-        if found.verdict == "undecided" and _on_two_sides(ordered[a], ordered[b], apart)
+        if _verdict(ordered[a], ordered[b], found) == "undecided"
+        and _on_two_sides(ordered[a], ordered[b], apart)
     ]
     return LeakageReport(
         apart=apart,
         thresholds=Thresholds(),
         sections=tuple(map(_checked, ordered, prints)),
         pairs=len(figures),
-        compared=sum(found.verdict != "undecided" for _, _, found in figures),
+        compared=sum(_verdict(ordered[a], ordered[b], f) != "undecided" for a, b, f in figures),
         undecided=tuple(sorted(undecided, key=lambda found: -found.genes)),
         closest=_closest(ordered, figures),
         windows=len(windows),
@@ -116,6 +118,18 @@ def require_no_leak(report: LeakageReport) -> None:
     ]
     if problems:
         raise GateError(*problems)
+
+
+def undecided_notices(report: LeakageReport) -> Iterator[Notice]:
+    """Say how many pairs of two sides nothing can be told of, whatever else was found."""
+    if report.undecided:
+        first = report.undecided[0]
+        what = (
+            f"{len(report.undecided):,} of {report.pairs:,} pairs of sections could not be "
+            f"compared: a leak between them may go unseen; the first is '{first.sections[0]}' and "
+            f"'{first.sections[1]}', with {first.genes} shared genes"
+        )
+        yield Notice(code="G12", subject="leakage", what=what)
 
 
 def _on_two_sides(a: Section, b: Section, apart: Apart) -> bool:
@@ -150,13 +164,19 @@ def _declared(sections: Sequence[Section]) -> Iterator[Finding]:
             yield _finding(f"{kind}:{group}", kind, what, apart=apart)
 
 
+def _verdict(one: Section, two: Section, found: Comparison) -> Verdict:
+    """Return what follows for two sections: the same whole slice needs no number of genes."""
+    return "identical-spots" if one.counts_digest == two.counts_digest else found.verdict
+
+
 def _by_content(
     sections: Sequence[Section], figures: Sequence[tuple[int, int, Comparison]], apart: Apart
 ) -> Iterator[Finding]:
     for a, b, found in figures:
-        if found.verdict in ("distinct", "undecided"):
-            continue
         one, two = sections[a], sections[b]
+        verdict = _verdict(one, two, found)
+        if verdict in ("distinct", "undecided"):
+            continue
         same = one.counts_digest == two.counts_digest
         what = (
             f"'{one.name}' ({one.split}) and '{two.name}' ({two.split}) are copies: "
@@ -167,7 +187,7 @@ def _by_content(
         )
         yield _finding(
             f"{one.name}+{two.name}",
-            "identical-spots" if found.verdict == "identical-spots" else "near-duplicate",
+            "identical-spots" if verdict == "identical-spots" else "near-duplicate",
             what,
             apart=_on_two_sides(one, two, apart),
             figures=_figures(sections, a, b, found),
@@ -204,7 +224,11 @@ def _figures(sections: Sequence[Section], a: int, b: int, found: Comparison) -> 
 def _closest(
     sections: Sequence[Section], figures: Sequence[tuple[int, int, Comparison]]
 ) -> PairFigures | None:
-    distinct = [entry for entry in figures if entry[2].verdict == "distinct"]
+    distinct = [
+        (a, b, found)
+        for a, b, found in figures
+        if _verdict(sections[a], sections[b], found) == "distinct"
+    ]
     if not distinct:
         return None
     # The first of equally close pairs, by name.

@@ -111,9 +111,9 @@ class LeakageReport(Document):
     compared: Count
     """Pairs that could be compared by content."""
     undecided: tuple[PairFigures, ...]
-    """Pairs on two sides of which copies with fewer counts would not be found: too few shared genes
-    (then nothing was compared), or too few spots that express enough of them (then only identical
-    counts were looked for). Most shared genes first."""
+    """Pairs on two sides of which copies with fewer counts would not be found: too few shared
+    genes, or too few spots that express enough of them. Only identical counts were looked for, and
+    not even these where `sparse` is 0. Most shared genes first."""
     closest: PairFigures | None
     """Of the pairs that are different sections, the one with the largest share of matches."""
     windows: Count

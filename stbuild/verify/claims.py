@@ -1,7 +1,7 @@
 """What the documents and tables of a corpus say of each other; no shard is opened."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,8 +84,7 @@ def check_claims(corpus: Corpus, damaged: Iterable[str]) -> Claims:
             claims.indices[split, kind] = corpus.index(split, kind)
         except StError as error:
             _note(claims, error, known)
-    claims.problems += _check_identity(corpus)
-    claims.problems += _check_lock(corpus, claims, known)
+    claims.problems += check_document(corpus, known, claims.indices)
     claims.problems += _check_slices(corpus, claims)
     claims.problems += _check_tables(corpus, claims, known)
     claims.problems += check_rows(corpus, claims.indices)
@@ -96,6 +95,24 @@ def check_claims(corpus: Corpus, damaged: Iterable[str]) -> Claims:
 
 def _note(claims: Claims, error: StError, known: set[str]) -> None:
     claims.problems += [problem for problem in error.problems if problem.where not in known]
+
+
+def check_document(
+    corpus: Corpus, known: set[str], indices: Mapping[tuple[str, Kind], SampleIndex]
+) -> Iterator[Problem]:
+    """Yield what in ``corpus.json`` does not follow from the rest of it, or contradicts the lock.
+
+    Parameters
+    ----------
+    corpus
+        The corpus.
+    known
+        Files that are named already, or are known to be damaged: nothing is said of these.
+    indices
+        What was read of its indices; with all of them the plan of its shards is compared too.
+    """
+    yield from _check_identity(corpus)
+    yield from _check_lock(corpus, indices, known)
 
 
 def _check_identity(corpus: Corpus) -> Iterator[Problem]:
@@ -132,7 +149,9 @@ _LOCKED = (
 """What lock and ``corpus.json`` both say of a slice."""
 
 
-def _check_lock(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[Problem]:
+def _check_lock(
+    corpus: Corpus, indices: Mapping[tuple[str, Kind], SampleIndex], known: set[str]
+) -> Iterator[Problem]:
     document, where = corpus.document, corpus.root / names.LOCK_JSON
     try:
         lock = read_document(LockDocument, corpus.file(names.LOCK_JSON), str(where))
@@ -151,7 +170,7 @@ def _check_lock(corpus: Corpus, claims: Claims, known: set[str]) -> Iterator[Pro
     }
     if document.config.cover is None and document.config.assign == "sheet":
         told["splits"] = [g.split for g in lock.grids] == [e.split for e in document.slices]
-    if (plan := plan_of(document, claims.indices)) is not None:
+    if (plan := plan_of(document, indices)) is not None:
         told["plan of the shards"] = lock.plan == plan
     if wrong := [name for name, agrees in told.items() if not agrees]:
         yield bad(where, f"it contradicts corpus.json: {', '.join(wrong)}")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stbuild.corpus.documents import SliceEntry
+from stbuild.corpus.errors import IntegrityError
 from stbuild.corpus.reader import Corpus, open_corpus
+from stbuild.verify.files import check_sizes
 from stbuild.workspace import describe_difference
 
 _DIFFERENT = "different corpora"
@@ -20,7 +22,7 @@ class Comparison:
     same_identity: bool
     """Whether the corpus ids are equal: the same content, whatever the compressor."""
     same_bytes: bool
-    """Whether every file is the same bytes."""
+    """Whether both documents are equal, and so name the same bytes for every file."""
     config: tuple[str, ...]
     slices: tuple[str, ...]
     genes: tuple[str, ...]
@@ -36,7 +38,9 @@ class Comparison:
     def lines(self) -> list[str]:
         """Return the comparison for people, one line a difference."""
         if self.same_bytes:
-            return ["the same corpus, byte for byte"]
+            return [
+                "the same by their documents; files were not read (`stbuild verify` reads them)"
+            ]
         head = "the same content, other bytes"
         if self.differs:
             head = "the same samples, described otherwise" if self.same_identity else _DIFFERENT
@@ -49,10 +53,14 @@ def compare_corpora(first: Path, second: Path) -> Comparison:
 
     Raises
     ------
-    BadInputError, IntegrityError
+    BadInputError
         One of them is no finished corpus.
+    IntegrityError
+        One of them is damaged: files that are missing or have another size are all named.
     """
     a, b = open_corpus(first), open_corpus(second)
+    if problems := [problem for corpus in (a, b) for problem in check_sizes(corpus)]:
+        raise IntegrityError(*problems)
     one, two = a.document, b.document
     files = {file.path: file.sha256 for file in one.files}
     others = {file.path: file.sha256 for file in two.files}

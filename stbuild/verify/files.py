@@ -11,6 +11,8 @@ from stbuild.corpus.reader import Corpus, read_bounded
 from stbuild.corpus.release import RELEASE_JSON, ReleaseDocument
 from stbuild.verify.problems import bad
 
+UNLINK = "put the files themselves in place of the link: a corpus is what stands in its folder"
+"""What to do about links."""
 _MOST_NAMED = 50
 """Extra files that are named one by one."""
 _DEEPEST = 6
@@ -48,13 +50,30 @@ def read_release(corpus: Corpus) -> ReleaseDocument | None:
 def check_files(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
     """Yield every listed file that is missing, of another size or of other bytes."""
     for path, (size, digest) in sorted(listed_files(corpus.document, release).items()):
-        file = corpus.root / path
-        if not is_plain(corpus.root, path):
-            yield bad(file, "missing, or not a regular file")
-        elif file.stat().st_size != size:
-            yield bad(file, f"{file.stat().st_size:,} bytes, {_lister(corpus, path)} says {size:,}")
-        elif sha256_file(file) != digest:
-            yield bad(file, f"its SHA-256 is not the one in {_lister(corpus, path)}")
+        if (problem := _check_size(corpus, path, size)) is not None:
+            yield problem
+        elif sha256_file(corpus.root / path) != digest:
+            what = f"its SHA-256 is not the one in {_lister(corpus, path)}"
+            yield bad(corpus.root / path, what)
+
+
+def check_sizes(corpus: Corpus) -> Iterator[Problem]:
+    """Yield every file that ``corpus.json`` lists and that is missing or of another size."""
+    for path, (size, _) in sorted(listed_files(corpus.document, None).items()):
+        if (problem := _check_size(corpus, path, size)) is not None:
+            yield problem
+
+
+def _check_size(corpus: Corpus, path: str, size: int) -> Problem | None:
+    file = corpus.root / path
+    if (link := find_link(corpus.root, path)) is not None:
+        what = "a link, not a regular file" if link == path else f"'{link}' on its way is a link"
+        return bad(file, what, UNLINK)
+    if not is_plain(corpus.root, path):
+        return bad(file, "missing, or not a regular file")
+    if (found := file.stat().st_size) != size:
+        return bad(file, f"{found:,} bytes, {_lister(corpus, path)} says {size:,}")
+    return None
 
 
 def check_checksums(corpus: Corpus, release: ReleaseDocument | None) -> Iterator[Problem]:
@@ -105,8 +124,13 @@ def _lister(corpus: Corpus, path: str) -> str:
 
 def is_plain(root: Path, path: str) -> bool:
     """Tell whether a path of the corpus is a regular file that no link leads to."""
-    parts = [root / path, *(root / parent for parent in Path(path).parents)]
-    return (root / path).is_file() and not any(p.is_symlink() for p in parts if p != root)
+    return (root / path).is_file() and find_link(root, path) is None
+
+
+def find_link(root: Path, path: str) -> str | None:
+    """Return the first folder on the way to a path of the corpus, or the path, that is a link."""
+    parts = [*(parent.as_posix() for parent in Path(path).parents if parent != Path()), path]
+    return next((part for part in sorted(parts, key=len) if (root / part).is_symlink()), None)
 
 
 def _walk(root: Path) -> Iterator[str]:

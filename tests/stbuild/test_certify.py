@@ -54,6 +54,22 @@ def build(grids, config, out):
     return build_corpus(gather_inputs(grids, config, None), out, run_loop).document
 
 
+def test_slices_of_a_small_panel_are_refused_if_the_same_and_told_otherwise(tmp_path):
+    specs = [Spec(seed=seed, rows=20, cols=18, n_genes=40, mean=4.0) for seed in (0, 1)]
+    one, other = map(make_anndata, specs)
+    same = one.copy()
+    same.obs_names = [f"new-{i}" for i in range(same.n_obs)]
+    (tmp_path / "same").mkdir()
+    (tmp_path / "other").mkdir()
+    leak = write_lab(tmp_path / "same", {"a": (one, "d1", "train"), "b": (same, "d2", "test")})
+    with pytest.raises(GateError, match=r"G10.*the whole slice is the same"):
+        build(leak, TRAIN, tmp_path / "c")
+    told = write_lab(tmp_path / "other", {"a": (one, "d1", "train"), "b": (other, "d2", "test")})
+    summary = build_corpus(gather_inputs(told, TRAIN, None), tmp_path / "d", run_loop)
+    assert [notice.code for notice in summary.notices] == ["G12"]
+    assert "1 of 1 pairs of sections could not be compared" in summary.notices[0].what
+
+
 def test_donors_stay_whole_and_the_certificate_is_published(lab, tmp_path):
     root, grids = lab
     document = build(grids, BY_DONOR, tmp_path / "c")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from stbuild.corpus.digests import sha256_bytes
 from stbuild.corpus.documents import read_document
 from stbuild.corpus.errors import BadUsageError, GateError
 from stbuild.leakage import (
@@ -16,6 +17,7 @@ from stbuild.leakage import (
     gather_sections,
     render_certificate,
     require_no_leak,
+    undecided_notices,
 )
 from tests.slices import Spec, grid_of, make_anndata
 
@@ -32,7 +34,7 @@ def section(data, slug="copy", split="test", donor=None, corpus="c", **fields):
         donor=donor,
         section=fields.get("section"),
         pair=fields.get("pair"),
-        counts_digest=fields.get("digest", "0" * 64),
+        counts_digest=sha256_bytes(slug.encode()),
         genes=list(data.var_names),
         load=lambda: counts,
     )
@@ -192,7 +194,7 @@ def test_windows_that_share_cells_across_a_block_border_are_found():
 
 
 def test_statistics_fitted_beyond_train_are_found(others):
-    sections = [*others, replace(others[0], slug="t", split="test", load=others[1].load)]
+    sections = [*others, replace(others[1], slug="t", split="test")]
     fitted = {"vocabulary": ["train"], "weights": ["train", "test"]}
     report = check_leakage(sections, fitted=fitted, allow=["donor-twice:D1", "c/s3+c/t"])
     assert [f.name for f in report.findings if f.refused] == ["fitted:weights"]
@@ -271,7 +273,9 @@ def test_pairs_that_cannot_be_compared_are_named(source):
     assert (report.pairs, report.compared) == (3, 0)
     named = {found.sections: (found.genes, found.compared) for found in report.undecided}
     assert set(named) == {("c/a", "c/b"), ("c/a", "c/c")}
-    assert "2 share fewer than 64 genes and were not compared" in render_certificate(report)
+    page = render_certificate(report)
+    assert "2 share fewer than 64 genes and 0 are too sparse" in page
+    assert "and 2 of them not even for these" in page
 
 
 def test_sparse_sections_are_searched_for_identical_counts(source):
@@ -282,6 +286,70 @@ def test_sparse_sections_are_searched_for_identical_counts(source):
     twin = section(shuffled(few[0], rng), "b")
     report = check_leakage([section(few[0], "a", "train"), twin])
     assert [found.kind for found in report.findings] == ["identical-spots"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A panel of 40 genes, on which noise cannot be compared."""
+    return [make_anndata(replace(SPEC, n_genes=40, mean=4.0, seed=seed)) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize("n_genes", [63, 33, 8, 2])
+def test_the_same_slice_is_found_on_any_number_of_genes(n_genes):
+    data = make_anndata(replace(SPEC, n_genes=n_genes, mean=4.0, seed=1))
+    whole = section(data, "whole", "train", "D1")
+    copy = replace(whole, slug="copy", split="test", donor="D2")
+    report = check_leakage([whole, copy])
+    (found,) = report.findings
+    assert (found.kind, found.refused) == ("identical-spots", True)
+    assert "the whole slice is the same" in found.what
+    assert (report.undecided, report.compared) == ((), 1)
+    with pytest.raises(GateError, match="G10"):
+        require_no_leak(report)
+
+
+@pytest.mark.parametrize("name", ["shuffled_and_renamed", "cropped"])
+def test_identical_spots_are_found_on_few_genes(small, name):
+    copy = COPIES[name](small[0], np.random.default_rng(5))
+    report = check_leakage([section(small[0], "whole", "train"), section(copy)])
+    (found,) = report.findings
+    assert (found.kind, found.refused) == ("identical-spots", True)
+    assert figures_of(found).sparse_identical == figures_of(found).sparse == copy.n_obs
+    assert report.undecided == ()
+
+
+def test_other_noise_on_few_genes_stays_undecided(small):
+    report = check_leakage([section(small[0], "a", "train"), section(small[1], "b")])
+    assert report.findings == ()
+    (found,) = report.undecided
+    assert (found.genes, found.sparse_identical) == (40, 0)
+    assert found.sparse > 0
+    (notice,) = undecided_notices(report)
+    assert str(notice).startswith("warning[G12] leakage: 1 of 1 pairs of sections could not be")
+    assert "'c/a' and 'c/b', with 40 shared genes" in notice.what
+
+
+def test_spots_that_are_alike_by_chance_are_no_copies(small):
+    """Hardly a spot of 40 genes that are there or not has counts of its own."""
+    alike = [
+        section(with_counts(data, np.ones(data.shape) * (np.arange(40) < 12)), slug, split)
+        for data, slug, split in zip(small, "ab", ("train", "test"), strict=True)
+    ]
+    report = check_leakage(alike)
+    assert report.findings == ()
+    assert [found.sparse for found in report.undecided] == [0]
+    assert "and 1 of them not even for these" in render_certificate(report)
+
+
+def test_no_certificate_is_clean_while_pairs_are_undecided(small, others):
+    pair = [section(small[0], "a", "train"), section(small[1], "b")]
+    page = render_certificate(check_leakage(pair))
+    assert "No leak" not in page
+    assert "**Not decided: 1 of 1 pairs could not be compared (below).**" in page
+    declared = [replace(section_, donor="D1") for section_ in pair]
+    allowed = render_certificate(check_leakage(declared, allow=["donor-twice"]))
+    assert "could not be compared; 1 leaks were allowed by name (below).**" in allowed
+    assert tuple(undecided_notices(check_leakage(others))) == ()
 
 
 def test_names_of_the_input_cannot_break_the_page(others):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from stbuild.corpus.digests import sha256_bytes
 from stbuild.leakage import Section, check_leakage
 from stbuild.leakage.compare import compare_sections
 from stbuild.leakage.fingerprints import take_fingerprints
@@ -27,8 +28,8 @@ def section(path, split="train", donor=None, change=None):
         counts, genes = change(counts, np.asarray(genes))
     return Section(
         corpus="real", slug=f"{path.stem.lower().replace('_', '-')}-{split}", split=split,
-        donor=donor, section=None, pair=None, counts_digest="0" * 64, genes=list(genes),
-        load=lambda: counts,
+        donor=donor, section=None, pair=None, genes=list(genes), load=lambda: counts,
+        counts_digest=sha256_bytes(f"{path}{split}".encode()),
     )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from stbuild.corpus.digests import sha256_bytes
+from stbuild.corpus.errors import IntegrityError
 from stbuild.verify import verify_corpus
+from stbuild.verify.comparison import compare_corpora
 from tests.trees import tree_digests
 
 
@@ -88,3 +90,41 @@ def test_an_edited_document_is_found_even_with_new_checksums(copy):
     sums = copy / "SHA256SUMS"
     sums.write_text(sums.read_text().replace(old, sha256_bytes(raw)))
     assert str(path) in named(copy)
+
+
+def test_a_comparison_names_files_that_are_missing_or_cut(copy, eval_corpus):
+    first, second = [copy / shard.path for shard in eval_corpus.document.shards[:2]]
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1])
+    for pair in ((copy, eval_corpus.root), (eval_corpus.root, copy)):
+        with pytest.raises(IntegrityError) as caught:
+            compare_corpora(*pair)
+        assert [p.where for p in caught.value.problems] == sorted([str(first), str(second)])
+
+
+def test_a_comparison_does_not_speak_of_bytes_that_it_did_not_read(copy, eval_corpus):
+    file = copy / eval_corpus.document.shards[0].path
+    raw = bytearray(file.read_bytes())
+    raw[700] ^= 1
+    file.write_bytes(raw)
+    (line,) = compare_corpora(copy, eval_corpus.root).lines()
+    assert line.startswith("the same by their documents; files were not read")
+
+
+def test_a_linked_folder_is_called_that_by_all(copy, eval_corpus):
+    (copy / "data").rename(copy.parent / "data")
+    (copy / "data").symlink_to(copy.parent / "data")
+    shards = [str(copy / shard.path) for shard in eval_corpus.document.shards]
+    with pytest.raises(IntegrityError) as caught:
+        compare_corpora(copy, eval_corpus.root)
+    for problems in (caught.value.problems, verify_corpus(copy, quick=True).problems):
+        assert [problem.where for problem in problems] == sorted(shards)
+        assert {problem.what for problem in problems} == {"'data' on its way is a link"}
+
+
+def test_a_linked_file_is_called_that(copy, eval_corpus):
+    file = copy / eval_corpus.document.shards[0].path
+    file.rename(copy.parent / "outside.tar")
+    file.symlink_to(copy.parent / "outside.tar")
+    (problem,) = verify_corpus(copy, quick=True).problems
+    assert problem.what == "a link, not a regular file"
