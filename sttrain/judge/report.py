@@ -102,7 +102,7 @@ def build_report(
     *,
     metrics: Sequence[str] = SHOWN,
     compare: Sequence[str] = (),
-    against: Sequence[str] = REFERENCES,
+    against: Sequence[str] = (),
 ) -> Report:
     """Summarise rows.
 
@@ -115,7 +115,7 @@ def build_report(
     compare
         Methods whose paired differences are wanted; none takes every embedding.
     against
-        References; those without rows are passed over.
+        References; `REFERENCES`, where they are there, without it.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def build_report(
     methods = sorted({row.method: row for row in rows}.values(), key=_method_order)
     names = tuple(row.method for row in methods)
     require_known(metrics, ALL_METRICS, "metric")
-    require_known(compare, names, "method")
+    require_known([*compare, *against], names, "method")
     values = _values_by_seed(rows)
     pairs = sorted({(row.split, row.head) for row in rows})
     columns = tuple(
@@ -144,7 +144,7 @@ def build_report(
     differences = tuple(
         difference
         for method in chosen
-        for reference in against
+        for reference in against or REFERENCES
         if reference in names and reference != method
         for column in columns
         if (difference := _difference(values, method, reference, column))

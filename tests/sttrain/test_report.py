@@ -126,10 +126,18 @@ def test_no_rows_are_refused():
         build_report([])
 
 
-@pytest.mark.parametrize("options", [{"metrics": ["auc"]}, {"compare": ["ours"]}])
+@pytest.mark.parametrize(
+    "options", [{"metrics": ["auc"]}, {"compare": ["ours"]}, {"against": ["raw", "untraind"]}]
+)
 def test_unknown_names_are_refused(options):
     with pytest.raises(BadUsageError, match="choose among"):
         build_report([ROW], **options)
+
+
+def test_methods_that_are_not_there_are_told_all_at_once():
+    with pytest.raises(BadUsageError) as refused:
+        build_report([ROW], compare=["ours"], against=["untraind"])
+    assert [p.subject for p in refused.value.problems] == ["method 'ours'", "method 'untraind'"]
 
 
 def test_a_report_without_a_defined_score_says_so():
