@@ -302,7 +302,8 @@ def _remarks(
     same: set[str],
 ) -> Iterable[str]:
     yield (
-        "Cells: mean ± standard deviation over seeds, pooled over slices; in brackets the ranks "
+        "Cells: mean ± standard deviation over seeds (over donors or pairs, where these are held "
+        "out), pooled over slices; in brackets the ranks "
         f"that paired comparisons over donors (or slices) leave open at {100 * LEVEL:.0f} %, "
         "Holm-adjusted "
         "over all pairs of the column."

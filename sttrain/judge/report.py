@@ -1,7 +1,7 @@
-"""From rows of results to tables: means over seeds, paired differences, remarks, files.
+"""From rows of results to tables: means over seeds, paired differences, files.
 
-Nothing is computed that the rows do not hold; rendering is in :mod:`sttrain.judge.tables`, maps
-are in :mod:`sttrain.judge.figures`.
+Nothing is computed that the rows do not hold; rendering is in :mod:`sttrain.judge.tables`, remarks
+are in :mod:`sttrain.judge.remarks`, maps in :mod:`sttrain.judge.figures`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import Final
 from stbuild.corpus.durable import remove_dead, write_durable
 from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.judge.metrics import METRICS
+from sttrain.judge.remarks import Fits, count_fits, find_units, report_remarks
 from sttrain.judge.results import (
     Predictions,
     ResultRow,
@@ -43,7 +44,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Mean and sample standard deviation over seeds; no deviation of a single seed."""
+    """Mean and sample standard deviation over seeds; no deviation of a single seed.
+
+    Where a donor or a pair is held out, a seed is the number of the group.
+    """
 
     mean: float
     sd: float | None
@@ -76,6 +80,10 @@ class Report:
     cells: Mapping[tuple[str, Column], Cell]
     differences: tuple[Difference, ...]
     remarks: tuple[str, ...]
+    units: Mapping[str, str]
+    """What means are over, by split: ``seeds``, ``donors``, ``pairs`` or ``groups``."""
+    fits: Mapping[tuple[str, str, str], Fits]
+    """Fits by method, split and head."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as JSON values."""
@@ -90,7 +98,12 @@ class Report:
     def long_rows(self) -> list[dict[str, object]]:
         """Return one row per method and column."""
         return [
-            {"method": method, **asdict(column), **asdict(self.cells[method, column])}
+            {
+                "method": method,
+                **asdict(column),
+                **asdict(self.cells[method, column]),
+                **asdict(self.fits[method, column.split, column.head]),
+            }
             for method in self.methods
             for column in self.columns
             if (method, column) in self.cells
@@ -156,7 +169,9 @@ def build_report(
         columns=columns,
         cells=cells,
         differences=differences,
-        remarks=tuple(_remarks(rows, cells)),
+        remarks=tuple(report_remarks(rows, any_cell=bool(cells))),
+        units=find_units(rows),
+        fits=count_fits(rows),
     )
 
 
@@ -339,31 +354,6 @@ def _difference(
         n_seeds=cell.n_seeds,
         **asdict(column),
     )
-
-
-def _remarks(rows: Sequence[ResultRow], cells: Mapping[tuple[str, Column], Cell]) -> Iterable[str]:
-    seeds = sorted({cell.n_seeds for cell in cells.values()})
-    if seeds:
-        counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
-        yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
-    else:
-        yield "None of the metrics that are shown is defined here."
-    if transductive := sorted({row.split for row in rows if row.transductive}):
-        yield (
-            f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
-            "in training (principal components always see them; an encoder does where it was "
-            "trained on these slices); labels never are."
-        )
-    if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
-        yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
-    if any(row.method == "majority" for row in rows):
-        yield "majority ignores the head; it stands under each for comparison."
-    if rare := sorted({row.rare for row in rows if row.rare}):
-        yield f"Too small to train on, but scored: {'; '.join(rare)}."
-    if undefined := sum(row.ari_pred is None for row in rows):
-        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
-    if stopped := sum(row.converged is False for row in rows):
-        yield f"The solver of the logistic head stopped at its limit in {stopped:,} rows."
 
 
 def _method_order(row: ResultRow) -> tuple[int, int, list[int], str]:

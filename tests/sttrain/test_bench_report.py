@@ -78,6 +78,7 @@ def test_cells_are_mean_and_deviation_of_pooled_scores_over_seeds(results, summa
     (cell,) = (e.cell for (m, c), e in summary.entries.items()
                if (m, c.data, c.metric) == ("raw", "toy", "accuracy"))  # fmt: skip
     assert len(mine) == 3
+    assert "over donors or pairs, where these are held out" in summary.remarks[0]
     assert (cell.mean, cell.sd) == (pytest.approx(fmean(mine)), pytest.approx(stdev(mine)))
 
 

@@ -1,0 +1,116 @@
+"""What a reader of a report has to know: what is averaged, what is missing, what was seen."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sttrain.judge.results import ResultRow
+
+_HELD_OUT: Final = {"donor-out": "donors", "pair-out": "pairs"}
+"""What is held out, by task."""
+SEEDS: Final = "seeds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fits:
+    """Fits of a method under a split and head, a seed and repeat each."""
+
+    n_fits: int
+    n_expected: int
+    """Those that any method has there."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether none is missing."""
+        return self.n_fits == self.n_expected
+
+
+def find_units(rows: Iterable[ResultRow]) -> dict[str, str]:
+    """Return, by split, what means are over: ``seeds``, or the ``donors`` that are held out."""
+    units: dict[str, str] = {}
+    for row in rows:
+        held_out = _HELD_OUT.get(row.split.partition("@")[0], "groups")
+        units[row.split] = SEEDS if row.held_out is None else held_out
+    return units
+
+
+def count_fits(rows: Iterable[ResultRow]) -> dict[tuple[str, str, str], Fits]:
+    """Return the fits of every method, split and head that has one."""
+    mine: dict[tuple[str, str, str], set[tuple[int, int]]] = {}
+    everyone: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for row in rows:
+        draw = (row.seed, row.repeat)
+        mine.setdefault((row.method, row.split, row.head), set()).add(draw)
+        everyone.setdefault((row.split, row.head), set()).add(draw)
+    return {
+        key: Fits(n_fits=len(draws), n_expected=len(everyone[key[1:]]))
+        for key, draws in mine.items()
+    }
+
+
+def report_remarks(rows: Sequence[ResultRow], *, any_cell: bool) -> Iterable[str]:
+    """Yield the remarks of a report.
+
+    Parameters
+    ----------
+    rows
+        All rows of the report.
+    any_cell
+        Whether any of the metrics that are shown is defined.
+    """
+    if any_cell:
+        yield from _averages(rows)
+    else:
+        yield "None of the metrics that are shown is defined here."
+    if transductive := sorted({row.split for row in rows if row.transductive}):
+        yield (
+            f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
+            "in training (principal components always see them; an encoder does where it was "
+            "trained on these slices); labels never are."
+        )
+    if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
+        yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
+    if any(row.method == "majority" for row in rows):
+        yield "majority ignores the head; it stands under each for comparison."
+    if rare := sorted({row.rare for row in rows if row.rare}):
+        yield f"Too small to train on, but scored: {'; '.join(rare)}."
+    if undefined := sum(row.ari_pred is None for row in rows):
+        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
+    if stopped := sum(row.converged is False for row in rows):
+        yield f"The solver of the logistic head stopped at its limit in {stopped:,} rows."
+
+
+def _averages(rows: Sequence[ResultRow]) -> Iterable[str]:
+    """Say what the means of every split are over, and which methods lack a part of it."""
+    seeds: dict[str, dict[str, set[int]]] = {}
+    for row in rows:
+        seeds.setdefault(row.split, {}).setdefault(row.head, set()).add(row.seed)
+    units = find_units(rows)
+    listed = [
+        f"{split} over {_counted({head: len(of) for head, of in sorted(heads.items())}, unit)}"
+        for split, heads in sorted(seeds.items())
+        for unit in [units[split]]
+    ]
+    yield f"Mean and standard deviation, pooled over slices: {'; '.join(listed)}."
+    missing = [
+        f"{method}, {split}, {head}: {fits.n_fits} of {fits.n_expected}"
+        for (method, split, head), fits in sorted(count_fits(rows).items())
+        if not fits.is_complete
+    ]
+    if missing:
+        yield (
+            f"Incomplete, fits that are there of those that others have: {'; '.join(missing)}; "
+            "such cells say so in brackets and are not comparable with the others."
+        )
+
+
+def _counted(by_head: Mapping[str, int], unit: str) -> str:
+    """Return ``10 seeds``, or that number for each head where these differ."""
+    heads: dict[int, list[str]] = {}
+    for head, count in by_head.items():
+        heads.setdefault(count, []).append(head)
+    named = "" if unit == SEEDS else "held-out "
+    shown = {n: f"{n} {named}{unit[:-1] if n == 1 else unit}" for n in heads}
+    if len(heads) == 1:
+        return next(iter(shown.values()))
+    return ", ".join(f"{shown[n]} ({', '.join(of)})" for n, of in heads.items())
