@@ -25,7 +25,7 @@ from sttrain.judge.results import (
 from sttrain.judge.rows import rows_csv
 
 MEAN_OF_SLICES: Final = "ari_slices"
-"""Mean over slices of each slice's own ``ari_pred``."""
+"""Mean over slices of each slice's own ``ari_pred``: a donor counts by the number of its slices."""
 SHOWN: Final = ("accuracy", "ari_pred")
 """Metrics of the table, unless others are asked for."""
 REFERENCES: Final = ("untrained", "raw")
@@ -56,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean over seeds of (method - reference) on the same split, head and seed."""
+    """Mean over seeds of (method - reference) on the same split, head and seed (and slice)."""
 
     method: str
     reference: str
@@ -142,13 +142,13 @@ def build_report(
     names = tuple(row.method for row in methods)
     require_known(metrics, ALL_METRICS, "metric")
     require_known([*compare, *against], names, "method")
-    values = _values_by_seed(rows)
+    values = _scores(rows)
     pairs = sorted({(row.split, row.head) for row in rows})
     columns = tuple(
         Column(split=split, head=head, metric=metric) for split, head in pairs for metric in metrics
     )
     cells = {
-        (method, column): _cell(list(found.values()))
+        (method, column): _cell(found)
         for method in names
         for column in columns
         if (found := values.get((method, column)))
@@ -305,14 +305,13 @@ def _of_slice(found: Iterable[Predictions], slug: str) -> Predictions:
     return next(predictions for predictions in found if predictions.slice == slug)
 
 
-def _values_by_seed(
-    rows: Iterable[ResultRow],
-) -> dict[tuple[str, Column], dict[int, float]]:
-    """Return, per method and column, the value of each seed: the mean over repeats (and slices).
+Scores = Mapping[tuple[int, str | None], float]
+"""Means over repeats, by seed and slice; the slice is none for scores that are pooled."""
 
-    Undefined scores are left out; so is a seed that has no other.
-    """
-    found: dict[tuple[str, Column], dict[int, list[float]]] = {}
+
+def _scores(rows: Iterable[ResultRow]) -> dict[tuple[str, Column], Scores]:
+    """Return the defined scores of every method and column, repeats averaged."""
+    found: dict[tuple[str, Column], dict[tuple[int, str | None], list[float]]] = {}
     for row in rows:
         scores = (
             {metric: getattr(row, metric) for metric in METRICS}
@@ -322,35 +321,54 @@ def _values_by_seed(
         for metric, score in scores.items():
             if score is not None:
                 column = Column(split=row.split, head=row.head, metric=metric)
-                by_seed = found.setdefault((row.method, column), {})
-                by_seed.setdefault(row.seed, []).append(score)
+                drawn = found.setdefault((row.method, column), {})
+                drawn.setdefault((row.seed, row.slice), []).append(score)
     return {
-        key: {seed: fmean(scores) for seed, scores in by_seed.items()}
-        for key, by_seed in found.items()
+        key: {place: fmean(repeats) for place, repeats in drawn.items()}
+        for key, drawn in found.items()
     }
 
 
-def _cell(values: Sequence[float]) -> Cell:
-    sd = stdev(values) if len(values) > 1 else None
-    return Cell(mean=fmean(values), sd=sd, n_seeds=len(values))
+def _by_seed(scores: Scores) -> list[list[float]]:
+    """Return the scores of each seed: one that is pooled, or one a slice."""
+    found: dict[int, list[float]] = {}
+    for (seed, _), score in scores.items():
+        found.setdefault(seed, []).append(score)
+    return list(found.values())
+
+
+def _cell(scores: Scores) -> Cell:
+    """Return the mean of all scores, so that every slice counts alike, and the seeds' deviation."""
+    means = [fmean(of) for of in _by_seed(scores)]
+    sd = stdev(means) if len(means) > 1 else None
+    return Cell(mean=fmean(scores.values()), sd=sd, n_seeds=len(means))
+
+
+def _standard_error(scores: Scores) -> float | None:
+    """Return the error of the mean of all scores over seeds, which may have different numbers.
+
+    With as many scores in each it is the seeds' sample deviation over the root of their number.
+    """
+    seeds, mean = _by_seed(scores), fmean(scores.values())
+    if len(seeds) < 2:
+        return None
+    squares = sum((len(of) * (fmean(of) - mean)) ** 2 for of in seeds)
+    return sqrt(squares * len(seeds) / (len(seeds) - 1)) / len(scores)
 
 
 def _difference(
-    values: Mapping[tuple[str, Column], Mapping[int, float]],
-    method: str,
-    reference: str,
-    column: Column,
+    values: Mapping[tuple[str, Column], Scores], method: str, reference: str, column: Column
 ) -> Difference | None:
     mine, theirs = values.get((method, column), {}), values.get((reference, column), {})
-    seeds = sorted(set(mine) & set(theirs))
-    if not seeds:
+    paired = {place: score - theirs[place] for place, score in mine.items() if place in theirs}
+    if not paired:
         return None
-    cell = _cell([mine[seed] - theirs[seed] for seed in seeds])
+    cell = _cell(paired)
     return Difference(
         method=method,
         reference=reference,
         mean=cell.mean,
-        se=None if cell.sd is None else cell.sd / sqrt(cell.n_seeds),
+        se=_standard_error(paired),
         n_seeds=cell.n_seeds,
         **asdict(column),
     )

@@ -104,6 +104,27 @@ def test_the_mean_of_slices_is_taken_within_a_seed_first():
     assert cell.sd == pytest.approx(stdev([0.5, 0.3]))
 
 
+def test_the_mean_of_slices_is_over_slices_where_donors_have_different_numbers():
+    aris = {("d0", "a"): 0.1, ("d0", "b"): 0.3, ("d0", "c"): 0.2, ("d1", "d"): 0.6}
+    rows = [
+        replace(ROW, split="donor-out@1", seed=int(donor[1]), held_out=donor, slice=slug,
+                ari_pred=ari + gain, method=method, repeat=repeat)
+        for (donor, slug), ari in aris.items()
+        for method, gain in (("raw", 0.0), ("ours", 0.1 if donor == "d0" else 0.3))
+        for repeat in range(2 if donor == "d0" else 1)
+    ]  # fmt: skip
+    report = build_report(rows, metrics=["ari_slices"], compare=["ours"])
+    column = Column(split="donor-out@1", head="kNN (k=10)", metric="ari_slices")
+    cell = report.cells["raw", column]
+    assert cell.mean == pytest.approx(0.3)
+    assert cell.sd == pytest.approx(stdev([0.2, 0.6]))
+    assert cell.n_seeds == 2
+    (found,) = report.differences
+    assert found.mean == pytest.approx(report.cells["ours", column].mean - cell.mean)
+    # Three slices are 0.05 below the mean of 0.15, the fourth is 0.15 above.
+    assert found.se == pytest.approx((2 * 2 * 0.15**2) ** 0.5 / 4)
+
+
 def test_remarks_say_what_a_reader_has_to_know():
     rows = rows_of("raw", 0.1, 0.2) + rows_of("majority", 0.1, head="MLP (50 epochs)", epochs=50)
     text = " ".join(build_report([*rows, replace(ROW, rare="rim", seed=1)]).remarks)
