@@ -21,6 +21,7 @@ from stbuild.corpus.reader import open_corpus
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set, stack_slices
 from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usable
 from sttrain.judge.candidates import EmbeddingFile, collect_methods
+from sttrain.judge.exposure import find_exposure, is_exposed
 from sttrain.judge.fit_costs import Cost, CostKeeper, measured
 from sttrain.judge.heads import FitTask, Fitted, Head, MajorityHead
 from sttrain.judge.methods import Method, Reduced, find_reduction
@@ -57,6 +58,7 @@ class ProbeOutcome:
 class _Job:
     method: Method
     source_digest: str
+    seen: str
     head: Head
     split: EvaluationSplit
     fold: Fold
@@ -145,6 +147,7 @@ def probe_corpus(
     stored = store.rows()
     known = [*found, *_stored_reductions(stored, found)]
     identities = {method.name: method.identity(data) for method in known}
+    seen = {method.name: find_exposure(method, data) for method in found}
     if replace:
         store.remove(of_other_sources(stored, identities))
     else:
@@ -155,6 +158,7 @@ def probe_corpus(
         _Job(
             method=method,
             source_digest=identities[method.name],
+            seen=seen[method.name],
             head=head,
             split=split,
             fold=fold,
@@ -288,7 +292,8 @@ def _judge(
                     converged=fitted.converged,
                     split=split.name,
                     split_digest=split.digest,
-                    transductive=split.transductive,
+                    transductive=split.transductive or is_exposed(job.seen),
+                    seen=job.seen,
                     held_out=job.fold.held_out,
                     seed=job.fold.seed,
                     repeat=job.repeat,

@@ -2,13 +2,39 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
+from sttrain.judge.exposure import COMPONENTS, TRAINING, UNKNOWN, SeenRow, told_exposure
 from sttrain.judge.results import ResultRow
 
 _HELD_OUT: Final = {"donor-out": "donors", "pair-out": "pairs"}
 """What is held out, by task."""
 SEEDS: Final = "seeds"
+
+
+_SEEN: Final = {
+    COMPONENTS: "components or scales fitted on all spots",
+    TRAINING: "trained on these slices",
+}
+
+
+class SplitRow(SeenRow, Protocol):
+    """A row that says under which split it was judged."""
+
+    @property
+    def split(self) -> str:
+        """Split of the corpus."""
+        ...
+
+    @property
+    def held_out(self) -> str | None:
+        """Group that is held out, if any."""
+        ...
+
+    @property
+    def transductive(self) -> bool | None:
+        """Whether features of test spots may have been seen; none where the row does not tell."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +88,7 @@ def report_remarks(rows: Sequence[ResultRow], *, any_cell: bool) -> Iterable[str
         yield from _averages(rows)
     else:
         yield "None of the metrics that are shown is defined here."
-    if transductive := sorted({row.split for row in rows if row.transductive}):
-        yield (
-            f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
-            "in training (principal components always see them; an encoder does where it was "
-            "trained on these slices); labels never are."
-        )
+    yield from seen_remarks(rows)
     if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
         yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
     if any(row.method == "majority" for row in rows):
@@ -114,3 +135,47 @@ def _counted(by_head: Mapping[str, int], unit: str) -> str:
     if len(heads) == 1:
         return next(iter(shown.values()))
     return ", ".join(f"{shown[n]} ({', '.join(of)})" for n, of in heads.items())
+
+
+def seen_remarks(rows: Iterable[SplitRow]) -> Iterable[str]:
+    """Say under which splits, or for which methods, test spots may have been seen in training."""
+    splits: dict[str, list[SplitRow]] = {}
+    for row in rows:
+        splits.setdefault(row.split, []).append(row)
+    whole = [
+        split
+        for split, mine in sorted(splits.items())
+        if all(row.transductive and row.held_out is None for row in mine)
+    ]
+    if whole:
+        yield (
+            f"{', '.join(whole)}: transductive - features of test spots may have been seen "
+            "in training (principal components always see them; an encoder does where it was "
+            "trained on these slices); labels never are."
+        )
+    for split in sorted(set(splits) - set(whole)):
+        yield from _seen_in(split, splits[split])
+
+
+def _seen_in(split: str, rows: Iterable[SplitRow]) -> Iterable[str]:
+    """Name the methods that have seen test spots of a split, and those of which it is not known."""
+    seen: dict[str, list[str]] = {}
+    unknown: list[str] = []
+    for row in {row.method: row for row in rows}.values():
+        told = told_exposure(row)
+        reasons = [words for key, words in _SEEN.items() if key in (told or ())]
+        if reasons or row.transductive:
+            seen[row.method] = reasons or ["as the split says"]
+        if told is None or UNKNOWN in told:
+            unknown.append(row.method)
+    if seen:
+        listed = ", ".join(f"{name} ({', '.join(why)})" for name, why in sorted(seen.items()))
+        yield (
+            f"{split}: transductive for {listed} - features of test spots were seen in training; "
+            "labels never are."
+        )
+    if unknown:
+        yield (
+            f"{split}: not known of {', '.join(sorted(unknown))} whether features of test spots "
+            "were seen in training: nothing says here which slices it was trained on."
+        )

@@ -9,7 +9,7 @@ another, is named and never read.
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import (
@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ARROW: Final = {str: "string", int: "int64", float: "float64", bool: "bool_"}
+_LATER: Final = "later"
 DAMAGED: Final = "remove the file and run the same command again"
+
+
+def later_column() -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Return a field of a row that older versions did not write; none is read there."""
+    return field(default=None, metadata={_LATER: True})
 
 
 class AnyRow(Protocol):
@@ -92,13 +98,17 @@ class RowTable(Generic[Row]):
     def read(self, path: Path) -> list[Row]:
         """Read the rows of one file, whatever corpus they belong to.
 
+        Columns that older versions did not write may be missing.
+
         Raises
         ------
         IntegrityError
             A file that is damaged.
         """
         columns = list(_types(self.kind))
-        table = read_table(path, set(columns))
+        later = {f.name for f in fields(self.kind) if f.metadata.get(_LATER)}
+        table = read_table(path, set(columns) - later)
+        columns = [name for name in columns if name in table.column_names]
         return [self.kind(**values) for values in table.select(columns).to_pylist()]
 
     def add(self, name: str, rows: Sequence[Row]) -> None:
@@ -244,9 +254,9 @@ def _types(kind: type[AnyRow]) -> dict[str, str]:
     """Return the Arrow type of every field of a row."""
     hints = get_type_hints(kind)
     found: dict[str, str] = {}
-    for field in fields(kind):
-        choices = set(get_args(hints[field.name]) or (hints[field.name],)) - {NoneType}
-        found[field.name] = _ARROW[choices.pop()]
+    for each in fields(kind):
+        choices = set(get_args(hints[each.name]) or (hints[each.name],)) - {NoneType}
+        found[each.name] = _ARROW[choices.pop()]
     return found
 
 
