@@ -10,6 +10,8 @@ from sttrain.judge.results import ResultRow
 _HELD_OUT: Final = {"donor-out": "donors", "pair-out": "pairs"}
 """What is held out, by task."""
 SEEDS: Final = "seeds"
+_NAMES: Final = "; "
+"""Between the names of classes."""
 
 
 _SEEN: Final = {
@@ -34,6 +36,30 @@ class SplitRow(SeenRow, Protocol):
     @property
     def transductive(self) -> bool | None:
         """Whether features of test spots may have been seen; none where the row does not tell."""
+        ...
+
+
+class FitRow(Protocol):
+    """A row that says what its fit could not do; all of it is none where the row does not tell."""
+
+    @property
+    def split(self) -> str:
+        """Split of the corpus."""
+        ...
+
+    @property
+    def rare(self) -> str | None:
+        """Classes too small to train on, separated by semicolons."""
+        ...
+
+    @property
+    def absent(self) -> str | None:
+        """Classes that are scored and that no training spot has, separated by semicolons."""
+        ...
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether the solver ended before its limit."""
         ...
 
 
@@ -93,12 +119,37 @@ def report_remarks(rows: Sequence[ResultRow], *, any_cell: bool) -> Iterable[str
         yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
     if any(row.method == "majority" for row in rows):
         yield "majority ignores the head; it stands under each for comparison."
-    if rare := sorted({row.rare for row in rows if row.rare}):
-        yield f"Too small to train on, but scored: {'; '.join(rare)}."
+    yield from class_remarks(rows)
     if undefined := sum(row.ari_pred is None for row in rows):
         yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
+    yield from solver_remarks(rows)
+
+
+def class_remarks(rows: Iterable[FitRow]) -> Iterable[str]:
+    """Name the classes that are scored though little or nothing of them was trained on."""
+    rare: set[str] = set()
+    absent: dict[str, set[str]] = {}
+    for row in rows:
+        rare |= _names(row.rare)
+        absent.setdefault(row.split, set()).update(_names(row.absent))
+    if rare:
+        yield f"Too small to train on, but scored: {_NAMES.join(sorted(rare))}."
+    for split, names in sorted(absent.items()):
+        if names:
+            yield (
+                f"{split}: scored where no training spot has the class, so that no answer can be "
+                f"right: {_NAMES.join(sorted(names))}."
+            )
+
+
+def solver_remarks(rows: Iterable[FitRow]) -> Iterable[str]:
+    """Say in how many rows the solver of a head stopped at its limit."""
     if stopped := sum(row.converged is False for row in rows):
         yield f"The solver of the logistic head stopped at its limit in {stopped:,} rows."
+
+
+def _names(listed: str | None) -> set[str]:
+    return set(listed.split(_NAMES)) if listed else set()
 
 
 def _averages(rows: Sequence[ResultRow]) -> Iterable[str]:

@@ -54,11 +54,23 @@ def test_vectors_have_seen_what_they_tell_of(told, seen):
     assert find_exposure(given(make_set(), **told), make_set()) == seen
 
 
+class Foreign:
+    """An object of the protocol that is none of ours."""
+
+    name, source, checkpoint = "foreign", "embedding", None
+
+    def identity(self, data):
+        return data.corpus_id
+
+    def compute(self, data):
+        return pack(data, {}, {})
+
+
 def test_reductions_are_fitted_and_other_objects_tell_nothing():
     data = make_set()
     ours = given(data, trained_on="a" * 64)
     assert find_exposure(Reduced(method=ours, components=2), data) == "components; training"
-    assert find_exposure(object(), data) == "unknown"
+    assert find_exposure(Foreign(), data) == "unknown"
 
 
 @pytest.fixture

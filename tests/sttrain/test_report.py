@@ -125,6 +125,16 @@ def test_the_mean_of_slices_is_over_slices_where_donors_have_different_numbers()
     assert found.se == pytest.approx((2 * 2 * 0.15**2) ** 0.5 / 4)
 
 
+def test_classes_that_no_training_spot_has_are_named():
+    rows = rows_of("raw", 0.1, 0.2, rare="rim; core") + rows_of("ours", 0.1, rare="rim")
+    rows += [replace(ROW, split="block20@1", absent=names) for names in ("WM; L1", "L1", "")]
+    remarks = build_report(rows).remarks
+    assert "Too small to train on, but scored: core; rim." in remarks
+    (line,) = (line for line in remarks if "no training spot" in line)
+    assert line.startswith("block20@1: ")
+    assert line.endswith(": L1; WM.")
+
+
 def test_remarks_say_what_a_reader_has_to_know():
     rows = rows_of("raw", 0.1, 0.2) + rows_of("majority", 0.1, head="MLP (50 epochs)", epochs=50)
     text = " ".join(build_report([*rows, replace(ROW, rare="rim", seed=1)]).remarks)
