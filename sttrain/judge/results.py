@@ -175,12 +175,6 @@ class ResultStore:
         write_parquet(self.root / "predictions" / f"{name}.parquet", spots)
         self.jobs.add(name, rows)
 
-    def remove(self, rows: Iterable[ResultRow]) -> None:
-        """Delete the files of the jobs of some rows; scores first."""
-        for name in sorted({job_file(row) for row in rows}):
-            for folder in ("jobs", "predictions"):
-                (self.root / folder / f"{name}.parquet").unlink(missing_ok=True)
-
     def predictions(self, row: ResultRow) -> list[Predictions]:
         """Read the predictions of the fit that a row belongs to.
 

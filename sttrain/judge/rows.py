@@ -27,7 +27,7 @@ from typing import (
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.parquet import read_all
 from stbuild.corpus.storage import read_file
-from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem, ResourceError
+from sttrain.errors import BadInputError, IntegrityError, Problem, ResourceError
 from sttrain.seals import find_fault, seal_parquet
 
 if TYPE_CHECKING:
@@ -184,70 +184,10 @@ class RowTable(Generic[Row]):
         )
 
 
-class MethodRow(Protocol):
-    """A row that says whose it is."""
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        ...
-
-    @property
-    def source_digest(self) -> str:
-        """Digest of what decides its answers: vectors, weights, a definition."""
-        ...
-
-
-Judged = TypeVar("Judged", bound=MethodRow)
-
-
 def of_jobs(rows: Iterable[Row], jobs: Iterable[str]) -> list[Row]:
     """Return the rows of some jobs, in their order: a folder holds those of other settings too."""
     asked = set(jobs)
     return [row for row in rows if row.job in asked]
-
-
-def of_other_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> list[Judged]:
-    """Return the rows whose name now stands for something else."""
-    return [r for r in rows if digests.get(r.method, r.source_digest) != r.source_digest]
-
-
-def require_same_sources(
-    rows: Iterable[Judged], digests: Mapping[str, str], folder: Path, fix: str | None = None
-) -> None:
-    """Refuse stored rows whose name now stands for other vectors or weights.
-
-    Parameters
-    ----------
-    rows
-        What is stored.
-    digests
-        Of the methods that are to be judged, by name; other names are left alone.
-    folder
-        Where the files of the rows stand, ``NAME_*.parquet``.
-    fix
-        How the stored results are got rid of; without it, by removing these files.
-
-    Raises
-    ------
-    ConflictError
-        All such names at once.
-    """
-    stale = sorted({row.method for row in of_other_sources(rows, digests)})
-    if stale:
-        what = "the stored results of this name are of other vectors or weights"
-        raise ConflictError(
-            *(
-                Problem(
-                    code="V16",
-                    subject=f"method '{name}'",
-                    what=what,
-                    fix="choose another name, another -o folder, or "
-                    + (fix or f"remove the stored results: {folder / name}_*.parquet"),
-                )
-                for name in stale
-            )
-        )
 
 
 def _types(kind: type[AnyRow]) -> dict[str, str]:
