@@ -13,6 +13,7 @@ from sttrain.judge.fit_costs import CostRow
 from sttrain.judge.metrics import METRICS
 from sttrain.judge.reconstruct import RegionRow
 from sttrain.judge.results import ResultRow
+from sttrain.judge.rows import later_column
 
 DETECTION = "domain-detection@1"
 CLUSTERING = "clustering@1"
@@ -62,6 +63,13 @@ class BenchRow:
     pearson_spot: float | None = None
     poisson_deviance: float | None = None
     epochs: int | None = None
+    converged: bool | None = later_column()
+    """This and the following are those of `sttrain.judge.results.ResultRow`, of classifiers."""
+    transductive: bool | None = later_column()
+    seen: str | None = later_column()
+    held_out: str | None = later_column()
+    rare: str | None = later_column()
+    absent: str | None = later_column()
     settings: str
     versions: str
     """Versions of the software when it was computed, JSON."""
@@ -94,6 +102,12 @@ class RowMaker:
             seed=row.seed,
             repeat=row.repeat,
             epochs=row.epochs,
+            converged=row.converged,
+            transductive=row.transductive,
+            seen=row.seen,
+            held_out=row.held_out,
+            rare=row.rare,
+            absent=row.absent,
             **_scores(row, METRICS),
         )
 

@@ -22,6 +22,7 @@ from stbuild.corpus.storage import read_file
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set
 from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usable
 from sttrain.errors import BadInputError, BadUsageError, Problem
+from sttrain.judge.exposure import UNKNOWN
 from sttrain.judge.methods import NAME, is_taken
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.results import ResultRow
@@ -289,6 +290,7 @@ def _score(
             split=split.name,
             split_digest=split.digest,
             transductive=split.transductive,
+            seen=UNKNOWN,
             held_out=fold.held_out,
             seed=fold.seed,
             repeat=0,

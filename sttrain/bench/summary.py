@@ -29,6 +29,7 @@ from sttrain.bench.run import BenchDocument
 from sttrain.bench.suite import untrained_name
 from sttrain.errors import BadInputError, Problem
 from sttrain.judge.metrics import METRICS
+from sttrain.judge.remarks import class_remarks, seen_remarks, solver_remarks
 from sttrain.judge.report import Cell, require_known
 from sttrain.judge.rows import DAMAGED, RowTable
 from sttrain.seals import read_sealed
@@ -302,7 +303,8 @@ def _remarks(
     same: set[str],
 ) -> Iterable[str]:
     yield (
-        "Cells: mean ± standard deviation over seeds, pooled over slices; in brackets the ranks "
+        "Cells: mean ± standard deviation over seeds (over donors or pairs, where these are held "
+        "out), pooled over slices; in brackets the ranks "
         f"that paired comparisons over donors (or slices) leave open at {100 * LEVEL:.0f} %, "
         "Holm-adjusted "
         "over all pairs of the column."
@@ -329,13 +331,22 @@ def _remarks(
     if document.skipped:
         yield f"{len(document.skipped)} things that the suite asks for were skipped:"
         yield from document.skipped
-    undefined = sum(row.task == DETECTION and row.ari_pred is None for row in rows)
-    if undefined:
-        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
-    if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
-        yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
+    yield from _detection_remarks(document, [row for row in rows if row.task == DETECTION])
     for note in dict.fromkeys(p for p in document.printed if p.note):
         yield f"Printed {note.table}, {note.row}, {note.data}, {note.metric}: {note.note}."
+
+
+def _detection_remarks(document: BenchDocument, rows: Sequence[BenchRow]) -> Iterable[str]:
+    """Say of classifiers what the report of one folder of results says of them."""
+    for name in document.data:
+        mine = [row for row in rows if row.data == name]
+        for line in (*seen_remarks(mine), *class_remarks(mine)):
+            yield f"{name}: {line}"
+    if undefined := sum(row.ari_pred is None for row in rows):
+        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
+    yield from solver_remarks(rows)
+    if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
+        yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
 
 
 def _interval_remarks(differences: Sequence[Difference]) -> Iterable[str]:

@@ -89,7 +89,8 @@ _jobs_option = click.option(
 @click.option(
     "--replace",
     is_flag=True,
-    help="Drop stored results of an embedding whose vectors have changed, and of its reductions.",
+    help="Drop stored results of an embedding whose vectors have changed, and of its reductions; "
+    "clusters and filled regions of its name go too.",
 )
 @_jobs_option
 @shared_options

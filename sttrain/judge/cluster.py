@@ -28,7 +28,8 @@ from sttrain.judge.fit_costs import CostKeeper, measured
 from sttrain.judge.methods import Method
 from sttrain.judge.probe_config import ClusterConfig, Number
 from sttrain.judge.results import ResultStore, create_store, write_spots
-from sttrain.judge.rows import RowTable, of_jobs, require_same_sources, write_parquet
+from sttrain.judge.rows import RowTable, of_jobs, write_parquet
+from sttrain.judge.sources import require_same_sources, sources_of, stored_sources
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -146,12 +147,12 @@ def cluster_corpus(
     slugs, left_out = _judged_slices(data)
     found, _ = collect_methods(data, methods=methods, embeddings=embeddings)
     store = create_store(out, data)
-    identities = {method.name: method.identity(data) for method in found}
+    sources = sources_of(found, data)
+    require_same_sources(store, stored_sources(store), sources)
     table = cluster_table(store)
-    require_same_sources(table.rows(), identities, table.root)
     write_spots(store, data, slugs)
     jobs = [
-        _Job(method=method, source_digest=identities[method.name], algorithm=algorithm,
+        _Job(method=method, source_digest=sources[method.name].digest, algorithm=algorithm,
              number=number, seed=seed, dims=config.dims, corpus_id=data.corpus_id)
         for method in found
         for algorithm in dict.fromkeys(config.algorithms)

@@ -21,13 +21,21 @@ from stbuild.corpus.reader import open_corpus
 from sttrain.embed.evaluation import EvaluationSet, read_evaluation_set, stack_slices
 from sttrain.embed.splits import EvaluationSplit, Fold, read_split, require_usable
 from sttrain.judge.candidates import EmbeddingFile, collect_methods
+from sttrain.judge.exposure import find_exposure, is_exposed
 from sttrain.judge.fit_costs import Cost, CostKeeper, measured
 from sttrain.judge.heads import FitTask, Fitted, Head, MajorityHead
 from sttrain.judge.methods import Method, Reduced, find_reduction
 from sttrain.judge.metrics import score_predictions
 from sttrain.judge.probe_config import ProbeConfig
 from sttrain.judge.results import Predictions, ResultRow, ResultStore, create_store, write_spots
-from sttrain.judge.rows import of_jobs, of_other_sources, require_same_sources
+from sttrain.judge.rows import of_jobs
+from sttrain.judge.sources import (
+    SourceRow,
+    drop_other_sources,
+    require_same_sources,
+    sources_of,
+    stored_sources,
+)
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -57,6 +65,7 @@ class ProbeOutcome:
 class _Job:
     method: Method
     source_digest: str
+    seen: str
     head: Head
     split: EvaluationSplit
     fold: Fold
@@ -116,8 +125,8 @@ def probe_corpus(
     workers
         Fits that run at the same time; it does not change any score.
     replace
-        Drop stored results of an embedding whose file has changed since. They are refused without
-        it; false advises to give it, none says that the caller has no such option.
+        Drop stored results, of any kind, of an embedding whose file has changed since. They are
+        refused without it; false advises to give it, none says that the caller has no such option.
     keep_costs
         Store seconds and memory of every fit in ``costs/``, the one folder whose bytes differ
         from run to run.
@@ -142,19 +151,20 @@ def probe_corpus(
         data, methods=methods, embeddings=embeddings, reduce=config.reduce
     )
     store = create_store(out, data)
-    stored = store.rows()
-    known = [*found, *_stored_reductions(stored, found)]
-    identities = {method.name: method.identity(data) for method in known}
+    stored = stored_sources(store)
+    sources = sources_of([*found, *_stored_reductions(stored["jobs"], found)], data)
+    seen = {method.name: find_exposure(method, data) for method in found}
     if replace:
-        store.remove(of_other_sources(stored, identities))
+        drop_other_sources(store, stored, sources)
     else:
         fix = None if replace is None else "drop the stored results: --replace"
-        require_same_sources(stored, identities, store.jobs.root, fix)
+        require_same_sources(store, stored, sources, fix=fix)
     write_spots(store, data, slugs)
     jobs = [
         _Job(
             method=method,
-            source_digest=identities[method.name],
+            source_digest=sources[method.name].digest,
+            seen=seen[method.name],
             head=head,
             split=split,
             fold=fold,
@@ -186,7 +196,7 @@ def probe_corpus(
     )
 
 
-def _stored_reductions(rows: Iterable[ResultRow], methods: Sequence[Method]) -> list[Reduced]:
+def _stored_reductions(rows: Iterable[SourceRow], methods: Sequence[Method]) -> list[Reduced]:
     """Return the reductions of methods that are stored and not asked for: they go with these."""
     names = {row.method for row in rows} - {method.name for method in methods}
     found = (find_reduction(name, methods) for name in sorted(names))
@@ -288,7 +298,8 @@ def _judge(
                     converged=fitted.converged,
                     split=split.name,
                     split_digest=split.digest,
-                    transductive=split.transductive,
+                    transductive=split.transductive or is_exposed(job.seen),
+                    seen=job.seen,
                     held_out=job.fold.held_out,
                     seed=job.fold.seed,
                     repeat=job.repeat,

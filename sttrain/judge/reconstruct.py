@@ -25,7 +25,8 @@ from sttrain.judge.probe_config import ReconstructConfig
 from sttrain.judge.reconstruction import find_overflow, score_region
 from sttrain.judge.regions import RegionSource, TooSmallError
 from sttrain.judge.results import ResultStore, open_or_create
-from sttrain.judge.rows import RowTable, of_jobs, require_same_sources
+from sttrain.judge.rows import RowTable, of_jobs
+from sttrain.judge.sources import Source, require_same_sources, stored_sources
 from sttrain.threads import one_core_threads
 from sttrain.train.environment import describe_versions
 
@@ -174,7 +175,8 @@ def reconstruct_corpus(
     fillers = _fillers(corpus, models, controls, say)
     store = open_or_create(out, corpus.document.name, corpus.document.corpus_id)
     table = region_table(store)
-    require_same_sources(table.rows(), {f.name: f.identity for f in fillers}, table.root)
+    sources = {f.name: Source(digest=f.identity, checkpoint=f.checkpoint) for f in fillers}
+    require_same_sources(store, stored_sources(store), sources, of_models=True)
     jobs = [
         _Job(filler=filler, slug=slug, window=window, size=size, config=config,
              corpus_id=corpus.document.corpus_id)

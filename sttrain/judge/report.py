@@ -1,7 +1,7 @@
-"""From rows of results to tables: means over seeds, paired differences, remarks, files.
+"""From rows of results to tables: means over seeds, paired differences, files.
 
-Nothing is computed that the rows do not hold; rendering is in :mod:`sttrain.judge.tables`, maps
-are in :mod:`sttrain.judge.figures`.
+Nothing is computed that the rows do not hold; rendering is in :mod:`sttrain.judge.tables`, remarks
+are in :mod:`sttrain.judge.remarks`, maps in :mod:`sttrain.judge.figures`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import Final
 from stbuild.corpus.durable import remove_dead, write_durable
 from sttrain.errors import BadInputError, BadUsageError, Problem
 from sttrain.judge.metrics import METRICS
+from sttrain.judge.remarks import Fits, count_fits, find_units, report_remarks
 from sttrain.judge.results import (
     Predictions,
     ResultRow,
@@ -24,7 +25,7 @@ from sttrain.judge.results import (
 from sttrain.judge.rows import rows_csv
 
 MEAN_OF_SLICES: Final = "ari_slices"
-"""Mean over slices of each slice's own ``ari_pred``."""
+"""Mean over slices of each slice's own ``ari_pred``: a donor counts by the number of its slices."""
 SHOWN: Final = ("accuracy", "ari_pred")
 """Metrics of the table, unless others are asked for."""
 REFERENCES: Final = ("untrained", "raw")
@@ -43,7 +44,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Mean and sample standard deviation over seeds; no deviation of a single seed."""
+    """Mean and sample standard deviation over seeds; no deviation of a single seed.
+
+    Where a donor or a pair is held out, a seed is the number of the group.
+    """
 
     mean: float
     sd: float | None
@@ -52,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean over seeds of (method - reference) on the same split, head and seed."""
+    """Mean over seeds of (method - reference) on the same split, head and seed (and slice)."""
 
     method: str
     reference: str
@@ -76,6 +80,10 @@ class Report:
     cells: Mapping[tuple[str, Column], Cell]
     differences: tuple[Difference, ...]
     remarks: tuple[str, ...]
+    units: Mapping[str, str]
+    """What means are over, by split: ``seeds``, ``donors``, ``pairs`` or ``groups``."""
+    fits: Mapping[tuple[str, str, str], Fits]
+    """Fits by method, split and head."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as JSON values."""
@@ -90,7 +98,12 @@ class Report:
     def long_rows(self) -> list[dict[str, object]]:
         """Return one row per method and column."""
         return [
-            {"method": method, **asdict(column), **asdict(self.cells[method, column])}
+            {
+                "method": method,
+                **asdict(column),
+                **asdict(self.cells[method, column]),
+                **asdict(self.fits[method, column.split, column.head]),
+            }
             for method in self.methods
             for column in self.columns
             if (method, column) in self.cells
@@ -102,7 +115,7 @@ def build_report(
     *,
     metrics: Sequence[str] = SHOWN,
     compare: Sequence[str] = (),
-    against: Sequence[str] = REFERENCES,
+    against: Sequence[str] = (),
 ) -> Report:
     """Summarise rows.
 
@@ -115,7 +128,7 @@ def build_report(
     compare
         Methods whose paired differences are wanted; none takes every embedding.
     against
-        References; those without rows are passed over.
+        References; `REFERENCES`, where they are there, without it.
 
     Raises
     ------
@@ -128,14 +141,14 @@ def build_report(
     methods = sorted({row.method: row for row in rows}.values(), key=_method_order)
     names = tuple(row.method for row in methods)
     require_known(metrics, ALL_METRICS, "metric")
-    require_known(compare, names, "method")
-    values = _values_by_seed(rows)
+    require_known([*compare, *against], names, "method")
+    values = _scores(rows)
     pairs = sorted({(row.split, row.head) for row in rows})
     columns = tuple(
         Column(split=split, head=head, metric=metric) for split, head in pairs for metric in metrics
     )
     cells = {
-        (method, column): _cell(list(found.values()))
+        (method, column): _cell(found)
         for method in names
         for column in columns
         if (found := values.get((method, column)))
@@ -144,7 +157,7 @@ def build_report(
     differences = tuple(
         difference
         for method in chosen
-        for reference in against
+        for reference in against or REFERENCES
         if reference in names and reference != method
         for column in columns
         if (difference := _difference(values, method, reference, column))
@@ -156,7 +169,9 @@ def build_report(
         columns=columns,
         cells=cells,
         differences=differences,
-        remarks=tuple(_remarks(rows, cells)),
+        remarks=tuple(report_remarks(rows, any_cell=bool(cells))),
+        units=find_units(rows),
+        fits=count_fits(rows),
     )
 
 
@@ -290,14 +305,13 @@ def _of_slice(found: Iterable[Predictions], slug: str) -> Predictions:
     return next(predictions for predictions in found if predictions.slice == slug)
 
 
-def _values_by_seed(
-    rows: Iterable[ResultRow],
-) -> dict[tuple[str, Column], dict[int, float]]:
-    """Return, per method and column, the value of each seed: the mean over repeats (and slices).
+Scores = Mapping[tuple[int, str | None], float]
+"""Means over repeats, by seed and slice; the slice is none for scores that are pooled."""
 
-    Undefined scores are left out; so is a seed that has no other.
-    """
-    found: dict[tuple[str, Column], dict[int, list[float]]] = {}
+
+def _scores(rows: Iterable[ResultRow]) -> dict[tuple[str, Column], Scores]:
+    """Return the defined scores of every method and column, repeats averaged."""
+    found: dict[tuple[str, Column], dict[tuple[int, str | None], list[float]]] = {}
     for row in rows:
         scores = (
             {metric: getattr(row, metric) for metric in METRICS}
@@ -307,63 +321,57 @@ def _values_by_seed(
         for metric, score in scores.items():
             if score is not None:
                 column = Column(split=row.split, head=row.head, metric=metric)
-                by_seed = found.setdefault((row.method, column), {})
-                by_seed.setdefault(row.seed, []).append(score)
+                drawn = found.setdefault((row.method, column), {})
+                drawn.setdefault((row.seed, row.slice), []).append(score)
     return {
-        key: {seed: fmean(scores) for seed, scores in by_seed.items()}
-        for key, by_seed in found.items()
+        key: {place: fmean(repeats) for place, repeats in drawn.items()}
+        for key, drawn in found.items()
     }
 
 
-def _cell(values: Sequence[float]) -> Cell:
-    sd = stdev(values) if len(values) > 1 else None
-    return Cell(mean=fmean(values), sd=sd, n_seeds=len(values))
+def _by_seed(scores: Scores) -> list[list[float]]:
+    """Return the scores of each seed: one that is pooled, or one a slice."""
+    found: dict[int, list[float]] = {}
+    for (seed, _), score in scores.items():
+        found.setdefault(seed, []).append(score)
+    return list(found.values())
+
+
+def _cell(scores: Scores) -> Cell:
+    """Return the mean of all scores, so that every slice counts alike, and the seeds' deviation."""
+    means = [fmean(of) for of in _by_seed(scores)]
+    sd = stdev(means) if len(means) > 1 else None
+    return Cell(mean=fmean(scores.values()), sd=sd, n_seeds=len(means))
+
+
+def _standard_error(scores: Scores) -> float | None:
+    """Return the error of the mean of all scores over seeds, which may have different numbers.
+
+    With as many scores in each it is the seeds' sample deviation over the root of their number.
+    """
+    seeds, mean = _by_seed(scores), fmean(scores.values())
+    if len(seeds) < 2:
+        return None
+    squares = sum((len(of) * (fmean(of) - mean)) ** 2 for of in seeds)
+    return sqrt(squares * len(seeds) / (len(seeds) - 1)) / len(scores)
 
 
 def _difference(
-    values: Mapping[tuple[str, Column], Mapping[int, float]],
-    method: str,
-    reference: str,
-    column: Column,
+    values: Mapping[tuple[str, Column], Scores], method: str, reference: str, column: Column
 ) -> Difference | None:
     mine, theirs = values.get((method, column), {}), values.get((reference, column), {})
-    seeds = sorted(set(mine) & set(theirs))
-    if not seeds:
+    paired = {place: score - theirs[place] for place, score in mine.items() if place in theirs}
+    if not paired:
         return None
-    cell = _cell([mine[seed] - theirs[seed] for seed in seeds])
+    cell = _cell(paired)
     return Difference(
         method=method,
         reference=reference,
         mean=cell.mean,
-        se=None if cell.sd is None else cell.sd / sqrt(cell.n_seeds),
+        se=_standard_error(paired),
         n_seeds=cell.n_seeds,
         **asdict(column),
     )
-
-
-def _remarks(rows: Sequence[ResultRow], cells: Mapping[tuple[str, Column], Cell]) -> Iterable[str]:
-    seeds = sorted({cell.n_seeds for cell in cells.values()})
-    if seeds:
-        counted = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} (incomplete)"
-        yield f"Mean and standard deviation over {counted} seeds per split, pooled over slices."
-    else:
-        yield "None of the metrics that are shown is defined here."
-    if transductive := sorted({row.split for row in rows if row.transductive}):
-        yield (
-            f"{', '.join(transductive)}: transductive - features of test spots may have been seen "
-            "in training (principal components always see them; an encoder does where it was "
-            "trained on these slices); labels never are."
-        )
-    if epochs := sorted({row.epochs for row in rows if row.epochs is not None}):
-        yield f"The MLP was trained for {', '.join(map(str, epochs))} epochs (800 in the paper)."
-    if any(row.method == "majority" for row in rows):
-        yield "majority ignores the head; it stands under each for comparison."
-    if rare := sorted({row.rare for row in rows if row.rare}):
-        yield f"Too small to train on, but scored: {'; '.join(rare)}."
-    if undefined := sum(row.ari_pred is None for row in rows):
-        yield f"ari_pred is undefined where the scored spots have one class: {undefined:,} rows."
-    if stopped := sum(row.converged is False for row in rows):
-        yield f"The solver of the logistic head stopped at its limit in {stopped:,} rows."
 
 
 def _method_order(row: ResultRow) -> tuple[int, int, list[int], str]:

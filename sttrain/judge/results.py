@@ -18,7 +18,7 @@ from stbuild.corpus.durable import PARTIAL, remove_dead_below, write_durable
 from stbuild.corpus.outputs import refuse_foreign
 from sttrain.embed.evaluation import EvaluationSet
 from sttrain.errors import BadInputError, ConflictError, Problem
-from sttrain.judge.rows import DAMAGED, RowTable, read_table, write_parquet
+from sttrain.judge.rows import DAMAGED, RowTable, later_column, read_table, write_parquet
 from sttrain.seals import SealedDocument, read_sealed
 
 MARK: Final = "results.json"
@@ -67,6 +67,11 @@ class ResultRow:
     split: str
     split_digest: str
     transductive: bool
+    """Whether features of test spots may have been seen in training: under this split by any
+    method, or by this one, as `seen` tells."""
+    seen: str | None = later_column()
+    """How judged spots took part in making the features, as `sttrain.judge.exposure` finds it:
+    ``components``, ``training``, ``unknown``, separated by semicolons."""
     held_out: str | None
     """Donor or pair that is judged, where a group is held out."""
     seed: int
@@ -169,12 +174,6 @@ class ResultStore:
         )
         write_parquet(self.root / "predictions" / f"{name}.parquet", spots)
         self.jobs.add(name, rows)
-
-    def remove(self, rows: Iterable[ResultRow]) -> None:
-        """Delete the files of the jobs of some rows; scores first."""
-        for name in sorted({job_file(row) for row in rows}):
-            for folder in ("jobs", "predictions"):
-                (self.root / folder / f"{name}.parquet").unlink(missing_ok=True)
 
     def predictions(self, row: ResultRow) -> list[Predictions]:
         """Read the predictions of the fit that a row belongs to.

@@ -9,7 +9,7 @@ another, is named and never read.
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import (
@@ -27,14 +27,20 @@ from typing import (
 from stbuild.corpus.durable import write_durable
 from stbuild.corpus.parquet import read_all
 from stbuild.corpus.storage import read_file
-from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem, ResourceError
+from sttrain.errors import BadInputError, IntegrityError, Problem, ResourceError
 from sttrain.seals import find_fault, seal_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ARROW: Final = {str: "string", int: "int64", float: "float64", bool: "bool_"}
+_LATER: Final = "later"
 DAMAGED: Final = "remove the file and run the same command again"
+
+
+def later_column() -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Return a field of a row that older versions did not write; none is read there."""
+    return field(default=None, metadata={_LATER: True})
 
 
 class AnyRow(Protocol):
@@ -92,13 +98,17 @@ class RowTable(Generic[Row]):
     def read(self, path: Path) -> list[Row]:
         """Read the rows of one file, whatever corpus they belong to.
 
+        Columns that older versions did not write may be missing.
+
         Raises
         ------
         IntegrityError
             A file that is damaged.
         """
         columns = list(_types(self.kind))
-        table = read_table(path, set(columns))
+        later = {f.name for f in fields(self.kind) if f.metadata.get(_LATER)}
+        table = read_table(path, set(columns) - later)
+        columns = [name for name in columns if name in table.column_names]
         return [self.kind(**values) for values in table.select(columns).to_pylist()]
 
     def add(self, name: str, rows: Sequence[Row]) -> None:
@@ -174,79 +184,19 @@ class RowTable(Generic[Row]):
         )
 
 
-class MethodRow(Protocol):
-    """A row that says whose it is."""
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        ...
-
-    @property
-    def source_digest(self) -> str:
-        """Digest of what decides its answers: vectors, weights, a definition."""
-        ...
-
-
-Judged = TypeVar("Judged", bound=MethodRow)
-
-
 def of_jobs(rows: Iterable[Row], jobs: Iterable[str]) -> list[Row]:
     """Return the rows of some jobs, in their order: a folder holds those of other settings too."""
     asked = set(jobs)
     return [row for row in rows if row.job in asked]
 
 
-def of_other_sources(rows: Iterable[Judged], digests: Mapping[str, str]) -> list[Judged]:
-    """Return the rows whose name now stands for something else."""
-    return [r for r in rows if digests.get(r.method, r.source_digest) != r.source_digest]
-
-
-def require_same_sources(
-    rows: Iterable[Judged], digests: Mapping[str, str], folder: Path, fix: str | None = None
-) -> None:
-    """Refuse stored rows whose name now stands for other vectors or weights.
-
-    Parameters
-    ----------
-    rows
-        What is stored.
-    digests
-        Of the methods that are to be judged, by name; other names are left alone.
-    folder
-        Where the files of the rows stand, ``NAME_*.parquet``.
-    fix
-        How the stored results are got rid of; without it, by removing these files.
-
-    Raises
-    ------
-    ConflictError
-        All such names at once.
-    """
-    stale = sorted({row.method for row in of_other_sources(rows, digests)})
-    if stale:
-        what = "the stored results of this name are of other vectors or weights"
-        raise ConflictError(
-            *(
-                Problem(
-                    code="V16",
-                    subject=f"method '{name}'",
-                    what=what,
-                    fix="choose another name, another -o folder, or "
-                    + (fix or f"remove the stored results: {folder / name}_*.parquet"),
-                )
-                for name in stale
-            )
-        )
-
-
 def _types(kind: type[AnyRow]) -> dict[str, str]:
     """Return the Arrow type of every field of a row."""
     hints = get_type_hints(kind)
     found: dict[str, str] = {}
-    for field in fields(kind):
-        choices = set(get_args(hints[field.name]) or (hints[field.name],)) - {NoneType}
-        found[field.name] = _ARROW[choices.pop()]
+    for each in fields(kind):
+        choices = set(get_args(hints[each.name]) or (hints[each.name],)) - {NoneType}
+        found[each.name] = _ARROW[choices.pop()]
     return found
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sttrain.errors import printable
+from sttrain.judge.remarks import SEEDS
 from sttrain.judge.report import Cell, Column, Difference, Report
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def terminal_tables(report: Report) -> "list[Table]":
             header = f"{escape(column.head)}\n{column.metric}"
             table.add_column(header, justify="right", no_wrap=True)
         for method in report.methods:
-            cells = [format_cell(report.cells.get((method, column))) for column in columns]
+            cells = [_shown(report, method, column) for column in columns]
             table.add_row(escape(printable(method)), *cells)
         tables.append(table)
     if report.differences:
@@ -41,7 +42,7 @@ def _difference_table(differences: Sequence[Difference]) -> "Table":
     from rich.table import Table
 
     table = Table(title="paired differences, mean and standard error", title_justify="left")
-    for header in ("method", "against", "split", "head", "metric"):
+    for header in _DIFFERENCE_HEADERS:
         table.add_column(header)
     table.add_column("difference", justify="right", no_wrap=True)
     for d in differences:
@@ -61,14 +62,13 @@ def report_markdown(report: Report, pictures: Sequence[str]) -> str:
     headers = ["method", *(_header(column) for column in report.columns)]
     lines += [markdown_row(headers), markdown_row(["---", *["---:"] * len(report.columns)])]
     for method in report.methods:
-        cells = (format_cell(report.cells.get((method, column))) for column in report.columns)
+        cells = (_shown(report, method, column) for column in report.columns)
         lines.append(markdown_row([escape_markdown(method), *cells]))
     lines += ["", *(f"- {escape_markdown(remark)}" for remark in report.remarks)]
     if report.differences:
-        lines += ["", "## Paired differences", "", _DIFFERENCE_NOTE, ""]
-        lines += [
-            markdown_row(["method", "against", "split", "head", "metric", "difference", "seeds"])
-        ]
+        note, over = _difference_note(report)
+        lines += ["", "## Paired differences", "", escape_markdown(note), ""]
+        lines += [markdown_row([*_DIFFERENCE_HEADERS, "difference", over])]
         lines += [markdown_row(["---"] * 5 + ["---:"] * 2)]
         lines += [
             markdown_row(
@@ -90,12 +90,35 @@ def report_markdown(report: Report, pictures: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_NAMED = ("method", "reference", "split", "head", "metric")
-"""Fields of a difference that say what it is of."""
-_DIFFERENCE_NOTE = (
-    "Method minus reference on the same seeds, mean ± standard error over seeds. The seeds share "
-    "their spots: the error speaks of the choice of training spots, not of other tissue."
-)
+_DIFFERENCE_HEADERS = ("method", "against", "split", "head", "metric")
+
+
+def _difference_note(report: Report) -> tuple[str, str]:
+    """Return what the errors of differences speak of, and what their number counts."""
+    units = {split: report.units[split] for split in sorted({d.split for d in report.differences})}
+    over = " or ".join(dict.fromkeys(sorted(units.values(), key=lambda unit: unit != SEEDS)))
+    note = f"Method minus reference on the same {over}, mean ± standard error over {over}."
+    if SEEDS in units.values():
+        note += (
+            " Seeds share their spots: their error speaks of the choice of training spots, not of "
+            "other tissue."
+        )
+    if held_out := [split for split, unit in units.items() if unit != SEEDS]:
+        note += (
+            f" {', '.join(held_out)}: every group is judged once, by what was trained on the "
+            "others; their error speaks of other tissue, and as they share most of their training "
+            "spots, it is rather too small."
+        )
+    return note, over
+
+
+def _shown(report: Report, method: str, column: Column) -> str:
+    """Return a cell; one that lacks fits which others have says so."""
+    cell = report.cells.get((method, column))
+    fits = report.fits.get((method, column.split, column.head))
+    if cell is None or fits is None or fits.is_complete:
+        return format_cell(cell)
+    return f"{format_cell(cell)} ({fits.n_fits} of {fits.n_expected})"
 
 
 def format_cell(cell: Cell | None) -> str:

@@ -16,7 +16,8 @@ from sttrain.bench.suite import read_suite
 from sttrain.bench.summary import read_bench, summarise
 from sttrain.bench.trends import draw_trends, find_trends
 from sttrain.cli import cli
-from sttrain.errors import BadInputError, BadUsageError
+from sttrain.errors import BadInputError, BadUsageError, IntegrityError
+from sttrain.judge.rows import read_table, write_parquet
 from tests.corpora import write_corpus
 from tests.sttrain.judged import write_run
 
@@ -78,6 +79,7 @@ def test_cells_are_mean_and_deviation_of_pooled_scores_over_seeds(results, summa
     (cell,) = (e.cell for (m, c), e in summary.entries.items()
                if (m, c.data, c.metric) == ("raw", "toy", "accuracy"))  # fmt: skip
     assert len(mine) == 3
+    assert "over donors or pairs, where these are held out" in summary.remarks[0]
     assert (cell.mean, cell.sd) == (pytest.approx(fmean(mine)), pytest.approx(stdev(mine)))
 
 
@@ -206,6 +208,45 @@ def test_pictures_are_of_the_rows_of_the_suite(results, tmp_path, monkeypatch):
     assert maps
     assert all(name.endswith("_s001.png") for name in maps)
     assert any("nothing was judged on it" in line for line in summary.remarks)
+
+
+def test_a_suite_tells_what_was_seen_and_what_could_not_be_learned(results, tmp_path):
+    document, rows = read_bench(results, "toy")
+    mine = [row for row in rows if row.task.startswith("domain")]
+    assert all(row.transductive and row.rare == "" == row.absent for row in mine)
+    assert {row.seen for row in mine if row.method == "raw"} == {""}
+    assert {row.transductive for row in rows if row not in mine} == {None}
+    summary = summarise(document, rows)
+    files = write_bench_report(results, tmp_path, summary, maps=False)
+    shown = {path.name: path.read_text() for path in files}
+    assert "toy: paper20@1: transductive" in shown["report.html"]
+    assert "toy: paper20@1: transductive" in shown["report.md"]
+    odd = [
+        replace(row, rare="rim", absent="core", converged=False, split="donor-out@1",
+                held_out="d0", transductive=False, seen="unknown")
+        for row in mine
+        if row.data == "toy"
+    ]  # fmt: skip
+    text = "\n".join(summarise(document, odd).remarks)
+    assert "toy: Too small to train on, but scored: rim." in text
+    assert "toy: donor-out@1: scored where no training spot has the class" in text
+    assert f"stopped at its limit in {len(odd)} rows" in text
+    assert "toy: donor-out@1: not known of" in text
+
+
+def test_suites_of_older_versions_are_read(results, tmp_path):
+    for name in ("toy.json", "toy.parquet"):
+        (tmp_path / name).write_bytes((results / name).read_bytes())
+    path = tmp_path / "toy.parquet"
+    later = ["converged", "transductive", "seen", "held_out", "rare", "absent"]
+    write_parquet(path, read_table(path, set(later)).drop_columns(later))
+    document, rows = read_bench(tmp_path, "toy")
+    assert {row.transductive for row in rows} == {None}
+    text = "\n".join(summarise(document, rows).remarks)
+    assert "toy: paper20@1: not known of ours-16, ours-16-untrained whether" in text
+    write_parquet(path, read_table(path, set()).drop_columns(["accuracy"]))
+    with pytest.raises(IntegrityError, match="columns missing: accuracy"):
+        read_bench(tmp_path, "toy")
 
 
 def test_curves_are_of_checkpoints_that_differ_in_a_number(results):

@@ -12,10 +12,12 @@ from sttrain.cli import cli
 from sttrain.embed.evaluation import read_evaluation_set
 from sttrain.errors import BadInputError, BadUsageError, ConflictError
 from sttrain.judge.cluster import cluster_corpus, cluster_table
-from sttrain.judge.probe_config import ClusterConfig
+from sttrain.judge.fillers import INTERPOLATIONS
+from sttrain.judge.probe_config import ClusterConfig, ReconstructConfig
+from sttrain.judge.reconstruct import ModelFile, reconstruct_corpus
 from sttrain.judge.results import open_store
 from tests.corpora import write_corpus
-from tests.sttrain.judged import make_set, make_whole
+from tests.sttrain.judged import make_set, make_whole, probe, write_run, write_vectors
 
 CONFIG = ClusterConfig(algorithms=("kmeans", "gmm"), numbers=("true",), seeds=2, dims=4)
 
@@ -72,6 +74,76 @@ def test_results_of_another_corpus_or_of_other_vectors_are_refused(corpus, tmp_p
     cluster_table(store).add("x_y", [replace(row, source_digest="other")])
     with pytest.raises(ConflictError, match="the stored results of this name are of other"):
         run(corpus, tmp_path / "r", "pca3")
+
+
+@pytest.fixture
+def mixed(corpus, tmp_path):
+    """A folder of all kinds of results of `ours`, and vectors of another model."""
+    weights = write_run(tmp_path / "run", corpus)
+    model = ModelFile(name="ours", path=weights)
+    regions = ReconstructConfig(windows=(8,), sizes=(3,), genes=6, repeats=1)
+    filled = reconstruct_corpus(corpus.root, tmp_path / "r", models=[model], config=regions).rows
+    (checkpoint,) = {row.checkpoint for row in filled if row.method == "ours"}
+    mine = write_vectors(corpus, tmp_path / "a.h5ad", checkpoint=checkpoint)
+    other = write_vectors(corpus, tmp_path / "b.h5ad", seed=1, checkpoint="e" * 64)
+
+    def fill(**options):
+        model = ModelFile(name="ours", path=weights, **options)
+        return reconstruct_corpus(corpus.root, tmp_path / "r", models=[model], config=regions)
+
+    return tmp_path / "r", mine, other, fill
+
+
+def test_one_name_is_one_source_in_all_kinds_of_rows(corpus, mixed):
+    root, mine, other, fill = mixed
+    with pytest.raises(ConflictError, match=r"'ours'.*of other vectors.*regions/ours_\*"):
+        run(corpus, root, embeddings=[other])
+    with pytest.raises(ConflictError, match=r"'ours'.*of other vectors.*regions/ours_\*"):
+        probe(corpus, root, embeddings=[other])
+    probe(corpus, root, embeddings=[mine])
+    with pytest.raises(ConflictError, match=r"jobs/ours_\*\.parquet, .*regions/ours_\*"):
+        run(corpus, root, embeddings=[other])
+    run(corpus, root, embeddings=[mine])
+    with pytest.raises(ConflictError, match=r"jobs/ours_.*, .*clusters/ours_.*, .*regions/ours_"):
+        fill(initial=True)
+    assert fill().n_computed == 0
+    assert {row.checkpoint for row in cluster_table(open_store(root)).rows()} == {
+        row.checkpoint for row in open_store(root).rows()
+    }
+
+
+def test_vectors_that_tell_no_checkpoint_are_known_by_their_digest_alone(corpus, mixed, tmp_path):
+    root = mixed[0]
+    unknown, another = (write_vectors(corpus, tmp_path / f"{i}.h5ad", seed=i) for i in (5, 6))
+    probe(corpus, root, embeddings=[unknown])
+    with pytest.raises(ConflictError, match=r"'ours'.*jobs/ours_"):
+        run(corpus, root, embeddings=[another])
+
+
+def test_replace_drops_the_old_source_from_all_kinds_of_rows(corpus, mixed):
+    root, mine, other, _ = mixed
+    probe(corpus, root, "raw", embeddings=[mine])
+    run(corpus, root, "pca3", embeddings=[mine])
+    replaced = probe(corpus, root, "raw", embeddings=[other], replace=True)
+    assert {row.checkpoint for row in replaced.rows} == {None, "e" * 64}
+    for folder in ("clusters", "domains", "regions"):
+        assert not list((root / folder).glob("ours_*"))
+        assert list((root / folder).glob("*.parquet"))
+    for name, others in (("clusters", {"pca3"}), ("regions", {*INTERPOLATIONS})):
+        table = pq.read_table(root / f"{name}.parquet").to_pylist()
+        assert {row["method"] for row in table} == others
+        assert "ours" not in (root / f"{name}.csv").read_text()
+    stored = (root / "clusters.parquet").read_bytes()
+    run(corpus, root, "pca3")
+    assert (root / "clusters.parquet").read_bytes() == stored
+    assert run(corpus, root, embeddings=[other]).n_reused == 0
+
+
+def test_a_table_without_a_row_goes_with_its_last_source(corpus, tmp_path):
+    mine, other = (write_vectors(corpus, tmp_path / f"{i}.h5ad", seed=i) for i in (1, 2))
+    run(corpus, tmp_path / "r", embeddings=[mine])
+    probe(corpus, tmp_path / "r", embeddings=[other], replace=True)
+    assert not list((tmp_path / "r").glob("clusters.*"))
 
 
 def test_a_method_without_features_is_refused(corpus, tmp_path):

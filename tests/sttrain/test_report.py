@@ -104,16 +104,110 @@ def test_the_mean_of_slices_is_taken_within_a_seed_first():
     assert cell.sd == pytest.approx(stdev([0.5, 0.3]))
 
 
+def test_the_mean_of_slices_is_over_slices_where_donors_have_different_numbers():
+    aris = {("d0", "a"): 0.1, ("d0", "b"): 0.3, ("d0", "c"): 0.2, ("d1", "d"): 0.6}
+    rows = [
+        replace(ROW, split="donor-out@1", seed=int(donor[1]), held_out=donor, slice=slug,
+                ari_pred=ari + gain, method=method, repeat=repeat)
+        for (donor, slug), ari in aris.items()
+        for method, gain in (("raw", 0.0), ("ours", 0.1 if donor == "d0" else 0.3))
+        for repeat in range(2 if donor == "d0" else 1)
+    ]  # fmt: skip
+    report = build_report(rows, metrics=["ari_slices"], compare=["ours"])
+    column = Column(split="donor-out@1", head="kNN (k=10)", metric="ari_slices")
+    cell = report.cells["raw", column]
+    assert cell.mean == pytest.approx(0.3)
+    assert cell.sd == pytest.approx(stdev([0.2, 0.6]))
+    assert cell.n_seeds == 2
+    (found,) = report.differences
+    assert found.mean == pytest.approx(report.cells["ours", column].mean - cell.mean)
+    # Three slices are 0.05 below the mean of 0.15, the fourth is 0.15 above.
+    assert found.se == pytest.approx((2 * 2 * 0.15**2) ** 0.5 / 4)
+
+
+def test_classes_that_no_training_spot_has_are_named():
+    rows = rows_of("raw", 0.1, 0.2, rare="rim; core") + rows_of("ours", 0.1, rare="rim")
+    rows += [replace(ROW, split="block20@1", absent=names) for names in ("WM; L1", "L1", "")]
+    remarks = build_report(rows).remarks
+    assert "Too small to train on, but scored: core; rim." in remarks
+    (line,) = (line for line in remarks if "no training spot" in line)
+    assert line.startswith("block20@1: ")
+    assert line.endswith(": L1; WM.")
+
+
 def test_remarks_say_what_a_reader_has_to_know():
     rows = rows_of("raw", 0.1, 0.2) + rows_of("majority", 0.1, head="MLP (50 epochs)", epochs=50)
     text = " ".join(build_report([*rows, replace(ROW, rare="rim", seed=1)]).remarks)
-    assert "1 to 2 (incomplete) seeds" in text
+    assert "paper20@1 over 1 seed (MLP (50 epochs)), 2 seeds (kNN (k=10))." in text
+    assert "ncomplete" not in text
     assert "paper20@1: transductive" in text
     assert "50 epochs (800 in the paper)" in text
     assert "majority ignores the head" in text
     assert "Too small to train on, but scored: rim" in text
     quiet = " ".join(build_report([replace(ROW, transductive=False)]).remarks)
     assert "transductive" not in quiet
+
+
+def held_out(method, *accuracies, **changes):
+    """Rows of a split that holds donors out, one after the other."""
+    rows = rows_of(method, *accuracies, split="donor-out@1", transductive=False, **changes)
+    return [replace(row, held_out=f"d{row.seed}") for row in rows]
+
+
+def test_splits_of_different_sizes_and_undefined_scores_are_not_called_incomplete():
+    rows = [
+        *rows_of("raw", 0.1, 0.2, 0.3),
+        *held_out("raw", 0.1, 0.2, 0.3, 0.4, 0.5),
+        *held_out("libsize", 0.1, 0.2, 0.3, 0.4, 0.5, ari_pred=None),
+    ]
+    report = build_report(rows)
+    assert report.remarks[0] == (
+        "Mean and standard deviation, pooled over slices: donor-out@1 over 5 held-out donors; "
+        "paper20@1 over 3 seeds."
+    )
+    text = report_markdown(report, [])
+    assert "ncomplete" not in text
+    assert " of " not in text.partition("\n- ")[0]
+
+
+def test_a_method_that_lacks_seeds_is_named_and_its_cells_are_marked():
+    rows = rows_of("raw", 0.1, 0.2, 0.3) + rows_of("libsize", 0.4)
+    report = build_report(rows, metrics=["accuracy"])
+    (remark,) = (line for line in report.remarks if line.startswith("Incomplete"))
+    assert "libsize, paper20@1, kNN (k=10): 1 of 3" in remark
+    assert "raw" not in remark
+    text = report_markdown(report, [])
+    assert "| libsize | 0.400 (1 of 3) |" in text
+    assert "| raw | 0.200 ± 0.100 |" in text
+    shown = io.StringIO()
+    for table in terminal_tables(report):
+        Console(width=160, file=shown).print(table)
+    assert "0.400 (1 of 3)" in shown.getvalue()
+    found = {row["method"]: (row["n_fits"], row["n_expected"]) for row in report.long_rows()}
+    assert found == {"libsize": (1, 3), "raw": (3, 3)}
+
+
+def test_fewer_repeats_of_a_group_are_incomplete_too():
+    rows = [replace(row, repeat=n) for n in range(2) for row in held_out("raw", 0.1, 0.3)]
+    rows += held_out("ours", 0.2, 0.4, source="embedding")
+    report = build_report(rows, metrics=["accuracy"])
+    assert "| ours | 0.300 ± 0.141 (2 of 4) |" in report_markdown(report, [])
+
+
+def test_the_note_on_differences_tells_donors_from_seeds():
+    seeds = rows_of("raw", 0.1, 0.2) + rows_of("ours", 0.3, 0.5, source="embedding")
+    donors = held_out("raw", 0.1, 0.2) + held_out("ours", 0.3, 0.5, source="embedding")
+    text = report_markdown(build_report(donors, metrics=["accuracy"]), [])
+    assert "on the same donors" in text
+    assert "speaks of other tissue" in text
+    assert "not of other tissue" not in text
+    assert "| difference | donors |" in text
+    text = report_markdown(build_report(seeds, metrics=["accuracy"]), [])
+    assert "not of other tissue" in text
+    assert "donor" not in text
+    text = report_markdown(build_report([*seeds, *donors], metrics=["accuracy"]), [])
+    assert "| difference | seeds or donors |" in text
+    assert "donor-out@1: every group is judged once" in text
 
 
 def test_rows_of_two_corpora_are_refused():
@@ -126,10 +220,18 @@ def test_no_rows_are_refused():
         build_report([])
 
 
-@pytest.mark.parametrize("options", [{"metrics": ["auc"]}, {"compare": ["ours"]}])
+@pytest.mark.parametrize(
+    "options", [{"metrics": ["auc"]}, {"compare": ["ours"]}, {"against": ["raw", "untraind"]}]
+)
 def test_unknown_names_are_refused(options):
     with pytest.raises(BadUsageError, match="choose among"):
         build_report([ROW], **options)
+
+
+def test_methods_that_are_not_there_are_told_all_at_once():
+    with pytest.raises(BadUsageError) as refused:
+        build_report([ROW], compare=["ours"], against=["untraind"])
+    assert [p.subject for p in refused.value.problems] == ["method 'ours'", "method 'untraind'"]
 
 
 def test_a_report_without_a_defined_score_says_so():
