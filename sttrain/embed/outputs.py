@@ -11,7 +11,6 @@ from sttrain.errors import BadInputError, ConflictError, IntegrityError, Problem
 _VERSIONS: Final = "versions"
 """Part of a provenance that a rerun may change."""
 _NAMED: Final = 3
-_ABSENT: Final = "nothing"
 
 
 def require_place(out: Path) -> Mapping[str, Any] | None:
@@ -61,18 +60,14 @@ def refuse_others(
     """
     if before is None or replace:
         return
-    changed = [
-        f"{key} was {_show(before, key)}, is now {_show(after, key)}"
-        for key in sorted(after)
-        if key != _VERSIONS and before.get(key) != after[key]
-    ]
-    if changed:
+    from sttrain.train.config import differences  # it needs torch, which reading vectors does not
+
+    told = {key: value for key, value in before.items() if key in after}
+    known = {key: value for key, value in after.items() if key != _VERSIONS}
+    told.pop(_VERSIONS, None)
+    if changed := differences(told, known):
         what = f"it holds other vectors: {'; '.join(changed[:_NAMED])}"
         raise _conflict(out, what, "choose another -o, or pass --replace")
-
-
-def _show(told: Mapping[str, Any], key: str) -> str:
-    return f"{told.get(key, _ABSENT)!s:.60}"
 
 
 def _conflict(out: Path, what: str, fix: str) -> ConflictError:

@@ -40,9 +40,9 @@ def starter():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, starter):
-    """A corpus of 30 patches (batches of 8, the last of 6) and an uninterrupted run of one rank."""
+    """30 patches (batches of 8, the last of 6), 15 held out, and a whole run of one rank."""
     root = tmp_path_factory.mktemp("ranks")
-    write_corpus(root / "corpus", n_patches=15)
+    write_corpus(root / "corpus", n_slices=3, n_patches=15, splits=("train", "train", "val"))
     (root / "recipe.toml").write_text(RECIPE.format(epochs=EPOCHS))
     finish(start(starter, root, "alone"))
     return root
@@ -189,7 +189,7 @@ def test_parted_weights_train_alike_and_leave_the_same_files(lab, starter, tmp_p
     wait_for_lines(log_of(lab, name), 20, job)
     job.send(signal.SIGTERM)
     assert set(job.wait(60)) == {143}
-    job = start(starter, lab, name, 2, "--fsdp", "--part=3", "--val-split=train")
+    job = start(starter, lab, name, 2, "--fsdp", "--part=3", "--val-split=val")
     finish(job)
     assert read_trace(lab / name) == expected_trace(lab)
     assert losses(lab, name) == pytest.approx(losses(lab, "alone"), rel=1e-4)

@@ -133,7 +133,7 @@ def test_slices_that_share_no_gene_are_told_how_they_can_be_embedded(tmp_path, m
     corpus = write_corpus(tmp_path / "eval", kind="cover", splits=("test",))
     run, out = write_run(tmp_path / "run", corpus), tmp_path / "e.parquet"
     monkeypatch.setattr("sttrain.embed.evaluation.drawn_genes", lambda _: np.empty(0, np.int32))
-    embed_checkpoint(run, corpus.root, out, device="cpu")
+    embed_checkpoint(run, corpus.root, tmp_path / "bare.parquet", device="cpu")
     told = {"expression": 3}
     with pytest.raises(BadInputError, match=r"V17.*measured by all slices.*--expression 0"):
         embed_checkpoint(run, corpus.root, out, device="cpu", inference=told)
@@ -147,7 +147,7 @@ def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
     assert load_encoder(run)[1].pretext.inference == said
 
     def embed(name, **options):
-        out = tmp_path / f"{name}.parquet"
+        out = tmp_path / f"{name}-{options['untrained']}.parquet"
         return embed_checkpoint(run, corpus.root, out, device="cpu", **options).embeddings
 
     plain = {"neighbours": 0, "centre": False, "components": None, "whiten": 0.0}
@@ -169,7 +169,7 @@ def test_the_recipe_says_how_and_a_flag_goes_before_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"whiten": True}, "say how many"), ({"neighbours": 1025}, "less than or equal to 1024")],
+    [({"whiten": 1.0}, "say how many"), ({"neighbours": 1025}, "less than or equal to 1024")],
 )
 def test_what_a_flag_asks_for_has_to_go_with_the_recipe(tmp_path, changes, message):
     """Whitening without components did nothing, and the file said that it had been done."""
