@@ -277,7 +277,7 @@ def test_nothing_but_its_own_vectors_is_written_over(corpus, tmp_path):
     assert out.read_bytes() == made
     with pytest.raises(ConflictError, match=r"V10.*checkpoint was .* pass --replace"):
         embed_checkpoint(first, corpus.root, out, untrained=True)
-    with pytest.raises(ConflictError, match="inference.neighbours was 0, is now 3"):
+    with pytest.raises(ConflictError, match=r"inference\.neighbours was 0, is now 3"):
         embed_checkpoint(second, corpus.root, out, inference={"neighbours": 3})
     assert out.read_bytes() == made
     embed_checkpoint(first, corpus.root, out, untrained=True, replace_others=True)
