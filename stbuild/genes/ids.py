@@ -102,6 +102,11 @@ def describe_genes(ids: Sequence[str]) -> GeneFacts:
     )
 
 
+def is_control(name: str) -> bool:
+    """Tell whether an id is that of a control or of reads of no gene, not of a gene."""
+    return _look(name).control
+
+
 class _Look(NamedTuple):
     """What one id looks like."""
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from stbuild.config import GridConfig
 from stbuild.genes.ids import (
-    CONTROLS,
     ENSEMBL,
     GeneFacts,
     describe_genes,
     find_other_types,
+    is_control,
     strip_version,
     unmangled,
 )
@@ -97,7 +97,7 @@ def find_genes(ids: Sequence[str], types: Sequence[str] | None) -> NDArray[np.bo
     types
         (K,) what the source calls their types, or None.
     """
-    genes = np.asarray([CONTROLS.match(name) is None for name in ids], np.bool_)
+    genes = np.asarray([not is_control(name) for name in ids], np.bool_)
     return genes if types is None else genes & ~np.asarray(find_other_types(types), np.bool_)
 
 
