@@ -177,16 +177,13 @@ def make_tables(
         plan=plan_digest(plans),
         tools=tool_versions(),
     )
-    panels = {
-        meta.slug: inputs.vocabulary_of(meta.slug).locate(genes)[1]
-        for meta, genes in zip(inputs.metas, inputs.genes, strict=True)
-    }
-    times = Counter(gene for panel in panels.values() for gene in panel.tolist())
-    measured = [times[gene] for gene in range(len(inputs.vocabulary.genes))]
+    measured = np.zeros(len(inputs.vocabulary.genes), np.int64)
+    for panel in inputs.panels.values():
+        measured[panel] += 1  # a slice has a gene once
     contents = {
-        names.GENES_PARQUET: write_genes(inputs.vocabulary.genes, measured),
+        names.GENES_PARQUET: write_genes(inputs.vocabulary.genes, measured.tolist()),
         names.SLICES_PARQUET: write_slices(slices),
-        names.PANELS_PARQUET: write_panels(panels),
+        names.PANELS_PARQUET: write_panels(inputs.panels),
         names.LOCK_JSON: lock.to_bytes(),
     }
     if leakage is not None:
@@ -223,13 +220,12 @@ def _slice_entry(inputs: BuildInputs, meta: GridMeta, n_patches: int) -> SliceEn
         "licence",
     }
     shared |= {"layout", "n_spots", "n_genes", "n_labelled", "sources"}
-    genes = inputs.genes[inputs.metas.index(meta)]
     return SliceEntry(
         **{key: getattr(meta, key) for key in shared},
         split=inputs.split_of[meta.slug],
         generation=inputs.growth.generation(meta.slug),
         grid=meta.shape,
-        n_vocabulary=int(inputs.vocabulary_of(meta.slug).locate(genes)[0].size),
+        n_vocabulary=inputs.panels[meta.slug].size,
         n_patches=n_patches,
         grid_content=meta.content,
     )

@@ -181,8 +181,8 @@ def _claim(inputs: BuildInputs, out: Path, work: Path) -> None:
 def _padding(inputs: BuildInputs) -> tuple[Notice, ...]:
     """Say which slices need padding; refuse them under ``strict_size``."""
     config, found, problems = inputs.config, [], []
-    for meta, genes in zip(inputs.metas, inputs.genes, strict=True):
-        shared = inputs.vocabulary_of(meta.slug).locate(genes)[0].size
+    for meta in inputs.metas:
+        shared = inputs.panels[meta.slug].size
         subject = f"slice '{meta.name}'"
         if shared < config.genes:
             what = f"{shared} of {config.genes} genes: the other channels are padding (gene -1)"

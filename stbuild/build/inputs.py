@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stbuild.build.growth import Growth, grow_labels, grow_splits, grow_vocabulary
 from stbuild.corpus import names
@@ -40,6 +44,14 @@ class BuildInputs:
     def vocabulary_of(self, slug: str) -> Vocabulary:
         """Return the vocabulary as it was when a slice came: what its patches know."""
         return self.vocabulary.first(self.growth.generation(slug))
+
+    @cached_property
+    def panels(self) -> dict[str, NDArray[np.int32]]:
+        """By slug, the (G,) vocabulary indices of the genes that a slice's patches know."""
+        return {
+            meta.slug: self.vocabulary_of(meta.slug).locate(genes)[1]
+            for meta, genes in zip(self.metas, self.genes, strict=True)
+        }
 
     def grid_path(self, slug: str) -> Path:
         """Return where the grid of a slice stands."""

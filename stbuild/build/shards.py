@@ -208,11 +208,9 @@ def shard_task(plan: ShardPlan, root: Path, work: Path, fingerprint: str) -> Sha
         generation=plan.generation,
         licence=plan.licence,
         slugs=tuple(slug for slug, _ in plan.samples),
-        samples=tuple(
-            Sample.model_construct(**{name: getattr(s, name) for name in Sample.model_fields})
-            for _, s in plan.samples
-        ),
+        samples=tuple(sample for _, sample in plan.samples),
     )
+    # Of a sample of a part no more is written than a `Sample` has.
     raw = dump_canonical(document.model_dump(mode="json"))
     return ShardTask(
         path=plan.path,

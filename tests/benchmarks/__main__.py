@@ -54,7 +54,9 @@ def main() -> None:
         if (path := getattr(options, name)) is not None:
             given += [f"--{name}={path}"]
     with tempfile.TemporaryDirectory(prefix="stcorpus-bench-") as folder:
-        failed = measure(names, given, options.work or Path(folder))
+        work = (options.work or Path(folder)).resolve()  # parts run in the folder of the project
+        work.mkdir(parents=True, exist_ok=True)
+        failed = measure(names, given, work)
     if failed:
         sys.exit(f"these parts failed, and keep their earlier tables: {', '.join(failed)}")
 

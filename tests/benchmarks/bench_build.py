@@ -122,12 +122,13 @@ def measure_build(
     )
 
 
-def synthetic(work: Path) -> tuple[str, Path]:
-    """Write the slice of Visium's size; return what it is and its file."""
-    path = work / "synthetic.h5ad"
+def synthetic(work: Path, seed: int = 0) -> tuple[str, Path]:
+    """Write a slice of Visium's size; return what it is and its file."""
+    path = work / f"synthetic-{seed}.h5ad"
     # In a process of its own: a child's peak memory starts at what its parent holds.
-    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(path)]
-    return subprocess.run(writer, capture_output=True, text=True, check=True).stdout.strip(), path
+    writer = [sys.executable, "-m", "tests.benchmarks.slices", str(path), str(seed)]
+    done = subprocess.run(writer, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip(), path
 
 
 def build_lines(work: Path, repeats: int, n_per_slice: int, sections: int | None) -> list[str]:

@@ -87,7 +87,7 @@ def _read_apart(root: Path, cache: Path) -> tuple[float, float]:
     """Read in processes of their own: the first one makes the cache, the second is kept."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_size", root, str(READ), cache]
     for _ in range(2):
-        found = subprocess.run(list(map(str, command)), capture_output=True, check=True).stdout
+        found = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True).stdout
     opened, read = json.loads(found)
     return opened, read
 

@@ -179,7 +179,7 @@ def main() -> None:
                 stage,
                 str(n),
             ]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(done.stdout)
             sys.stdout.write(done.stdout + "\n")
             sys.stdout.flush()

@@ -135,7 +135,7 @@ def main() -> None:
             command = [sys.executable, "-m", "tests.benchmarks.large_index", "--measure"]
             first, *again = [
                 [float(word) for word in subprocess.run(
-                    [*command, str(root), str(cache)], capture_output=True, check=True
+                    [*command, str(root), str(cache)], stdout=subprocess.PIPE, check=True
                 ).stdout.split()]
                 for _ in range(4)
             ]  # fmt: skip

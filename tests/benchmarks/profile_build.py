@@ -201,7 +201,7 @@ def lines(bench: Bench) -> list[str]:
     phases, least = {}, {}
     for what, paths in ((f"{len(files)} sections", files), ("synthetic slice", [path])):
         command = [sys.executable, "-m", "tests.benchmarks.profile_build", "--json", *paths]
-        told = subprocess.run(list(map(str, command)), capture_output=True, check=True).stdout
+        told = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True).stdout
         phases[what], least[what] = json.loads(told)
     shares = [
         f"{sum(least[what].values()) / sum(phases[what].values()):.0%} of {what}" for what in least

@@ -20,14 +20,16 @@ def real_slices(most: int | None = None) -> tuple[str, list[Path]]:
     )
 
 
-def synthetic_slice(path: Path, height: int = 67, width: int = 64, n_genes: int = 20_000) -> str:
+def synthetic_slice(
+    path: Path, seed: int = 0, height: int = 67, width: int = 64, n_genes: int = 20_000
+) -> str:
     """Write a slice of Visium's size with overdispersed counts; return what it is."""
     import anndata  # here, so that whoever only lists the slices stays small
     import numpy as np
     import pandas as pd
     from scipy import sparse
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     mean = rng.lognormal(-2.4, 1.6, n_genes)
     row, col = np.divmod(np.arange(height * width), width)
     blocks = []
@@ -48,4 +50,4 @@ def synthetic_slice(path: Path, height: int = 67, width: int = 64, n_genes: int 
 
 
 if __name__ == "__main__":
-    print(synthetic_slice(Path(sys.argv[1])))  # noqa: T201 - the answer to whoever started it
+    print(synthetic_slice(Path(sys.argv[1]), int(sys.argv[2])))  # noqa: T201 - the answer to whoever started it

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -266,9 +267,22 @@ def test_what_a_further_patch_costs_is_a_difference(tmp_path):
 
 def test_workers_are_compared_round_by_round():
     turns = iter([(4.0, 4.0), (2.0, 5.0), (6.0, 4.0), (2.0, 4.0)])
-    one, two = bench_workers.rows("x", lambda _: next(turns), 2)
+    kinds = {"1": lambda: next(turns), "2": lambda: next(turns)}
+    one, two = bench_workers.rows("x", kinds, 2)
     assert one == "| x | 1 | 5.0 | **1.00** (1.00 to 1.00) | 4.0 | **1.00** (1.00 to 1.00) |"
     assert two == "|  | 2 | 2.0 | **2.50** (2.00 to 3.00) | 4.5 | **1.12** (1.00 to 1.25) |"
+
+
+def test_two_that_work_apart_count_by_halves(tmp_path):
+    together = threading.Barrier(2, timeout=20)
+
+    def turn(out):
+        together.wait()  # neither gets on before the other has come
+        return 9.0, {"first": 3.0, "second": 5.0}[out.name]
+
+    wall, cpu = bench_workers.half_of_two(turn, tmp_path)
+    assert 0 < wall < 10
+    assert cpu == 4.0
 
 
 def test_the_plain_encoder_gives_every_observed_site_a_vector():
