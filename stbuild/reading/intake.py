@@ -167,10 +167,11 @@ def _require_one_plane(raw: RawSlice, config: GridConfig) -> None:
             "would lie on top of each other"
         )
         fix = (
-            f"--split-by {column} builds each plane by itself; leave the column out, if it is no "
-            "depth"
+            f"--split-by {column or 'COLUMN, one of obs that tells them apart,'} builds each plane "
+            "by itself; leave the column out, if it is no depth"
         )
-        raise SourceFaultError("B047", f"/obs/{column}", what, fix)
+        where = "/obsm, third column of the positions" if column is None else f"/obs/{column}"
+        raise SourceFaultError("B047", where, what, fix)
 
 
 def _by_positions(config: GridConfig) -> bool:

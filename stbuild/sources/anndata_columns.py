@@ -3,6 +3,7 @@
 Shared by the readers of ``.h5ad`` and AnnData-Zarr, which hand over data frames column by column.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,8 @@ class Places:
     in_tissue: NDArray[np.bool_] | None
     unit: Unit = "pixel"
     """Unit of `xy`."""
+    depths: NDArray[np.float64] | None = None
+    """(N,) z beside `xy`, where there is more than one."""
 
 
 def read_gene_ids(var: Frame, column: str | None) -> tuple[list[str], list[str] | None]:
@@ -138,7 +141,7 @@ def read_places(
     obs
         Columns of the spots.
     positions
-        (N, 2) from obsm, or None; then columns of usual names are tried.
+        (N, 2 or 3) from obsm, or None; then columns of usual names are tried.
     n_spots
         N.
     needed
@@ -174,7 +177,10 @@ def read_places(
         fix = "add one of them to the file, or give a table of coordinates: --positions FILE"
         raise SourceFaultError("B046", "", what, fix)
     in_tissue = _read_marks(obs, n_spots) if "in_tissue" in present else None
-    return Places(array=array, xy=positions, in_tissue=in_tissue, unit=unit)
+    xy, depths = positions, None
+    if positions is not None and positions.shape[1] == 3:
+        xy, depths = np.ascontiguousarray(positions[:, :2]), positions[:, 2]
+    return Places(array=array, xy=xy, in_tissue=in_tissue, unit=unit, depths=depths)
 
 
 def _read_marks(obs: Frame, n_spots: int) -> NDArray[np.bool_]:
@@ -188,7 +194,9 @@ def _read_marks(obs: Frame, n_spots: int) -> NDArray[np.bool_]:
 
 
 def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64]:  # noqa: ANN401
-    """Return positions as (N, 2) float64; a data frame's columns are taken by their names.
+    """Return positions as float64, (N, 2) or, at several depths, (N, 3).
+
+    A data frame's columns are taken by their names.
 
     Raises
     ------
@@ -198,10 +206,10 @@ def check_positions(values: Any, n_spots: int, where: str) -> NDArray[np.float64
     found = _as_floats(_in_order(values, where))
     if found.shape == (n_spots, 3) and np.unique(found[:, 2]).size == 1:
         found = found[:, :2]  # one plane: z says nothing
-    if found.shape != (n_spots, 2):
+    if found.shape not in ((n_spots, 2), (n_spots, 3)):
         came = f"shape {found.shape}" if found.size else f"no numbers ({type(values).__name__})"
         what = f"expected {n_spots:,} rows of (x, y), got {came}"
-        fix = "store x and y per spot; of several planes each is a slice of its own"
+        fix = "store x and y per spot, and z of several planes"
         raise SourceFaultError("B047", where, what, fix)
     return found
 
@@ -290,8 +298,19 @@ def read_labels(obs: Frame, record: SliceRecord, config: GridConfig, n_spots: in
     )
 
 
-def read_planes(obs: Frame, n_spots: int) -> tuple[str, list[str]] | None:
+def read_planes(
+    obs: Frame, n_spots: int, depths: NDArray[np.float64] | None = None
+) -> tuple[str | None, list[str]] | None:
     """Return the column of depths (z beside x and y) with its values, or None.
+
+    Parameters
+    ----------
+    obs
+        Columns of the spots.
+    n_spots
+        N.
+    depths
+        (N,) third column of the positions in obsm, which has no name; taken where obs has none.
 
     Raises
     ------
@@ -303,7 +322,9 @@ def read_planes(obs: Frame, n_spots: int) -> tuple[str, list[str]] | None:
     x = "x" if pair is None else pair.name
     found = find(present, ["z", *(f"{x[:i]}z{x[i + 1 :]}" for i, c in enumerate(x) if c == "x")])
     if found is None:
-        return None
+        if depths is None:
+            return None
+        return None, ["" if math.isnan(depth) else to_text(depth) for depth in depths.tolist()]
     name = present[found]
     values = _read_plain(obs, name, "B047")
     if len(values) != n_spots:

@@ -184,7 +184,8 @@ def read_table_group(
     )
     labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
     sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
-    planes = faults.attempt(lambda: read_planes(obs, n))
+    depths = None if places is None else places.depths
+    planes = faults.attempt(lambda: read_planes(obs, n, depths))
     found = None
     if ids is not None:
         if is_whole(record):

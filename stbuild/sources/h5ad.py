@@ -77,7 +77,8 @@ def read_h5ad(record: SliceRecord, config: GridConfig, scratch: Path | None = No
         )
         labels = faults.attempt(lambda: read_labels(obs, record, config, n)) or Labels()
         sections = faults.attempt(lambda: read_sections(obs, record.split_by, n))
-        planes = faults.attempt(lambda: read_planes(obs, n))
+        depths = None if places is None else places.depths
+        planes = faults.attempt(lambda: read_planes(obs, n, depths))
         counts = None
         if ids is not None:
             if is_whole(record):

@@ -60,8 +60,9 @@ class RawSlice:
     sections: tuple[str, Sequence[str]] | None = None
     """A column that may tell several sections apart and its (N,) values, where there is one."""
 
-    planes: tuple[str, Sequence[str]] | None = None
-    """A column of depths beside the positions and its (N,) values, empty where a spot has none."""
+    planes: tuple[str | None, Sequence[str]] | None = None
+    """A column of depths beside the positions and its (N,) values, empty where a spot has none;
+    None in place of a name for the third column of positions in obsm."""
 
     def take(self, rows: NDArray[np.int64], scratch: Path | None = None) -> "RawSlice":
         """Return some spots alone, in the given order."""

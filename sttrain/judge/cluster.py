@@ -112,8 +112,9 @@ class _Job:
 
 
 def cluster_table(store: ResultStore) -> RowTable[ClusterRow]:
-    """Return the rows of domains of a folder of results."""
-    return RowTable(store.root / "clusters", ClusterRow, store.document.corpus_id)
+    """Return the rows of domains of a folder of results; done where the domains stand, too."""
+    root = store.root
+    return RowTable(root / "clusters", ClusterRow, store.document.corpus_id, root / "domains")
 
 
 def cluster_corpus(

@@ -129,15 +129,13 @@ class ResultStore:
 
     @property
     def jobs(self) -> RowTable[ResultRow]:
-        """The scores of all fits."""
-        return RowTable(self.root / "jobs", ResultRow, self.document.corpus_id)
+        """The scores of all fits; one is done when its predictions stand, too."""
+        beside = self.root / "predictions"
+        return RowTable(self.root / "jobs", ResultRow, self.document.corpus_id, beside)
 
     def finished(self) -> set[str]:
         """Return the digests of the jobs whose scores and predictions are stored."""
-        predicted = {
-            path.stem.rpartition("_")[2] for path in (self.root / "predictions").glob("*.parquet")
-        }
-        return self.jobs.finished() & predicted
+        return self.jobs.finished()
 
     def rows(self) -> list[ResultRow]:
         """Read all rows, sorted by method, head, split, seed, repeat and slice.
@@ -219,7 +217,7 @@ class ResultStore:
 
         `jobs`, digests, have to be among them.
         """
-        return self.jobs.summarise_all(self.root / "results", jobs, self.rows, self.finished)
+        return self.jobs.summarise_all(self.root / "results", jobs, self.rows)
 
 
 def create_store(root: Path, data: EvaluationSet) -> ResultStore:

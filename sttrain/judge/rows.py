@@ -70,10 +70,13 @@ class RowTable(Generic[Row]):
     kind: type[Row]
     corpus_id: str
     """The only corpus whose rows may stand there."""
+    beside: Path | None = None
+    """Folder with what else is stored of every job, under the same name and written before it."""
 
     def finished(self) -> set[str]:
-        """Return the digests of the jobs that are stored."""
-        return {path.stem.rpartition("_")[2] for path in self.root.glob("*.parquet")}
+        """Return the digests of the jobs that are stored, with all that belongs to them."""
+        found = _digests(self.root)
+        return found if self.beside is None else found & _digests(self.beside)
 
     def rows(self) -> list[Row]:
         """Read all rows, in the order of their files and within them.
@@ -131,7 +134,6 @@ class RowTable(Generic[Row]):
         path: Path,
         jobs: Iterable[str],
         read: Callable[[], list[Row]],
-        finished: Callable[[], set[str]] | None = None,
     ) -> list[Row]:
         """Write all rows together and return them; again, where others were stored meanwhile.
 
@@ -145,23 +147,21 @@ class RowTable(Generic[Row]):
             Digests that are stored by now: a table without them is never written.
         read
             Reads all rows, in the order of the table.
-        finished
-            Returns the digests of the jobs that are stored; those of this table without it.
 
         Raises
         ------
         ResourceError
             Jobs that something else took away in the meantime.
         """
-        wanted, list_finished = set(jobs), finished or self.finished
+        wanted = set(jobs)
         while True:
-            known = list_finished()
+            known = self.finished()
             self._require(wanted - known)
             rows = read()
-            if list_finished() != known:  # some may have come or gone while they were read
+            if self.finished() != known:  # some may have come or gone while they were read
                 continue
             self.summarise(path, rows)
-            if list_finished() == known:
+            if self.finished() == known:
                 return rows
 
     def _require(self, gone: set[str]) -> None:
@@ -182,6 +182,11 @@ class RowTable(Generic[Row]):
                 for name, kind in _types(self.kind).items()
             }
         )
+
+
+def _digests(folder: Path) -> set[str]:
+    """Return the digests that the names of files end in."""
+    return {path.stem.rpartition("_")[2] for path in folder.glob("*.parquet")}
 
 
 def of_jobs(rows: Iterable[Row], jobs: Iterable[str]) -> list[Row]:

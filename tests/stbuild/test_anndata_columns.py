@@ -270,8 +270,38 @@ def test_one_plane_of_three_dimensions_is_flat_and_several_are_refused(tmp_path)
     assert read.xy is not None
     assert np.array_equal(read.xy, xy)
     data.obsm["spatial"][0, 2] = 9
-    with pytest.raises(BadInputError, match=r"B047.*of several planes each is a slice"):
+    read = read_here(record_of(write(data, tmp_path)), PLAIN)  # the array says where spots are
+    assert read.xy is not None
+    assert np.array_equal(read.xy, xy)
+    del data.obs["array_row"], data.obs["array_col"]
+    with pytest.raises(BadInputError, match=r"B047.*third column.*2 planes.*--split-by COLUMN"):
+        read_here(record_of(write(data, tmp_path)), GridConfig(layout="bin"))
+    data.obsm["spatial"] = np.zeros((data.n_obs, 4))
+    with pytest.raises(BadInputError, match=r"B047.*rows of \(x, y\), got shape"):
         read_here(record_of(write(data, tmp_path)), PLAIN)
+
+
+@pytest.mark.parametrize("how", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_planes_of_a_third_column_are_told_apart_by_a_column_of_obs(how, tmp_path):
+    data, _ = in_planes("obsm")
+    depths = data.obs.pop("z").to_numpy()
+    data.obsm["spatial"] = np.column_stack([data.obsm["spatial"], depths])
+    data.obs["Bregma"] = [f"b{depth}" for depth in depths]
+    path = tmp_path / f"s.{how}"
+    (data.write_zarr if how == "zarr" else data.write_h5ad)(path)
+    config = GridConfig(layout="bin", bin_size=200)
+    with pytest.raises(BadInputError, match=r"B047.*third column.*4 planes"):
+        read_here(record_of(path), config)
+    manifest = Manifest(name="m", records=(record_of(path, split_by="Bregma"),))
+    parts = [read_here(p, config) for p in expand_sections(manifest, config, None).records]
+    assert [len(part.barcodes) for part in parts] == [18] * 4
+    data.obs["half"] = [f"h{i % 2}" for i in range(data.n_obs)]  # each has two depths
+    (data.write_zarr if how == "zarr" else data.write_h5ad)(path)
+    manifest = Manifest(name="m", records=(record_of(path, split_by="half"),))
+    part = expand_sections(manifest, config, None).records[0]
+    with pytest.raises(BadInputError, match=r"B047.*third column.*2 planes"):
+        read_here(part, config)
 
 
 PLANES: dict[str, tuple[list[str], list[Any]]] = {

@@ -64,6 +64,16 @@ def test_a_rerun_computes_only_what_is_missing_and_workers_change_nothing(corpus
     assert second.rows == whole
 
 
+def test_scores_whose_domains_are_gone_are_computed_again(corpus, tmp_path):
+    rows = run(corpus, tmp_path / "r", "pca3").rows
+    lost = min((tmp_path / "r" / "domains").glob("*.parquet"))
+    content = lost.read_bytes()
+    lost.unlink()
+    again = run(corpus, tmp_path / "r", "pca3")
+    assert (again.n_computed, again.rows) == (1, rows)
+    assert lost.read_bytes() == content
+
+
 def test_results_of_another_corpus_or_of_other_vectors_are_refused(corpus, tmp_path):
     run(corpus, tmp_path / "r", "pca3")
     other = write_corpus(tmp_path / "o", kind="cover", n_slices=1, rows=10, cols=10, seed=4)
