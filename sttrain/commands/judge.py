@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from sttrain.judge.candidates import EmbeddingFile
     from sttrain.judge.results import ResultRow
 
 
@@ -106,7 +107,6 @@ def probe(
     Example: sttrain probe eval/ --method raw --method nbmean6-pca50 --embedding ours=ours.h5ad
     --split block20@1 --head knn --head mlp --mlp-epochs 50 -j 2 -o results/
     """
-    from sttrain.embed.external import record_provenance
     from sttrain.judge.candidates import parse_embedding
     from sttrain.judge.probes import probe_corpus
 
@@ -122,9 +122,7 @@ def probe(
             replace=flags["replace"],
             progress=progress,
         )
-    remarks = record_provenance(output, files)
-    for remark in () if flags["quiet"] else remarks:
-        click.echo(remark, err=True)
+    _record_files(output, files, quiet=flags["quiet"])
     made = {"computed": outcome.n_computed, "reused": outcome.n_reused, "output": str(output)}
     if outcome.needless:
         made["not reduced, no wider than that"] = list(outcome.needless)
@@ -175,16 +173,18 @@ def cluster(
     from sttrain.judge.cluster import cluster_corpus
     from sttrain.judge.judged_tables import mean_rows
 
+    files = [parse_embedding(text) for text in embeddings]
     with show_progress("cluster", quiet=flags["quiet"]) as progress:
         outcome = cluster_corpus(
             corpus,
             output,
             methods=methods,
-            embeddings=[parse_embedding(text) for text in embeddings],
+            embeddings=files,
             config=read_config(ClusterConfig, _given(ClusterConfig, flags), "command line"),
             workers=flags["jobs"],
             progress=progress,
         )
+    _record_files(output, files, quiet=flags["quiet"])
     made = {"computed": outcome.n_computed, "reused": outcome.n_reused, "output": str(output)}
     if outcome.left_out:
         made["not judged, without labels of two classes"] = list(outcome.left_out)
@@ -249,6 +249,15 @@ def reconstruct(
     _print_means(
         mean_rows(outcome.asked, ("method", "window", "size"), REGION_METRICS), flags, made
     )
+
+
+def _record_files(output: Path, files: "Sequence[EmbeddingFile]", *, quiet: bool) -> None:
+    """Write where judged vectors come from beside the results, and say where nothing tells it."""
+    from sttrain.embed.external import record_provenance
+
+    remarks = record_provenance(output, files)
+    for remark in () if quiet else remarks:
+        click.echo(remark, err=True)
 
 
 def _print_means(

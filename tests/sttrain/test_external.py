@@ -164,21 +164,28 @@ def judged(tmp_path_factory):
     return corpus, path
 
 
-def probe(corpus, path, out, *flags):
-    arguments = ["probe", corpus.root, "-o", out, "--split", "paper20@1", "--head", "knn", "--k", 3]
-    arguments += ["--method", "majority", "--embedding", f"other={path}", *flags]
+HOW = {
+    "probe": ["--split", "paper20@1", "--head", "knn", "--k", 3, "--method", "majority"],
+    "cluster": ["--method", "coords", "--algorithm", "kmeans", "--seeds", 1],
+}
+
+
+def judge(corpus, path, out, *flags, command="probe"):
+    arguments = [command, corpus.root, "-o", out, *HOW[command]]
+    arguments += ["--embedding", f"other={path}", *flags]
     done = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done
 
 
-def test_probe_judges_them_and_misses_a_sidecar_in_words(judged, tmp_path):
+@pytest.mark.parametrize(("command", "beside"), [("probe", "majority"), ("cluster", "coords")])
+def test_they_are_judged_and_a_sidecar_is_missed_in_words(judged, tmp_path, command, beside):
     corpus, path = judged
-    done = probe(corpus, path, tmp_path / "r", "--json")
+    done = judge(corpus, path, tmp_path / "r", "--json", command=command)
     assert "nothing says which model made it; write other.npy.json" in done.stderr
-    assert {row["method"] for row in json.loads(done.stdout)["table"]} == {"majority", "other"}
+    assert {row["method"] for row in json.loads(done.stdout)["table"]} == {beside, "other"}
     assert json.loads((tmp_path / "r" / "provenance" / "other.json").read_text()) == {}
-    assert probe(corpus, path, tmp_path / "q", "--json", "-q").stderr == ""
+    assert judge(corpus, path, tmp_path / "q", "--json", "-q", command=command).stderr == ""
 
 
 def test_probe_records_what_a_sidecar_tells(judged, tmp_path):
@@ -187,7 +194,7 @@ def test_probe_records_what_a_sidecar_tells(judged, tmp_path):
     copy.write_bytes(path.read_bytes())
     barcodes_path(copy).write_bytes(barcodes_path(path).read_bytes())
     sidecar_path(copy).write_text(json.dumps(SIDECAR))
-    done = probe(corpus, copy, tmp_path / "r")
+    done = judge(corpus, copy, tmp_path / "r")
     assert done.stderr == ""
     told = json.loads((tmp_path / "r" / "provenance" / "other.json").read_text())
     assert told["external"] == SIDECAR
