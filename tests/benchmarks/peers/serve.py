@@ -1,8 +1,8 @@
 """One peer as a process that takes turns: a line in (``integers`` or ``floats``), a line out.
 
 ``python -m tests.benchmarks.peers.serve MODULE[:VARIANT] DATA WORK SECONDS`` prepares, says what
-it runs on, and then goes through an epoch for every line it reads, or through as many batches as
-SECONDS of CPU time allow. It is run by the interpreter of the peers' environment.
+it runs on, and then yields batches for SECONDS of CPU time for every line it reads, epoch after
+epoch. It is run by the interpreter of the peers' environment.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,15 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in found)
 
 
-def take_turn(batches: Iterator[Any], seconds: float) -> dict[str, float]:
-    """Go through an epoch, or stop after so many CPU seconds."""
-    patches, wall, start = 0, time.perf_counter(), cpu_seconds()
-    for batch in batches:
+def take_turn(epoch: Callable[[], Iterator[Any]], seconds: float) -> dict[str, float]:
+    """Go through epochs until so many CPU seconds are spent; slow peers end within the first."""
+    patches, spent, wall, start = 0, 0.0, time.perf_counter(), cpu_seconds()
+    for batch in chain.from_iterable(epoch() for _ in count()):
         patches += len(batch)
-        if cpu_seconds() - start > seconds:
+        spent = cpu_seconds() - start
+        if spent > seconds:
             break
-    return {
-        "patches": patches,
-        "cpu": cpu_seconds() - start,
-        "wall": time.perf_counter() - wall,
-    }
+    return {"patches": patches, "cpu": spent, "wall": time.perf_counter() - wall}
 
 
 def stored_bytes(at: Path | Sequence[Path]) -> int:
@@ -121,7 +119,7 @@ def serve(name: str, root: Path, work: Path, seconds: float, out: Any) -> None:
     runs = {"versions": versions, "python": platform.python_version()}
     say({"what": found.WHAT, "bytes": sizes, **runs})
     for line in sys.stdin:
-        say(take_turn(getattr(peer, line.strip())(), seconds))
+        say(take_turn(getattr(peer, line.strip()), seconds))
     peer.close()
 
 

@@ -1,4 +1,4 @@
-"""Ours: :mod:`sttrain.stream` over shards of either codec, shuffled, every digest checked."""
+"""Ours: :mod:`sttrain.stream` over shards of any codec, shuffled, every digest checked."""
 
 from collections.abc import Iterator
 from pathlib import Path
