@@ -243,7 +243,10 @@ def test_one_of_three_workers_is_killed_every_second(sources, wanted, tmp_path):
         reaper = threading.Thread(target=reap)
         reaper.start()
         try:
-            for round_ in range(6):
+            round_ = 0
+            while round_ < 6 or len(killed) < 10:  # a quick machine builds more often
+                assert reaper.is_alive()
+                round_ += 1
                 out = tmp_path / f"out{round_}"
                 for _ in range(4):
                     try:
@@ -257,7 +260,6 @@ def test_one_of_three_workers_is_killed_every_second(sources, wanted, tmp_path):
         finally:
             over.set()
             reaper.join()
-        assert len(killed) >= 10
 
 
 @pytest.mark.slow
